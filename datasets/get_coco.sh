@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Download COCO 2017 (20 GB, 45 GB free needed while unpacking) into datasets/coco, or into FOLDER.
+# Run it again to resume. COCO_URL names a mirror.
+#
+#   bash datasets/get_coco.sh [FOLDER]
+set -euo pipefail
+start_scripts=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")/start_scripts
+# shellcheck source-path=SCRIPTDIR/../start_scripts
+source "$start_scripts/_common.sh"
+# shellcheck source-path=SCRIPTDIR/../start_scripts
+source "$start_scripts/_install.sh"
+
+step "$(find_python)" -m fasterrcnn.fetch coco "${1:-$PROJECT/datasets/coco}"

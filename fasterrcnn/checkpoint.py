@@ -1,0 +1,271 @@
+"""Checkpoints: no pickle, atomic, verified.
+
+    <run>/checkpoints/step-00001234/
+        model.safetensors  optimizer.safetensors  [ema.safetensors]  state.json
+        MANIFEST.json      size and SHA-256 of each of them, written last
+        results.json       metrics, where it was evaluated; not part of what resumes
+
+A folder of that name is complete or damaged, never half written: files are written under a
+temporary name and synced, then the folder is renamed, its parent synced, everything read back, and
+only then are older ones deleted. What resumes a run is these tensors and `state.json`; the order of
+the data and every random number are functions of the step (`data.sampler`, `seeds`). Saving one
+state twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from fasterrcnn import recipes
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.errors import CheckpointError, StorageError
+from fasterrcnn.models.build import build
+
+FORMAT = 1
+_MANIFEST = "MANIFEST.json"
+
+
+@dataclass
+class State:
+    """The small part of a checkpoint, kept as json."""
+
+    step: int
+    last_step: int  # where the run was to stop; reached: the run is finished
+    recipe: recipes.Recipe
+    classes: Classes
+    scaler: dict[str, Any]  # GradScaler.state_dict()
+    data: dict[str, Any]  # digest of the training images and boxes, and where they were read
+    environment: dict[str, Any]  # versions, device, threads, ranks
+
+
+# Saving.
+
+
+def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: State, keep: int) -> Path:
+    """Write ``folder/step-<state.step>``, then delete all but the last `keep` (at least 2) and the
+    one with the best AP. `tensors` maps "model", "optimizer", "ema" to tensors by name.
+
+    Raises StorageError when the disk is full or not writable; older checkpoints stay.
+    """
+    final = folder / f"step-{state.step:08d}"
+    temporary = folder / f".tmp-step-{state.step:08d}-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        for name, group in tensors.items():
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            save_file(contiguous, temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(_to_json(state))
+        files = {p.name: _fingerprint(p) for p in sorted(temporary.iterdir())}
+        (temporary / _MANIFEST).write_text(json.dumps(files, indent=1))
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        if final.exists():  # damaged, or the run was resumed from an older one
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(folder)
+        if damage := verify(final):
+            raise StorageError(f"{final}: read back differently: {damage}; check the disk")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _storage_error(folder, error) from None
+    _delete_old(folder, keep)
+    return final
+
+
+def add_results(path: Path, results: dict[str, Any]) -> None:
+    """Put the metrics of checkpoint `path` beside it."""
+    (path / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the highest AP among those evaluated, the newest of equals."""
+    scores = []
+    for path in folder.glob("step-*/results.json"):
+        try:
+            scores.append((json.loads(path.read_text())["AP"] or 0.0, path.parent))
+        except (ValueError, KeyError, TypeError):
+            continue  # killed while writing it; the checkpoint itself is not concerned
+    return max(scores)[1] if scores else None
+
+
+def check_space(folder: Path, model: nn.Module) -> None:
+    """Raise StorageError when two checkpoints of `model` would not fit, before the first step."""
+    size = 3 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    free = shutil.disk_usage(folder).free
+    if free < 2 * size:
+        raise StorageError(
+            f"{folder}: {free / 2**30:.1f} GiB free, two checkpoints need "
+            f"{2 * size / 2**30:.1f} GiB; "
+            "free some space or choose another --output-dir"
+        )
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Delete what a killed process was writing; the names."""
+    leftovers = sorted(folder.glob(".tmp-*"))
+    for path in leftovers:
+        shutil.rmtree(path)
+    return [path.name for path in leftovers]
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers under torchvision's names."""
+    return dict(model.state_dict())
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The momentum of every trained parameter, under the parameter's name."""
+    return {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
+
+
+# Loading.
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of `folder` that verifies, and why newer ones were skipped."""
+    skipped = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        damage = verify(path)
+        if damage is None:
+            return path, skipped
+        skipped.append(f"{path}: {damage}")
+    return None, skipped
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with the files of checkpoint `path`, or None."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        for name, expected in manifest.items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if _fingerprint(path / name) != expected:
+                return f"{name} is damaged (size or SHA-256 differs from {_MANIFEST})"
+    except FileNotFoundError:
+        return f"{_MANIFEST} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{_MANIFEST} cannot be read ({error})"
+    return None
+
+
+def find(path: Path) -> Path:
+    """The verified checkpoint that a user means by `path`: a run, or one of its checkpoints.
+
+    Raises CheckpointError.
+    """
+    if (path / _MANIFEST).is_file():
+        if damage := verify(path):
+            raise CheckpointError(f"{path}: {damage}; use another checkpoint of the run")
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found, skipped = newest(folder)
+    if found is None:
+        detail = "; ".join(skipped) or "give a run folder or one of its checkpoints/step-*"
+        raise CheckpointError(f"--checkpoint: {path}: no usable checkpoint; {detail}")
+    return found
+
+
+def load_state(path: Path) -> State:
+    """`state.json` of checkpoint `path`. Raises CheckpointError."""
+    try:
+        content = json.loads((path / "state.json").read_text())
+        if content.pop("format") != FORMAT:
+            raise ValueError(f"written in another format than {FORMAT}")
+        classes = Classes(*(tuple(content["classes"][k]) for k in ("names", "category_ids")))
+        recipe = recipes.from_dict(content["recipe"])
+        return State(**{**content, "classes": classes, "recipe": recipe})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'state.json'}: {error}; use another checkpoint") from None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A .safetensors file as CPU tensors. Raises CheckpointError."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Copy a .safetensors file into `module`, every tensor of both. Raises CheckpointError."""
+    try:
+        module.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Copy saved momentum into the optimizer's buffers, which keep their memory format."""
+    saved = load_tensors(path)
+    for name, buffer in optimizer_tensors(model, optimizer).items():
+        if name not in saved or saved[name].shape != buffer.shape:
+            raise CheckpointError(f"{path}: {name}: missing or of another shape")
+        buffer.copy_(saved[name])
+
+
+def load_detector(path: Path) -> tuple[GeneralizedRCNN, State, Path]:
+    """The detector of a run or checkpoint on the CPU (averaged weights where the run kept them),
+    in evaluation mode, its state, and the checkpoint it came from."""
+    path = find(path)
+    state = load_state(path)
+    model = build(state.recipe, state.classes.num_classes)
+    averaged = path / "ema.safetensors"
+    load_into(model, averaged if averaged.is_file() else path / "model.safetensors")
+    return model.eval(), state, path
+
+
+def _to_json(state: State) -> str:
+    return json.dumps({"format": FORMAT, **asdict(state)}, indent=1, sort_keys=True) + "\n"
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(folder: Path, error: Exception) -> StorageError:
+    free = shutil.disk_usage(folder).free / 2**30 if folder.exists() else 0.0
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(
+        error
+    )
+    advice = "free some space" if full else "check the disk and its permissions"
+    return StorageError(
+        f"{folder}: checkpoint not written: {error} ({free:.2f} GiB free); {advice}; earlier "
+        "checkpoints are kept and the same command continues from them"
+    )
+
+
+def _delete_old(folder: Path, keep: int) -> None:
+    paths = sorted(folder.glob("step-*"))
+    kept = {*paths[-max(2, keep) :], best(folder)}
+    for path in paths:
+        if path not in kept:
+            shutil.rmtree(path)

@@ -1,0 +1,270 @@
+"""One split of a data set as flat arrays, and the builder that every format reader fills.
+
+Life of a batch, step 1. Flat numpy arrays, because forked loader workers share them without copies
+whatever happens to reference counts; masks are never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from fasterrcnn.data.images import read_headers
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import UsageError
+
+
+class Strings(Sequence[str]):
+    """Immutable strings in one buffer, for the same reason as the arrays."""
+
+    def __init__(self, items: Iterable[str]) -> None:
+        encoded = [item.encode("utf-8", "surrogatepass") for item in items]
+        self._buffer = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([len(e) for e in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, i: int) -> str:
+        start = self._ends[i - 1] if i else 0
+        return self._buffer[start : self._ends[i]].tobytes().decode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Label (1..K; 0 is background) <-> category id of the data <-> name; item i is label i + 1."""
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """K + 1, background counted, as torchvision."""
+        return len(self.names) + 1
+
+    def subset(self, names: Sequence[str]) -> Classes:
+        """Only `names`, in this table's order. Raises UsageError for a name it does not have."""
+        for name in names:
+            if name not in self.names:
+                raise UsageError(
+                    f"--classes: {name}: not in the data; choose from {', '.join(self.names)}"
+                )
+        kept = [i for i, name in enumerate(self.names) if name in names]
+        return Classes(
+            tuple(self.names[i] for i in kept), tuple(self.category_ids[i] for i in kept)
+        )
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """n images with B boxes, grouped by image: image i owns rows first[i] to first[i + 1] - 1."""
+
+    folder: Path
+    ids: Strings  # image id as text; the relative path where the format has none
+    files: Strings  # relative to folder
+    sizes: np.ndarray  # int32 (n, 2): height, width the boxes are drawn on (px)
+    rotate: np.ndarray  # bool (n,): apply the file's EXIF orientation
+    first: np.ndarray  # int64 (n + 1,)
+    xywh: np.ndarray  # float64 (B, 4): as in the file (px), never clipped: evaluation uses these
+    labels: np.ndarray  # int64 (B,) in 1..K
+    area: np.ndarray  # float64 (B,): the file's area (of the mask, for COCO) or w * h (px^2)
+    crowd: np.ndarray  # bool (B,): evaluation ignores what it matches; never trained on
+    trainable: np.ndarray  # bool (B,): not crowd and of positive size inside the image
+    classes: Classes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, i: int) -> Path:
+        """The file of image i."""
+        return self.folder / self.files[i]
+
+    def training_boxes(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image i's boxes, float32 ``(G, 4)`` x1 y1 x2 y2 inside the image, and labels ``(G,)``."""
+        rows = slice(self.first[i], self.first[i + 1])
+        kept = self.trainable[rows]
+        boxes = clip(self.xywh[rows][kept], self.sizes[i])
+        return boxes.astype(np.float32), self.labels[rows][kept]
+
+    def with_boxes(self) -> np.ndarray:
+        """Bool ``(n,)``: images that have a box to train on."""
+        counts = np.concatenate([[0], np.cumsum(self.trainable)])
+        return counts[self.first[1:]] > counts[self.first[:-1]]
+
+    def select(self, chosen: np.ndarray) -> Annotations:
+        """The images for which `chosen` (bool ``(n,)``) is true, with their boxes."""
+        boxes = np.repeat(chosen, np.diff(self.first))
+        counts = np.diff(self.first)[chosen]
+        index = np.flatnonzero(chosen)
+        return replace(
+            self,
+            ids=Strings(self.ids[i] for i in index),
+            files=Strings(self.files[i] for i in index),
+            sizes=self.sizes[chosen],
+            rotate=self.rotate[chosen],
+            first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            xywh=self.xywh[boxes],
+            labels=self.labels[boxes],
+            area=self.area[boxes],
+            crowd=self.crowd[boxes],
+            trainable=self.trainable[boxes],
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of everything that training depends on, the place of the files excepted."""
+        digest = hashlib.sha256()
+        for item in (self.ids, self.files, self.classes.names):
+            digest.update("\0".join(item).encode("utf-8", "surrogatepass") + b"\1")
+        for array in (self.sizes, self.rotate, self.first, self.xywh, self.labels, self.trainable):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """x y w h ``(B, 4)`` -> x1 y1 x2 y2 inside images of `sizes` (``(2,)`` or ``(B, 2)``: H, W)."""
+    x1y1, x2y2 = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
+    limit = np.broadcast_to(sizes, (len(xywh), 2))[:, ::-1]
+    return np.concatenate([np.clip(x1y1, 0, limit), np.clip(x2y2, 0, limit)], axis=1)
+
+
+class Builder:
+    """Collects the images and boxes of a split, then checks them against the image files.
+
+    A reader calls `add_image` and `add_box` with what it parsed and `build` once. `describe(where)`
+    turns a box's `where` into (file, field) for messages.
+    """
+
+    def __init__(
+        self, folder: Path, problems: Problems, describe: Callable[[Any], tuple[object, str]]
+    ) -> None:
+        self.folder = folder
+        self.problems = problems
+        self.describe = describe
+        self._images: dict[int | str, tuple[str, tuple[int, int] | None, object, str]] = {}
+        self._rejected: set[int | str] = set()
+        self._boxes: list[tuple[int | str, int, list[float], float | None, bool]] = []
+        self._where: list[Any] = []
+
+    def add_image(
+        self, id: int | str, file_name: str, size: tuple[int, int] | None, file: object, field: str
+    ) -> None:
+        """An image; `size` (H, W) as annotated, None where the format has none."""
+        if id in self._images:
+            self.problems.fault(file, f"{field}/id", id, "the id of another image too")
+        elif problem := _unsafe(file_name):
+            self.reject_image(id, file, f"{field}/file_name", file_name, problem)
+        else:
+            self._images[id] = (file_name, size, file, field)
+
+    def reject_image(self, id: int | str, file: object, field: str, value: Any, what: str) -> None:
+        """An image that cannot be used; its boxes go with it and are no problem of their own."""
+        self.problems.fault(file, field, value, what)
+        self._rejected.add(id)
+
+    def has_image(self, id: int | str) -> bool:
+        """Is there an image `id`, usable or not?"""
+        return id in self._images or id in self._rejected
+
+    def add_box(
+        self,
+        image: int | str,
+        label: int,
+        xywh: list[float],
+        area: float | None,
+        crowd: bool,
+        where: Any,
+    ) -> None:
+        """A box of finite numbers and non-negative size on an image of this split."""
+        self._boxes.append((image, label, xywh, area, crowd))
+        self._where.append(where)
+
+    @cached_property
+    def usable(self) -> dict[int | str, tuple[int, int, bool]]:
+        """id -> (H, W, apply EXIF) of the images whose file is there and fits its annotation.
+
+        Reads every header; call it after the last `add_image`.
+        """
+        headers = read_headers([self.folder / name for name, *_ in self._images.values()])
+        usable = {}
+        for (id, (name, size, file, field)), header in zip(
+            self._images.items(), headers, strict=True
+        ):
+            if isinstance(header, str):
+                self.problems.fault(self.folder / name, f"image {id}", name, header)
+            elif size in (None, header.displayed, header.stored):
+                turned = size != header.stored
+                height, width = header.displayed if turned else header.stored
+                usable[id] = (height, width, turned and header.orientation != 1)
+            else:
+                seen = "" if header.orientation == 1 else f", EXIF orientation {header.orientation}"
+                self.problems.fault(
+                    file,
+                    f"{field} (image {id})",
+                    f"height {size[0]}, width {size[1]}",
+                    f"{name} has height {header.height}, width {header.width}{seen}",
+                )
+        return usable
+
+    def build(self, classes: Classes) -> Annotations:
+        """Flat arrays of the usable images in the order of their ids, as pycocotools has them."""
+        ids = sorted(self.usable, key=lambda id: (isinstance(id, str), id))
+        seen = [self.usable[id] for id in ids]
+        position = {id: i for i, id in enumerate(ids)}
+        order = sorted(
+            (k for k, box in enumerate(self._boxes) if box[0] in position),
+            key=lambda k: position[self._boxes[k][0]],
+        )
+        boxes = [self._boxes[k] for k in order]
+        owner = np.array([position[box[0]] for box in boxes], np.int64)
+        xywh = np.array([box[2] for box in boxes], np.float64).reshape(-1, 4)
+        area = [box[2][2] * box[2][3] if box[3] is None else box[3] for box in boxes]
+        crowd = np.array([box[4] for box in boxes], bool)
+        sizes = np.array([(height, width) for height, width, _ in seen], np.int32).reshape(-1, 2)
+        inside = self._check_boxes(xywh, sizes[owner], [self._where[k] for k in order])
+        return Annotations(
+            folder=self.folder,
+            ids=Strings(map(str, ids)),
+            files=Strings(self._images[id][0] for id in ids),
+            sizes=sizes,
+            rotate=np.array([turned for _, _, turned in seen], bool),
+            first=np.searchsorted(owner, np.arange(len(sizes) + 1)).astype(np.int64),
+            xywh=xywh,
+            labels=np.array([box[1] for box in boxes], np.int64),
+            area=np.array(area, np.float64),
+            crowd=crowd,
+            trainable=inside & ~crowd,
+            classes=classes,
+        )
+
+    def _check_boxes(self, xywh: np.ndarray, sizes: np.ndarray, where: list[Any]) -> np.ndarray:
+        """Bool ``(B,)``: boxes of positive size inside their image; the others are noted."""
+        clipped = clip(xywh, sizes)
+        empty = (xywh[:, 2:] <= 0).any(axis=1)
+        outside = ~empty & (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
+        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        # 0.01 px is what COCO's two decimals can be off
+        moved = ~empty & ~outside & (np.abs(clipped - corners) > 0.0101).any(axis=1)
+        for mask, what, action in (
+            (empty, "box of zero width or height", "dropped"),
+            (outside, "box outside the image", "dropped"),
+            (moved, "box partly outside the image", "clipped"),
+        ):
+            for k in np.flatnonzero(mask):
+                self.problems.note(*self.describe(where[k]), xywh[k].tolist(), what, action)
+        return ~empty & ~outside
+
+
+def _unsafe(file_name: str) -> str | None:
+    """Why `file_name` may not be joined to the image folder, or None."""
+    path, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
+    if not file_name or "\0" in file_name:
+        return "not a file name"
+    if path.is_absolute() or windows.drive or windows.root or ".." in (*path.parts, *windows.parts):
+        return "leaves the image folder"
+    return None

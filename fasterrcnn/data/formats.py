@@ -1,0 +1,69 @@
+"""Which format a data set has, and one way to read a split of any of them.
+
+A new format is a module with `recognises` and `read`, and one line in `READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fasterrcnn.data import coco, voc, yolo
+from fasterrcnn.data.annotations import Annotations, Classes
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import DataError, UsageError
+
+READERS = {"coco": coco, "voc": voc, "yolo": yolo}
+
+
+def read(
+    root: Path, split: str, dataset: str, wanted: Sequence[str] | Classes, problems: Problems
+) -> Annotations:
+    """Images and boxes of `split` of the data set in `root`.
+
+    `dataset` is a key of `READERS` or "auto". `wanted` chooses classes by name (none: all), or is
+    the class table of a model: then boxes of other classes are left out and labels are the model's.
+    Raises UsageError for a place without data, DataError (after the last finding) for faults.
+    """
+    reader = READERS[recognise(root) if dataset == "auto" else dataset]
+    annotations = reader.read(root, split, wanted, problems)
+    problems.stop_if_any()
+    if len(annotations) == 0:
+        raise DataError(f"{root}: split {split}: no usable image (dropped: {len(problems.found)})")
+    if len(annotations.labels) == 0:
+        names = ", ".join(annotations.classes.names)
+        raise DataError(f"{root}: split {split}: no box of the classes {names}")
+    return annotations
+
+
+def recognise(root: Path) -> str:
+    """The format of the data set in `root`, by what is there."""
+    if not root.is_dir():
+        raise UsageError(f"--data-path: {root}: no such folder{_hint(root)}")
+    fits = [name for name, reader in READERS.items() if reader.recognises(root)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise UsageError(
+            f"--data-path: {root}: could be {' or '.join(fits)}; say --dataset {fits[0]}"
+        )
+    inner = [p for p in sorted(root.glob("*/")) + sorted(root.glob("*/*/")) if p.is_dir()]
+    inner = [p for p in inner if any(reader.recognises(p) for reader in READERS.values())]
+    if inner:
+        raise UsageError(
+            f"--data-path: {root}: holds no data set itself; try --data-path {inner[0]}"
+        )
+    raise UsageError(
+        f"--data-path: {root}: no data set found: annotations/*.json (COCO), Annotations/*.xml "
+        f"with JPEGImages/ (VOC) or images/ with labels/ (YOLO) expected{_hint(root)}"
+    )
+
+
+def _hint(root: Path) -> str:
+    getters = {"coco": "get_coco.sh", "voc": "get_voc.sh"}
+    if root.name in getters and root.parent.name == "datasets":
+        return (
+            f"; {root.parent / getters[root.name]} downloads it "
+            f"(annotations/instances_train2017.json, train2017/, val2017/)"
+        )
+    return "; give the folder with --data-path"

@@ -1,0 +1,109 @@
+"""Image files: sizes from headers, pixels as uint8 RGB. The only code that opens an image to learn
+from.
+
+Life of a batch, step 3. Orientation: `read_header` gives the size as stored and the EXIF
+orientation; `decode` applies the orientation only when asked, because annotations may be drawn on
+either.
+"""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torchvision.io import ImageReadMode, decode_image, read_file
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never EPS or PDF
+_ORIENTATION = 0x0112
+
+
+class Header(NamedTuple):
+    """Size as stored in the file (px) and EXIF orientation (1 to 8; 5 to 8 swap the axes)."""
+
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Height and width of the pixels in the file."""
+        return self.height, self.width
+
+    @property
+    def displayed(self) -> tuple[int, int]:
+        """Height and width once the orientation is applied."""
+        swapped = self.orientation >= 5
+        return (self.width, self.height) if swapped else self.stored
+
+
+def read_header(path: Path) -> Header | str:
+    """Header of one file, or one phrase that says why it cannot be read. Decodes no pixel."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # a FIFO would block for ever
+            return "not a regular file"
+        with Image.open(path, formats=_FORMATS) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+            width, height = image.size
+    except FileNotFoundError:
+        return "missing"
+    except Image.UnidentifiedImageError:
+        return "not an image" if path.stat().st_size else "empty file"
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        return f"unreadable header ({error})"
+    return Header(height, width, orientation if orientation in range(1, 9) else 1)
+
+
+def read_headers(paths: list[Path]) -> list[Header | str]:
+    """`read_header` of many files; threads hide the latency of cold disks."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(read_header, paths, chunksize=64))
+
+
+def decode(path: Path, *, apply_orientation: bool) -> torch.Tensor:
+    """Pixels of one file: uint8 RGB ``(3, H, W)`` (a channels-last view, H W 3 in memory).
+
+    Grey is repeated, alpha dropped, 16-bit values divided by 256, of an animation the first frame
+    taken. Raises ValueError with one phrase for a file that cannot be decoded.
+    """
+    try:
+        image = _decode_with_torchvision(path, apply_orientation)
+    except RuntimeError:  # damaged: Pillow says how
+        image = None
+    return _decode_with_pillow(path, apply_orientation) if image is None else image
+
+
+def _decode_with_torchvision(path: Path, apply_orientation: bool) -> torch.Tensor | None:
+    """JPEG and PNG, faster than Pillow and with the same pixels; None for other formats."""
+    data = read_file(str(path))
+    if bytes(data[:2].tolist()) not in (b"\xff\xd8", b"\x89P"):
+        return None
+    image = decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=apply_orientation)
+    if image.dtype == torch.uint16:
+        image = (image.to(torch.int32) >> 8).to(torch.uint8)
+    return image
+
+
+def _decode_with_pillow(path: Path, apply_orientation: bool) -> torch.Tensor:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if apply_orientation:
+                image = ImageOps.exif_transpose(image)
+            if image.mode == "F":
+                raise ValueError("floating-point pixels have no known range")
+            if image.mode.startswith("I"):  # convert("RGB") would clip 16 bits at 255
+                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                pixels = np.repeat(grey[:, :, None], 3, axis=2)
+            else:
+                pixels = np.array(image.convert("RGB"))
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise ValueError(f"cannot be decoded ({error})") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)

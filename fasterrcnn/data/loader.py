@@ -1,0 +1,144 @@
+"""From micro-batches of positions to pinned uint8 batches, in worker processes.
+
+Life of a batch, step 3. A worker decodes the files of a micro-batch and flips by a random number
+that depends only on (seed, epoch, image id); everything else happens on the device.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fasterrcnn import seeds
+from fasterrcnn.data import images
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.errors import DataError, ProcessDied
+from fasterrcnn.processes import die_with_parent
+
+
+@dataclass
+class Batch:
+    """N images of any sizes and their boxes in three buffers, so that a copy is three copies."""
+
+    micro_batch: MicroBatch
+    names: list[str]  # file of each image
+    sizes: list[tuple[int, int]]  # H, W (px)
+    counts: list[int]  # boxes per image
+    pixels: torch.Tensor  # uint8 (sum of H * W * 3,), each image H W 3
+    boxes: torch.Tensor  # float32 (sum of counts, 4): x1 y1 x2 y2 (px)
+    labels: torch.Tensor  # int64 (sum of counts,) in 1..K
+
+    def pin_memory(self) -> Batch:
+        """Called by the DataLoader where asked to."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; from pinned memory the copy does not wait."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, move) -> Batch:
+        buffers = (move(self.pixels), move(self.boxes), move(self.labels))
+        return Batch(self.micro_batch, self.names, self.sizes, self.counts, *buffers)
+
+    def images(self) -> list[torch.Tensor]:
+        """uint8 RGB ``(3, H, W)`` views, one per image."""
+        parts = self.pixels.split([3 * h * w for h, w in self.sizes])
+        return [
+            part.view(h, w, 3).permute(2, 0, 1)
+            for part, (h, w) in zip(parts, self.sizes, strict=True)
+        ]
+
+    def targets(self) -> list[dict[str, torch.Tensor]]:
+        """``{"boxes": (G, 4), "labels": (G,)}`` views, one per image."""
+        boxes, labels = self.boxes.split(self.counts), self.labels.split(self.counts)
+        return [{"boxes": b, "labels": n} for b, n in zip(boxes, labels, strict=True)]
+
+
+class Images(Dataset):
+    """`MicroBatch` -> `Batch`. `flip` = 0 leaves every image as it is (evaluation).
+
+    A failure is returned, not raised: torch would bury its message in a worker's traceback.
+    """
+
+    def __init__(self, annotations: Annotations, *, flip: float = 0.0, seed: int = 0) -> None:
+        self.annotations = annotations
+        self.flip = flip
+        self.seed = seed
+
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
+        try:
+            loaded = [self._load(i, micro_batch.epoch) for i in micro_batch.images]
+        except DataError as error:
+            return error
+        pixels, boxes, labels = zip(*loaded, strict=True)
+        return Batch(
+            micro_batch,
+            names=[str(self.annotations.path(i)) for i in micro_batch.images],
+            sizes=[tuple(p.shape[:2]) for p in pixels],
+            counts=[len(b) for b in boxes],
+            pixels=torch.cat([p.reshape(-1) for p in pixels]),
+            boxes=torch.from_numpy(np.concatenate(boxes)),
+            labels=torch.from_numpy(np.concatenate(labels)),
+        )
+
+    def _load(self, i: int, epoch: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+        """Image i as uint8 ``(H, W, 3)`` with boxes and labels, flipped if its number says so."""
+        data = self.annotations
+        path = data.path(i)
+        try:
+            image = images.decode(path, apply_orientation=bool(data.rotate[i]))
+        except ValueError as error:
+            raise DataError(
+                f"{path}: image {data.ids[i]}: {error}; replace the file, "
+                "or drop such images with --bad-data skip"
+            ) from None
+        image = image.permute(1, 2, 0)
+        boxes, labels = data.training_boxes(i)
+        if self.flip and seeds.fraction(self.seed, "flip", epoch, data.ids[i]) < self.flip:
+            image = image.flip(1)
+            boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
+        return image, boxes, labels
+
+
+def load(
+    dataset: Images, micro_batches: Iterable[MicroBatch], *, workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """Batches in the order of `micro_batches`; `workers` = 0 decodes in this process.
+
+    Raises DataError for an image that cannot be decoded, ProcessDied for a worker that was killed.
+    """
+    loader = DataLoader(
+        dataset,
+        sampler=micro_batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else every iterator draws from the global stream
+        multiprocessing_context="fork" if workers else None,  # shares the annotation arrays
+    )
+    try:
+        for item in loader:
+            if isinstance(item, DataError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ProcessDied(
+            f"loader: {str(error).splitlines()[0]} if it ran out of memory, lower --workers; "
+            "the same command continues the run"
+        ) from None
+
+
+def _start_worker(_: int) -> None:
+    """Leave SIGINT and SIGTERM to the parent, and die with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()

@@ -1,0 +1,158 @@
+"""YOLO txt folders: per image a text file with a line ``class x y width height`` per box.
+
+Coordinates are fractions of the displayed image, whose size is read from the file's header.
+Layouts: a ``data.yaml`` that names classes and splits (as Ultralytics and Roboflow write it), or
+``images/<split>`` with ``labels/<split>`` or ``<split>/images`` with ``<split>/labels``, and the
+class names in ``classes.txt``. The image id is the relative path; category ids are the file's, from
+0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from fasterrcnn.data.annotations import Annotations, Builder, Classes
+from fasterrcnn.data.images import SUFFIXES
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import DataError, UsageError
+
+_ALIASES = {"val": ("val", "valid", "validation")}
+
+
+def recognises(root: Path) -> bool:
+    """Does `root` look like a data set in this format?"""
+    return _yaml_file(root) is not None or any(
+        (root / images).is_dir() and (root / labels).is_dir()
+        for images, labels in (("images", "labels"), ("train/images", "train/labels"))
+    )
+
+
+def read(
+    root: Path, split: str, wanted: Sequence[str] | Classes, problems: Problems
+) -> Annotations:
+    """The split's images and boxes, of all classes or those `wanted`."""
+    config = _config(root)
+    table = _classes(root, config)
+    classes = wanted if isinstance(wanted, Classes) else table.subset(wanted or table.names)
+    name_of = dict(zip(table.category_ids, table.names, strict=True))
+    label_of = {name: i for i, name in enumerate(classes.names, start=1)}
+    names = _image_names(root, split, config)
+
+    def describe(where: tuple[str, int]) -> tuple[Path, str]:
+        return _label_file(root / where[0]), f"line {where[1]}"
+
+    builder = Builder(root, problems, describe)
+    for name in names:
+        builder.add_image(name, name, None, root / name, "image")
+    for name, (height, width, _) in builder.usable.items():
+        for number, line in _lines(_label_file(root / name), problems):
+            box = _box(line, name_of)
+            if isinstance(box, str):
+                problems.fault(*describe((name, number)), line, box)
+            elif name_of[box[0]] in label_of:
+                category, x, y, w, h = box
+                xywh = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+                label = label_of[name_of[category]]
+                builder.add_box(name, label, xywh, None, False, (name, number))
+    return builder.build(classes)
+
+
+def _yaml_file(root: Path) -> Path | None:
+    there = [
+        root / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (root / name).is_file()
+    ]
+    return there[0] if there else None
+
+
+def _config(root: Path) -> dict:
+    """The content of data.yaml, {} without one."""
+    path = _yaml_file(root)
+    if path is None:
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not yaml: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: /: {type(config).__name__}: must be a mapping with names")
+    return config
+
+
+def _classes(root: Path, config: dict) -> Classes:
+    names = config.get("names")
+    if names is None:
+        for path in (root / "classes.txt", root / "labels" / "classes.txt"):
+            if path.is_file():
+                names = [n.strip() for n in path.read_text("utf-8-sig").split("\n") if n.strip()]
+                break
+        else:
+            raise UsageError(
+                f"{root}: no class names; list them in classes.txt, one a line, or in data.yaml"
+            )
+    table = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(table, dict) or not table or not all(isinstance(k, int) for k in table):
+        raise DataError(f"{_yaml_file(root)}: /names: {names}: must be a list of class names")
+    ids = sorted(table)
+    if len(set(map(str, table.values()))) != len(ids):
+        raise DataError(f"{root}: class names: {', '.join(map(str, table.values()))}: not unique")
+    return Classes(tuple(str(table[id]) for id in ids), tuple(ids))
+
+
+def _image_names(root: Path, split: str, config: dict) -> list[str]:
+    """Relative paths of the split's images, sorted."""
+    names = _ALIASES.get(split, (split,))
+    entries = [config[name] for name in names if config.get(name)]
+    entries = entries[0] if entries and isinstance(entries[0], list) else entries[:1]
+    base = root / str(config.get("path", ""))
+    folders = [base / str(entry) for entry in entries]
+    # Roboflow writes "../train/images" for what lies in train/images
+    folders += [root / str(entry).removeprefix("../") for entry in entries]
+    folders += [root / f for name in names for f in (f"images/{name}", f"{name}/images")]
+    for folder in folders:
+        if folder.is_dir() and folder.resolve().is_relative_to(root.resolve()):
+            found = sorted(p for p in folder.resolve().rglob("*") if p.suffix.lower() in SUFFIXES)
+            return [p.relative_to(root.resolve()).as_posix() for p in found]
+    raise UsageError(
+        f"{folders[-2]}: no such folder, nor {folders[-1]}: no images of split {split} "
+        "(--train-split, --val-split)"
+    )
+
+
+def _label_file(image: Path) -> Path:
+    """``.../images/.../x.jpg`` -> ``.../labels/.../x.txt`` (the last "images" counts)."""
+    parts = list(image.parts)
+    last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
+    if last is not None:
+        parts[last] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _lines(path: Path, problems: Problems) -> list[tuple[int, str]]:
+    """Numbered non-empty lines; an image without a label file has no boxes."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        problems.fault(path, f"byte {error.start}", path.name, "not UTF-8")
+        return []
+    return [(n, line.strip()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+def _box(line: str, name_of: dict[int, str]) -> tuple[int, float, float, float, float] | str:
+    """(class, x centre, y centre, w, h) as fractions, or what is wrong with the line."""
+    fields = line.split()
+    if len(fields) != 5:
+        return "must be five numbers: class, x centre, y centre, width, height"
+    try:
+        category, box = int(fields[0]), [float(field) for field in fields[1:]]
+    except ValueError:
+        return "must be five numbers: class, x centre, y centre, width, height"
+    if category not in name_of:
+        return f"no class has the index {category}"
+    if not all(0 <= value <= 1 for value in box):
+        return "coordinates must be fractions between 0 and 1"
+    return category, *box

@@ -1,0 +1,115 @@
+"""Evaluate a trained detector: ``python -m fasterrcnn.evaluate --checkpoint RUN``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fasterrcnn import checkpoint, cli, drawing, evaluation, recipes, runtime
+from fasterrcnn.data import formats, images
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.recipes import setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is evaluated on what; model and classes come from the checkpoint."""
+
+    checkpoint: Path = setting(help="run folder, or one of its checkpoints/step-*")
+    data_path: Path | None = setting(None, "folder of the data set (default: the run's)")
+    dataset: str | None = setting(
+        None, "its format (default: the run's)", choices=("auto", *formats.READERS)
+    )
+    split: str | None = setting(None, "split to evaluate on (default: the run's)")
+    bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
+    images_per_gpu: int = setting(2, "images of equal padded size evaluated together")
+    amp: str | None = setting(
+        None, "precision (default: the run's)", choices=("auto", "fp16", "bf16", "off")
+    )
+    workers: int | None = setting(None, "loader processes per GPU (default: cores, at most 8)")
+    device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
+    json: Path | None = setting(None, "write the metrics to this file too")
+    draw: int = setting(0, "pictures of ground truth beside detections, in <run>/pictures")
+    score_threshold: float = setting(0.5, "lowest score drawn")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    options = cli.parse_options(Options, argv, "Evaluate a trained detector with COCO metrics.")
+    rt = runtime.start(options.device)
+    try:
+        evaluate(options, rt)
+    finally:
+        runtime.shut_down()
+
+
+def evaluate(options: Options, rt: runtime.Runtime) -> None:
+    """Metrics on the terminal, in results.json of run and checkpoint, and where --json says."""
+    model, state, path = checkpoint.load_detector(options.checkpoint)
+    amp = rt.resolve_amp(options.amp or state.recipe.amp)
+    recipe = recipes.change(state.recipe, amp=amp)
+    rt.say(rt.describe())
+    data = rt.on_main(lambda: read_data(options, state))
+    rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
+    results, detections = evaluation.evaluate(
+        rt.place(model),
+        data,
+        recipe,
+        rt,
+        images_per_gpu=options.images_per_gpu,
+        workers=rt.default_workers() if options.workers is None else options.workers,
+    )
+    if not rt.is_main:
+        return
+    evaluation.report(results, state.step, path)
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    run = path.parent.parent
+    for picture in range(min(options.draw, len(data))):
+        draw(data, picture, detections, options.score_threshold, run / "pictures")
+    if options.draw:
+        rt.say(f"pictures: {run / 'pictures'}")
+
+
+def read_data(options: Options, state: checkpoint.State) -> Annotations:
+    """The split, with the checkpoint's classes. Raises UsageError or DataError."""
+    problems = Problems(skip=options.bad_data == "skip")
+    root = options.data_path or Path(state.data["path"])
+    dataset = options.dataset or (state.data["dataset"] if options.data_path is None else "auto")
+    split = options.split or (
+        state.data["val_split"] if state.data["val_split"] != "none" else "val"
+    )
+    data = formats.read(root, split, dataset, state.classes, problems)
+    for what, count in problems.counts().items():
+        print(f"data: {count} x {what}")
+    return data
+
+
+def draw(data: Annotations, i: int, detections: np.ndarray, threshold: float, folder: Path) -> None:
+    """Image `i` with its boxes beside the same with what was detected."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image = images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+    truth, labels = map(torch.from_numpy, data.training_boxes(i))
+    rows = detections[(detections[:, 0] == i) & (detections[:, 5] >= threshold)]
+    found = torch.from_numpy(np.concatenate([rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]], axis=1))
+    large, boxes = drawing.enlarge(image, torch.cat([truth, found]), 480)
+    names = data.classes.names
+    left = drawing.draw(large, boxes[: len(truth)], labels, names)
+    right = drawing.draw(
+        large,
+        boxes[len(truth) :],
+        torch.from_numpy(rows[:, 6]),
+        names,
+        torch.from_numpy(rows[:, 5]),
+    )
+    name = Path(data.files[i]).with_suffix(".png").name
+    drawing.beside(left, right, ("ground truth", "detected")).save(folder / name)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,160 @@
+"""Run a detector over a split: detections, validation losses, metrics.
+
+Life of a batch, step 7. Rank r takes images r, r + W, ...: every image exactly once on any number
+of ranks. Images of equal padded size share a batch, so each keeps its own padding (bucket padding
+would move some anchors).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from fasterrcnn import checkpoint, seeds
+from fasterrcnn.data import loader
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.sampler import STRIDE, MicroBatch, resized
+from fasterrcnn.metrics import coco
+from fasterrcnn.recipes import Input, Recipe
+from fasterrcnn.run_folder import RunFolder
+from fasterrcnn.runtime import Runtime
+
+
+def evaluate(
+    model: GeneralizedRCNN,
+    annotations: Annotations,
+    recipe: Recipe,
+    runtime: Runtime,
+    *,
+    images_per_gpu: int,
+    workers: int,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The metrics of `metrics.coco` with the mean validation losses, and the detections.
+
+    Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
+    `model` is left in the mode it came in. Raises Stopped as soon as this rank is signalled.
+    """
+    was_training = model.training
+    model.eval()
+    detections, losses = [], []
+    for batch in loader.load(
+        loader.Images(annotations),
+        micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks),
+        workers=workers,
+        pin_memory=runtime.pin_memory,
+    ):
+        runtime.raise_if_signalled()
+        torch.manual_seed(seeds.key(recipe.seed, "validation", batch.micro_batch.images[0]))
+        batch = batch.to(runtime.device)
+        with torch.no_grad(), runtime.autocast(recipe.amp):
+            found, loss = detect_with_losses(model, batch.images(), batch.targets())
+        detections += [_rows(i, d) for i, d in zip(batch.micro_batch.images, found, strict=True)]
+        losses.append((len(found), loss))
+    model.train(was_training)
+    gathered = runtime.gather((detections, [(n, _floats(loss)) for n, loss in losses]))
+    return runtime.on_main(lambda: _results(annotations, gathered))
+
+
+def micro_batches(
+    annotations: Annotations, recipe: Input, images_per_gpu: int, rank: int, ranks: int
+) -> list[MicroBatch]:
+    """This rank's images in batches of equal padded size."""
+    groups = defaultdict(list)
+    for i in range(rank, len(annotations), ranks):
+        h, w = resized(*map(int, annotations.sizes[i]), recipe)
+        groups[-(-h // STRIDE), -(-w // STRIDE)].append(i)
+    return [
+        MicroBatch(0, 0, 0, tuple(group[k : k + images_per_gpu]))
+        for group in groups.values()
+        for k in range(0, len(group), images_per_gpu)
+    ]
+
+
+def detect_with_losses(
+    model: GeneralizedRCNN, images: list[Tensor], targets: list[dict[str, Tensor]]
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """Detections and training losses of a model in evaluation mode, from one pass of the backbone.
+
+    Norms and dropout stay in evaluation mode; only sampling and the losses of RPN and box head run
+    as in training. Detections are in pixels of the images as given.
+    """
+    padded, resized_targets = model.transform(images, targets)
+    features = model.backbone(padded.tensors)
+    proposals, _ = model.rpn(padded, features)
+    found, _ = model.roi_heads(features, proposals, padded.image_sizes)
+    model.rpn.training = model.roi_heads.training = True
+    try:
+        proposals, rpn_losses = model.rpn(padded, features, resized_targets)
+        _, losses = model.roi_heads(features, proposals, padded.image_sizes, resized_targets)
+    finally:
+        model.rpn.training = model.roi_heads.training = False
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    return model.transform.postprocess(found, padded.image_sizes, sizes), {**rpn_losses, **losses}
+
+
+def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
+    """float64 ``(D, 7)`` rows as `metrics.coco.evaluate` takes them."""
+    boxes = detection["boxes"].double().cpu()
+    x1y1, x2y2 = boxes[:, :2], boxes[:, 2:]
+    columns = [
+        torch.full((len(boxes), 1), image, dtype=torch.float64),
+        x1y1,
+        x2y2 - x1y1,
+        detection["scores"].double().cpu()[:, None],
+        detection["labels"].double().cpu()[:, None],
+    ]
+    return torch.cat(columns, dim=1).numpy()
+
+
+def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}
+
+
+def _results(
+    annotations: Annotations, gathered: list[tuple[list, list]]
+) -> tuple[dict[str, Any], np.ndarray]:
+    rows = [row for detections, _ in gathered for row in detections]
+    assert len(rows) == len(annotations), "every image exactly once"
+    losses = [item for _, batches in gathered for item in batches]
+    validation = {
+        name: sum(n * loss[name] for n, loss in losses) / len(annotations) for name in losses[0][1]
+    }
+    detections = np.concatenate(rows)
+    results = {
+        **coco.evaluate(annotations, detections),
+        "validation_loss": sum(validation.values()),
+        **{f"validation_{name}": value for name, value in validation.items()},
+    }
+    return results, detections
+
+
+def report(results: dict[str, Any], step: int, path: Path) -> None:
+    """Print the metrics of checkpoint `path`; write results.json beside it and in its run."""
+    results = {"step": step, **results}
+    checkpoint.add_results(path, results)
+    if path.parent.name == "checkpoints":
+        RunFolder(path.parent.parent).write_json("results.json", results)
+    print(table(results))
+
+
+def table(results: dict[str, Any]) -> str:
+    """The 12 numbers in two lines and AP per class, in percent; "-" where there is no truth."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    numbers = [f"{name} {percent(results[name])}" for name in coco.NAMES]
+    lines = ["  ".join(numbers[:6]), "  ".join(numbers[6:])]
+    lines.append(f"validation loss {results['validation_loss']:.4f}")
+    width = max(map(len, results["per_class"]))
+    lines += [
+        f"  {name:{width}}  AP {percent(value['AP']):>5}  AP50 {percent(value['AP50']):>5}"
+        for name, value in results["per_class"].items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""Where the first weights of a run come from.
+
+In this order, later ones replacing earlier ones:
+  1. fresh weights from the seed (residual branches small under frozen norms);
+  2. ``--weights imagenet``: torchvision's ImageNet weights of the body, or
+     ``--weights coco``: torchvision's COCO_V1 detector, or
+     ``--weights PATH``: a run or checkpoint of this project, a .safetensors or .pth state dict of a
+     torchvision-style detector or body;
+  3. of a detector's box head, the rows of classes that the data names too; other rows stay fresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models import get_model_weights
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from fasterrcnn import checkpoint
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+
+_COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
+_HEAD = "roi_heads.box_predictor."
+
+
+@dataclass
+class Source:
+    """A state dict and, for a detector, the class name of each head row (row 0: background)."""
+
+    tensors: dict[str, Tensor]
+    names: list[str] | None
+    origin: str
+
+
+def initialise(model: GeneralizedRCNN, weights: str, body: str, classes: Classes) -> list[str]:
+    """Copy the weights that `weights` names into `model` (body `body`); lines for the log.
+
+    Raises UsageError, DownloadError or CheckpointError; never leaves a tensor out silently.
+    """
+    if weights == "none":
+        return ["weights: fresh; the last norm of every residual block scaled by 0.2 if frozen"]
+    source = _find(weights, body)
+    if "conv1.weight" in source.tensors:
+        return _load_body(model, source)
+    return _load_detector(model, source, classes)
+
+
+def _find(weights: str, body: str) -> Source:
+    if weights == "imagenet":
+        try:
+            url = get_model_weights(body)["IMAGENET1K_V1"].url
+        except (ValueError, KeyError):
+            raise UsageError(
+                f"--weights: imagenet: none published for {body}; use --weights none or a file"
+            ) from None
+        return Source(_read_pth(_download(url)), None, url)
+    if weights == "coco":
+        return Source(_read_pth(_download(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+    path = Path(weights)
+    if path.is_dir():
+        path = checkpoint.find(path)
+        averaged = path / "ema.safetensors"
+        path = averaged if averaged.is_file() else path / "model.safetensors"
+    if not path.is_file():
+        raise UsageError(f"--weights: {weights}: not imagenet, coco, none, a run or a file")
+    if path.suffix == ".safetensors":
+        names = None
+        if (path.parent / "state.json").is_file():
+            names = ["__background__", *checkpoint.load_state(path.parent).classes.names]
+        return Source(checkpoint.load_tensors(path), names, str(path))
+    tensors = _read_pth(path)
+    rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
+    coco = list(_COCO.meta["categories"])
+    return Source(tensors, coco if rows == len(coco) else None, str(path))
+
+
+def _download(url: str) -> Path:
+    """The file behind one of torchvision's URLs, in torch's cache, its SHA-256 checked."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    prefix = path.stem.rsplit("-", 1)[1]
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix)
+    except (OSError, RuntimeError) as error:
+        raise DownloadError(
+            f"{url}: {error}; put the file at {path} or choose other --weights"
+        ) from None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(prefix):
+        raise DownloadError(
+            f"{path}: SHA-256 {digest[:8]}..., expected {prefix}...; delete the file"
+        )
+    return path
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    """A torch file's state dict. Nothing in it is executed. Raises CheckpointError."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on damaged or unsafe files
+        raise CheckpointError(
+            f"{path}: not loaded: {str(error).splitlines()[0]}; a plain state dict is needed"
+        ) from None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path}: holds no state dict; a plain state dict is needed")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _load_body(model: GeneralizedRCNN, source: Source) -> list[str]:
+    """ImageNet weights into the body; the classifier's last layer is not used."""
+    body = model.backbone.body
+    tensors = {k: v for k, v in source.tensors.items() if not k.startswith("fc.")}
+    _copy(body, tensors, source.origin)
+    return [f"weights: body from {source.origin}, pyramid and heads fresh"]
+
+
+def _load_detector(model: GeneralizedRCNN, source: Source, classes: Classes) -> list[str]:
+    """A whole detector; box head rows of classes with the same name, the others stay fresh."""
+    tensors = dict(source.tensors)
+    rows = {key: tensors.pop(f"{_HEAD}{key}", None) for key in _head_keys()}
+    _copy(model, tensors, source.origin, optional=_HEAD)
+    log = [f"weights: {source.origin}"]
+    if any(value is None for value in rows.values()):
+        return [*log, "box head: none in the file, fresh"]
+    wanted = ["__background__", *classes.names]
+    names = source.names
+    if names is None and len(rows["cls_score.bias"]) == len(wanted):
+        names = wanted
+        log.append("box head: the file has no class names; taken for these classes in this order")
+    kept = [(i, names.index(name)) for i, name in enumerate(wanted) if name in (names or ())]
+    predictor = model.roi_heads.box_predictor.state_dict()
+    if rows["cls_score.weight"].shape[1:] != predictor["cls_score.weight"].shape[1:]:
+        raise CheckpointError(f"{source.origin}: {_HEAD}cls_score.weight: of another width")
+    for key, own in predictor.items():
+        per_class = 4 if key.startswith("bbox_pred") else 1
+        mine = own.view(len(wanted), per_class, *own.shape[1:])
+        theirs = rows[key].view(-1, per_class, *own.shape[1:])
+        for i, j in kept:
+            mine[i].copy_(theirs[j])
+    found = [wanted[i] for i, _ in kept[1:]]
+    fresh = [name for name in classes.names if name not in found]
+    return [
+        *log,
+        f"box head: rows kept for {', '.join(found) or 'background only'}",
+        f"box head: fresh rows for {', '.join(fresh) or 'none'}",
+    ]
+
+
+def _head_keys() -> list[str]:
+    return [
+        f"{layer}.{kind}" for layer in ("cls_score", "bbox_pred") for kind in ("weight", "bias")
+    ]
+
+
+def _copy(
+    module: torch.nn.Module, tensors: dict[str, Tensor], origin: str, optional: str = "\0"
+) -> None:
+    """Copy every tensor of `module`, those under `optional` excepted. Raises CheckpointError."""
+    for key, own in module.state_dict().items():
+        if key.startswith(optional) or key.endswith("num_batches_tracked"):
+            continue
+        if key not in tensors:
+            raise CheckpointError(f"{origin}: {key}: missing; the file is of another model")
+        if tensors[key].shape != own.shape:
+            raise CheckpointError(
+                f"{origin}: {key}: shape {tuple(tensors[key].shape)}, this model has "
+                f"{tuple(own.shape)}; choose the recipe the file was trained with"
+            )
+        own.copy_(tensors[key])

@@ -1,0 +1,1 @@
+"""The detector, under torchvision's parameter names."""

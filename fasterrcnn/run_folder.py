@@ -1,0 +1,90 @@
+"""The folder of one run: its lock, its status, its small json files.
+
+recipe.json environment.json   what was run, where
+metrics.jsonl                  one line per step (metric_log)
+results.json                   metrics of the latest evaluation, 0..1
+problems.jsonl                 what was wrong in the data
+status.json                    how the last command ended: {"code", "kind", "message", "step", ...}
+checkpoints/                   (checkpoint)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fasterrcnn.errors import Failure, StorageError, UsageError
+
+
+class RunFolder:
+    """Nothing is touched before `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_ours = False  # other ranks set it once rank 0 has the lock
+        self._lock_file: Any = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    def open(self) -> None:
+        """Make the folder and keep every other run out until this process ends, however it ends.
+
+        Raises UsageError when another run has it, StorageError when it cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock_file = (self.path / ".lock").open("a+")
+            (self.path / "status.json").unlink(missing_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"--output-dir: {self.path}: not a folder; choose a folder") from None
+        except OSError as error:
+            raise StorageError(
+                f"--output-dir: {self.path}: {error.strerror}; choose a folder you can write to"
+            ) from None
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock_file.seek(0)
+            owner = self._lock_file.read().strip() or "another process"
+            raise UsageError(
+                f"--output-dir: {self.path}: in use by {owner}; wait for it or choose another "
+                "folder"
+            ) from None
+        self._lock_file.truncate(0)
+        self._lock_file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock_file.flush()
+        self.is_ours = True
+
+    @contextmanager
+    def outcome(self) -> Iterator[dict[str, Any]]:
+        """Write status.json when the block ends; the block may add to what it is given.
+
+        Of several ranks the first to fail writes it.
+        """
+        status: dict[str, Any] = {"code": 0, "kind": "Done", "message": ""}
+        try:
+            yield status
+        except BaseException as error:
+            code = error.code if isinstance(error, Failure) else 1
+            status |= {"code": code, "kind": type(error).__name__, "message": str(error)}
+            raise
+        finally:
+            if self.is_ours and not (self.path / "status.json").exists():
+                self.write_json("status.json", status)
+            if self._lock_file is not None:
+                self._lock_file.close()
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Replace a small file in one go, so that a reader never sees half of it."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(self.path / name)

@@ -1,0 +1,283 @@
+"""Device, precision and ranks: the only file that says "cuda" or torch.distributed.
+
+One `Runtime` per process, made by `start` and handed down. With one process every collective is a
+plain function call, so no caller asks how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torchvision
+from torch import distributed, nn
+
+from fasterrcnn.errors import Failure, Hang, ProcessDied, Stopped, UsageError
+from fasterrcnn.processes import die_with_parent
+
+T = TypeVar("T")
+_TIMEOUT = timedelta(minutes=30)  # rank 0 may read a large data set while the others wait
+_PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Socket closed",
+    "ncclRemote",
+)
+
+
+@dataclass
+class Runtime:
+    """Where this process computes and who else takes part."""
+
+    device: torch.device
+    rank: int = 0
+    ranks: int = 1
+    _control: Any = None  # CPU process group: small messages that never wait for a GPU
+    _signals: list[int] = field(default_factory=list)
+    _signalled: float = 0.0  # time of the last one
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0: the one that prints and writes."""
+        return self.rank == 0
+
+    def say(self, line: str) -> None:
+        """Print on rank 0."""
+        if self.is_main:
+            print(line, flush=True)
+
+    # Collectives. Every rank calls them in the same order.
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """`work()` on rank 0 only; its result, or its Failure, on every rank."""
+        if self.ranks == 1:
+            return work()
+        outcome: list[Any] = [None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except Failure as failure:
+                outcome[0] = failure
+        distributed.broadcast_object_list(outcome, src=0, group=self._control)
+        if isinstance(outcome[0], Failure):
+            raise outcome[0]
+        return outcome[0]
+
+    def gather(self, item: T) -> list[T] | None:
+        """The items of all ranks in rank order, on rank 0; None elsewhere."""
+        if self.ranks == 1:
+            return [item]
+        items = [None] * self.ranks if self.is_main else None
+        distributed.gather_object(item, items, dst=0, group=self._control)
+        return items
+
+    def broadcast(self, tensors: list[torch.Tensor]) -> None:
+        """Replace the tensors by rank 0's, in place."""
+        if self.ranks > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over ranks of a CPU tensor; NaN on any rank is NaN on all."""
+        if self.ranks > 1:
+            distributed.all_reduce(values, group=self._control)
+            values /= self.ranks
+        return values
+
+    def stop_signal(self) -> int:
+        """SIGINT or SIGTERM once any rank has received one, else 0; the same on every rank."""
+        if self.ranks == 1:
+            return max(self._signals, default=0)
+        flag = torch.tensor(max(self._signals, default=0))
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._control)
+        return int(flag)
+
+    # The model on the device.
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, channels last."""
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def replicate(self, model: nn.Module, *, sync_buffers: bool) -> nn.Module:
+        """The model with gradients averaged over ranks after the last micro-batch of a step.
+
+        `sync_buffers`: the buffers change in training (batch norm statistics); rank 0's count.
+        """
+        if self.ranks == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(
+            model, broadcast_buffers=sync_buffers, gradient_as_bucket_view=True
+        )
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager:
+        """Gradients are accumulated without talking to other ranks."""
+        return model.no_sync() if self.ranks > 1 else nullcontext()
+
+    def autocast(self, amp: str) -> torch.autocast:
+        """fp16, bf16 or, for "off", nothing."""
+        dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=amp != "off")
+
+    def scaler(self, amp: str) -> torch.amp.GradScaler:
+        """Scales the loss in fp16; passes everything through otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+
+    def resolve_amp(self, amp: str) -> str:
+        """What "auto" means here: fp16 on a GPU, bf16 on a CPU with bf16 instructions, else off."""
+        if amp != "auto":
+            return amp
+        if self.device.type == "cuda":
+            return "fp16"
+        has_bf16 = torch.cpu.get_capabilities()
+        return "bf16" if any(map(has_bf16.get, ("avx512_bf16", "amx_bf16", "bf16"))) else "off"
+
+    @property
+    def pin_memory(self) -> bool:
+        """Do batches go to another device?"""
+        return self.device.type == "cuda"
+
+    def default_workers(self) -> int:
+        """Loader processes of this rank: its share of the cores, at most 8."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return max(1, min(8, (cores or 1) // local))
+
+    def peak_memory_gb(self) -> float:
+        """Largest memory so far: of the GPU's allocator, on a CPU of the process (GiB)."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    def environment(self) -> dict[str, Any]:
+        """Versions and hardware, for the run folder; `threads` decides bits on a CPU."""
+        return {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "host": socket.gethostname(),
+            "device": self.device.type,
+            "gpu": gpu_name(self.device),
+            "ranks": self.ranks,
+            "threads": torch.get_num_threads(),
+        }
+
+    def describe(self) -> str:
+        """One line: versions, device, processes."""
+        env = self.environment()
+        where = env["gpu"] or f"CPU ({env['threads']} threads)"
+        return (
+            f"torch {env['torch']}, torchvision {env['torchvision']}, {where}, "
+            f"{self.ranks} process{'es' if self.ranks > 1 else ''}"
+        )
+
+    # Signals.
+
+    @contextmanager
+    def catch_signals(self) -> Iterator[None]:
+        """Inside, SIGINT and SIGTERM only set what `stop_signal` returns.
+
+        A repetition more than a second later quits at once, unless other ranks wait; sooner it is
+        the same event (a terminal signals the whole group, and torchrun forwards).
+        """
+
+        def handle(number: int, _frame: Any) -> None:
+            now = time.monotonic()
+            if not self._signals:
+                self.say(f"\n{signal.Signals(number).name}: saving after this step")
+            elif now - self._signalled > 1.0 and self.ranks == 1:
+                os._exit(128 + number)
+            self._signals.append(number)
+            self._signalled = now
+
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def raise_if_signalled(self) -> None:
+        """Stop here and now if this process was signalled; for work that nothing is lost of."""
+        if self._signals:
+            name = signal.Signals(self._signals[0]).name
+            raise Stopped(
+                f"{name}: stopped during evaluation; the step before it is saved and the same "
+                "command continues the run",
+                128 + self._signals[0],
+            )
+
+
+def start(device: str) -> Runtime:
+    """This process's runtime: `device` is "auto", "cpu" or "cuda"; ranks from torchrun's variables.
+
+    On a CPU deterministic algorithms are always on: with two threads scatter-adds differ otherwise.
+    """
+    ranks, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    gpus = torch.cuda.device_count()
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device == "cuda" and local_rank >= gpus:
+        raise UsageError(
+            f"--device: cuda: {gpus} GPU visible for {max(ranks, 1)} processes; use NGPU={gpus}"
+            if gpus
+            else "--device: cuda: no GPU found; use --device cpu"
+        )
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, 5 % slower
+        runtime = Runtime(torch.device("cpu"))
+    else:
+        torch.cuda.set_device(local_rank)
+        torch.backends.cudnn.benchmark = True
+        runtime = Runtime(torch.device("cuda", local_rank))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    if ranks > 1:
+        backend = "nccl" if device == "cuda" else "gloo"
+        device_id = runtime.device if device == "cuda" else None
+        distributed.init_process_group(backend, timeout=_TIMEOUT, device_id=device_id)
+        runtime.rank, runtime.ranks = distributed.get_rank(), ranks
+        runtime._control = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+    return runtime
+
+
+def devices() -> list[torch.device]:
+    """The CPU and every visible GPU."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return [torch.device("cpu"), *gpus]
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """The GPU's product name, None for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def shut_down() -> None:
+    """Leave the process group, if there is one."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def explain(error: BaseException) -> Failure | None:
+    """The expected failure behind an exception of torch, None when it is unknown."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return ProcessDied(
+            f"GPU memory: {text.splitlines()[0]}; lower --images-per-gpu (the result of a step "
+            "stays that of --images-per-step images)"
+        )
+    if isinstance(error, RuntimeError) and any(sign in text for sign in _PEER_LOST):
+        return ProcessDied("another process of this run ended; the same command continues the run")
+    if isinstance(error, RuntimeError) and "Timed out" in text:
+        return Hang(f"a process did not arrive within {_TIMEOUT}; {text.splitlines()[0]}")
+    return None

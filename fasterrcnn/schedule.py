@@ -1,0 +1,57 @@
+"""When things happen: pure functions of the step; a resumed run needs no scheduler state."""
+
+from __future__ import annotations
+
+from fasterrcnn.recipes import Schedule
+
+
+def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole schedule, at least 1."""
+    return max(1, round(schedule.epochs * steps_per_epoch))
+
+
+def milestone_steps(schedule: Schedule, steps_per_epoch: int) -> tuple[int, ...]:
+    """Steps from which on the learning rate is multiplied by gamma once more."""
+    return tuple(round(epoch * steps_per_epoch) for epoch in schedule.milestones)
+
+
+def lr_at(step: int, schedule: Schedule, steps_per_epoch: int) -> float:
+    """Learning rate of optimizer step `step` (from 0).
+
+    Linear warm-up from ``warmup_factor * lr`` (step 0) to ``lr`` (step `warmup_steps`), as
+    torch.optim.lr_scheduler.LinearLR and Detectron2's WarmupMultiStepLR.
+    """
+    passed = sum(step >= at for at in milestone_steps(schedule, steps_per_epoch))
+    lr = schedule.lr * schedule.gamma**passed
+    if step < schedule.warmup_steps:
+        done = step / schedule.warmup_steps
+        lr *= schedule.warmup_factor + (1.0 - schedule.warmup_factor) * done
+    return lr
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Is it time, after `step` steps, for what happens every `every` steps and after the last?
+
+    `every` = 0: only after the last.
+    """
+    return step == last or (every > 0 and step % every == 0)
+
+
+def describe(schedule: Schedule, steps_per_epoch: int, last_step: int) -> str:
+    drops = ", ".join(
+        f"{lr_at(step, schedule, steps_per_epoch):g} from step {step}"
+        for step in milestone_steps(schedule, steps_per_epoch)
+        if step < last_step
+    )
+    text = (
+        f"schedule: {last_step} steps of {schedule.images_per_step} images, {steps_per_epoch} per epoch; "
+        f"learning rate {schedule.lr:g} after {schedule.warmup_steps} warm-up steps"
+    )
+    text += f", {drops}" if drops else ""
+    if schedule.warmup_steps >= last_step:
+        text += (
+            f"\nnote: the run ends before warm-up does, at learning rate "
+            f"{lr_at(last_step - 1, schedule, steps_per_epoch):g}; "
+            "--schedule.warmup-steps shortens it"
+        )
+    return text

@@ -1,0 +1,60 @@
+"""torchrun with exit codes: ``python -m fasterrcnn.torchrun --nproc-per-node 2 -m MODULE ...``.
+
+Takes torchrun's own arguments and runs torchrun's own main. Besides, it exits with the code of the
+failure that the ranks reported (torchrun makes every one 1), names a rank that was killed in one
+line instead of a traceback, and shares the cores among the processes of a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from fasterrcnn.errors import ProcessDied
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code of the run."""
+    argv = sys.argv[1:] if argv is None else argv
+    for name in ("torch.distributed.run", "torch.distributed.elastic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    processes = run.determine_local_world_size(run.parse_args(argv).nproc_per_node)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with tempfile.TemporaryDirectory() as folder:
+        status = Path(folder) / "status.json"
+        os.environ["FASTERRCNN_STATUS"] = str(status)  # the first rank to fail writes it (cli)
+        try:
+            run.main(argv)
+        except SignalException as error:
+            return 128 + error.sigval
+        except ChildFailedError as error:
+            killed = _killed(error)
+            if killed:
+                print(f"error: {killed}; the same command continues the run", file=sys.stderr)
+                return ProcessDied.code
+            return json.loads(status.read_text())["code"] if status.exists() else 1
+    return 0
+
+
+def _killed(error: ChildFailedError) -> str:
+    """The ranks that a signal killed, torchrun's own SIGTERM to the others left out."""
+    found = [
+        f"rank {rank} (process {failure.pid}) was killed by "
+        f"{signal.Signals(-failure.exitcode).name}"
+        for rank, failure in error.failures.items()
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+    ]
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+# shellcheck shell=bash
+# Functions of the launchers; sourced, never run.
+#
+# Environment (all optional):
+#   NGPU        processes on this machine, one per GPU (default: all visible GPUs; 1 without any)
+#   NNODES NODE_RANK MASTER_ADDR MASTER_PORT    several machines: set on each of them
+#   DATA_DIR    data set folder (default: datasets/coco), OUTPUT_DIR  parent of run folders
+#   PYTHON      interpreter (default: .venv/bin/python of the project)
+#   DRY_RUN=1   print the command and stop; needs no environment and no data
+
+PROJECT=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
+PYTHON=${PYTHON:-$PROJECT/.venv/bin/python}
+DATA_DIR=${DATA_DIR:-$PROJECT/datasets/coco}
+
+fail() { # fail CODE MESSAGE
+  printf 'error: %s\n' "$2" >&2
+  exit "$1"
+}
+
+# GPUs that a process started now would see.
+visible_gpus() {
+  local ids
+  if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
+    ids=${CUDA_VISIBLE_DEVICES%%,-1*}
+    [[ -z $ids || $ids == -1* ]] && ids= || ids=${ids//[^,]/}x
+    echo "${#ids}"
+  elif command -v nvidia-smi >/dev/null; then
+    nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true
+  else
+    echo 0
+  fi
+}
+
+# run_module MODULE [FLAG...]: print the command, then become it.
+run_module() {
+  become "$PYTHON" -m "$@"
+}
+
+# run_distributed MODULE [FLAG...]: the same under torchrun, on all GPUs of NNODES machines.
+run_distributed() {
+  local processes=${NGPU:-$(visible_gpus)} group
+  [[ $processes =~ ^[0-9]+$ ]] || fail 2 "NGPU: $processes: must be a number of processes"
+  ((processes > 0)) || processes=1
+  group=(--nproc-per-node="$processes")
+  if ((${NNODES:-1} > 1)); then
+    [[ -n ${NODE_RANK:-} && -n ${MASTER_ADDR:-} ]] ||
+      fail 2 "NNODES: $NNODES: set NODE_RANK (0 to $((NNODES - 1))) and MASTER_ADDR too"
+    group+=(--nnodes="$NNODES" --node-rank="$NODE_RANK"
+      --master-addr="$MASTER_ADDR" --master-port="${MASTER_PORT:-29500}")
+  else
+    group+=(--standalone)
+  fi
+  become "$PYTHON" -m fasterrcnn.torchrun "${group[@]}" -m "$@"
+}
+
+become() {
+  announce "$@"
+  [[ -z ${DRY_RUN:-} ]] || exit 0
+  need_python
+  exec env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@"
+}
+
+# step COMMAND...: print a command of a pipeline and run it.
+step() {
+  announce "$@"
+  [[ -n ${DRY_RUN:-} ]] || env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@"
+}
+
+announce() {
+  printf '+ PYTHONPATH=%q' "$PROJECT${PYTHONPATH:+:$PYTHONPATH}"
+  printf ' %q' "$@"
+  printf '\n'
+}
+
+# The .venv was made from the requirements.txt that is there now.
+environment_is_current() {
+  cmp -s -- "$PROJECT/requirements.txt" "$PROJECT/.venv/requirements.txt"
+}
+
+uses_venv() {
+  [[ $PYTHON == "$PROJECT/.venv/bin/python" ]]
+}
+
+# ensure_environment: make the .venv if it is missing (unless PYTHON says what to use).
+ensure_environment() {
+  if [[ -z ${DRY_RUN:-} ]] && uses_venv && ! environment_is_current; then
+    bash "$PROJECT/start_scripts/init_torch.sh"
+  fi
+}
+
+need_python() {
+  if uses_venv; then
+    environment_is_current ||
+      fail 2 "$PROJECT/.venv: missing or out of date; run bash $PROJECT/start_scripts/init_torch.sh"
+  else
+    command -v -- "$PYTHON" >/dev/null || fail 2 "PYTHON: $PYTHON: not found"
+  fi
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# From nothing to a trained detector: sets the environment up, writes a synthetic data set, trains a
+# small Faster R-CNN on it from scratch (minutes, no GPU needed), evaluates it and draws what it finds.
+#
+#   bash start_scripts/demo_torch.sh [FLAG of fasterrcnn.train...]
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
+
+ensure_environment
+shapes=$PROJECT/datasets/shapes
+run=${OUTPUT_DIR:-$PROJECT/output}/demo
+
+[[ -e $shapes/annotations/instances_val.json ]] ||
+  step "$PYTHON" -m fasterrcnn.make_shapes --output-dir "$shapes"
+step "$PYTHON" -m fasterrcnn.train --recipe fasterrcnn_r10_fpn_shapes --amp auto \
+  --data-path "$shapes" --output-dir "$run" --val-split none --skip-finished "$@"
+step "$PYTHON" -m fasterrcnn.evaluate --checkpoint "$run" --images-per-gpu 8 --draw 12
+
+printf '\n%-30s%q\n' \
+  "The trained detector:" "$run" \
+  "Detections beside the truth:" "$run/pictures" \
+  "Metrics:" "$run/results.json"
+printf '%-30sbash %q %s\n' \
+  "Next, detect in your images:" "$PROJECT/start_scripts/predict_torch.sh" "--checkpoint $run IMAGE..." \
+  "Train on your own data:" "$PROJECT/start_scripts/train_fasterrcnn_resnet50_amp_torch.sh" "--data-path FOLDER"
