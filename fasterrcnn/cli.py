@@ -58,7 +58,8 @@ def parse_options(kind: type[Options], argv: list[str] | None, description: str)
     group = parser.add_argument_group("flags")
     group.add_argument("-h", "--help", action="help", help="show this and stop")
     _add_fields(group, kind)
-    return kind(**parser.parse(argv))
+    given = parser.parse(argv)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def parse_recipe_and_options(
@@ -95,17 +96,13 @@ def output_root() -> Path:
 def run(main: Callable[[], Any]) -> NoReturn:
     """Call `main` and exit: with 0, or with a Failure's lines on stderr and its code."""
     try:
-        main()
+        with runtime.expected_failures():
+            main()
         code = 0
     except Failure as failure:
         code = _report(failure)
     except KeyboardInterrupt:
         code = 130
-    except Exception as error:
-        expected = runtime.explain(error)
-        if expected is None:
-            raise
-        code = _report(expected)
     sys.stdout.flush()
     sys.exit(code)
 

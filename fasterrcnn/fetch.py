@@ -206,8 +206,8 @@ def _check_space(missing: list[Archive], folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise StorageError(
-            f"{folder}: {need / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; free some space "
-            "or give another folder"
+            f"{folder}: {need / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; free some "
+            "space or give another folder"
         )
 
 

@@ -21,7 +21,7 @@ from torchvision.models import get_model_weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from fasterrcnn import checkpoint
+from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 
@@ -36,19 +36,26 @@ class Source:
     tensors: dict[str, Tensor]
     names: list[str] | None
     origin: str
+    recipe: recipes.Recipe | None = None
 
 
-def initialise(model: GeneralizedRCNN, weights: str, body: str, classes: Classes) -> list[str]:
-    """Copy the weights that `weights` names into `model` (body `body`); lines for the log.
+def initialise(model: GeneralizedRCNN, recipe: recipes.Recipe, classes: Classes) -> list[str]:
+    """Copy the weights that `recipe.weights` names into `model`; lines for the log.
 
     Raises UsageError, DownloadError or CheckpointError; never leaves a tensor out silently.
     """
-    if weights == "none":
-        return ["weights: fresh; the last norm of every residual block scaled by 0.2 if frozen"]
-    source = _find(weights, body)
+    if recipe.weights == "none":
+        small = recipe.backbone.norm == "frozen"
+        note = "; frozen norms, so residual branches start scaled by 0.2" if small else ""
+        return [f"weights: fresh, from the seed{note}"]
+    source = _find(recipe.weights, recipe.backbone.name)
     if "conv1.weight" in source.tensors:
         return _load_body(model, source)
-    return _load_detector(model, source, classes)
+    log = _load_detector(model, source, classes)
+    for line in recipes.difference(source.recipe or recipe, recipe):
+        if line.startswith(("input.", "backbone.norm")):
+            log.append(f"note: not as the weights were trained: {line}")
+    return log
 
 
 def _find(weights: str, body: str) -> Source:
@@ -70,10 +77,11 @@ def _find(weights: str, body: str) -> Source:
     if not path.is_file():
         raise UsageError(f"--weights: {weights}: not imagenet, coco, none, a run or a file")
     if path.suffix == ".safetensors":
-        names = None
-        if (path.parent / "state.json").is_file():
-            names = ["__background__", *checkpoint.load_state(path.parent).classes.names]
-        return Source(checkpoint.load_tensors(path), names, str(path))
+        tensors = checkpoint.load_tensors(path)
+        if not (path.parent / "state.json").is_file():
+            return Source(tensors, None, str(path))
+        state = checkpoint.load_state(path.parent)
+        return Source(tensors, ["__background__", *state.classes.names], str(path), state.recipe)
     tensors = _read_pth(path)
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])

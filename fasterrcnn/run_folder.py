@@ -78,8 +78,9 @@ class RunFolder:
             status |= {"code": code, "kind": type(error).__name__, "message": str(error)}
             raise
         finally:
-            if self.is_ours and not (self.path / "status.json").exists():
-                self.write_json("status.json", status)
+            failed = status["code"] != 0
+            if self.is_ours and (failed or self._lock_file is not None):
+                self._write_status(status)
             if self._lock_file is not None:
                 self._lock_file.close()
 
@@ -88,3 +89,10 @@ class RunFolder:
         temporary = self.path / f".{name}.tmp"
         temporary.write_text(json.dumps(content, indent=1) + "\n")
         temporary.replace(self.path / name)
+
+    def _write_status(self, status: dict[str, Any]) -> None:
+        try:
+            with (self.path / "status.json").open("x") as file:  # the first rank wins
+                file.write(json.dumps(status, indent=1) + "\n")
+        except FileExistsError:
+            pass

@@ -268,16 +268,31 @@ def shut_down() -> None:
         distributed.destroy_process_group()
 
 
-def explain(error: BaseException) -> Failure | None:
-    """The expected failure behind an exception of torch, None when it is unknown."""
-    text = str(error)
+@contextmanager
+def expected_failures() -> Iterator[None]:
+    """Inside, what torch raises for a known cause comes out as the Failure it means."""
+    try:
+        yield
+    except RuntimeError as error:
+        failure = _explain(error)
+        if failure is None:
+            raise
+        raise failure from None
+
+
+def _explain(error: RuntimeError) -> Failure | None:
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
     if isinstance(error, torch.OutOfMemoryError):
         return ProcessDied(
-            f"GPU memory: {text.splitlines()[0]}; lower --images-per-gpu (the result of a step "
-            "stays that of --images-per-step images)"
+            f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step)"
         )
-    if isinstance(error, RuntimeError) and any(sign in text for sign in _PEER_LOST):
+    if "DataLoader worker" in text:
+        return ProcessDied(
+            f"loader: {first} If memory ran out, lower --workers; the same command continues"
+        )
+    if any(sign in text for sign in _PEER_LOST):
         return ProcessDied("another process of this run ended; the same command continues the run")
-    if isinstance(error, RuntimeError) and "Timed out" in text:
-        return Hang(f"a process did not arrive within {_TIMEOUT}; {text.splitlines()[0]}")
+    if "Timed out" in text:
+        return Hang(f"a process did not arrive within {_TIMEOUT}: {first}")
     return None

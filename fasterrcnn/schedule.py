@@ -38,14 +38,15 @@ def due(step: int, every: int, last: int) -> bool:
 
 
 def describe(schedule: Schedule, steps_per_epoch: int, last_step: int) -> str:
+    """The learning rate over `last_step` steps, in a line."""
     drops = ", ".join(
         f"{lr_at(step, schedule, steps_per_epoch):g} from step {step}"
         for step in milestone_steps(schedule, steps_per_epoch)
         if step < last_step
     )
     text = (
-        f"schedule: {last_step} steps of {schedule.images_per_step} images, {steps_per_epoch} per epoch; "
-        f"learning rate {schedule.lr:g} after {schedule.warmup_steps} warm-up steps"
+        f"schedule: {last_step} steps of {schedule.images_per_step} images, {steps_per_epoch} per "
+        f"epoch; learning rate {schedule.lr:g} after {schedule.warmup_steps} warm-up steps"
     )
     text += f", {drops}" if drops else ""
     if schedule.warmup_steps >= last_step:

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp))
     folder = RunFolder((options.output_dir or cli.output_root() / recipe.name).absolute())
     try:
-        with folder.outcome() as status:
+        with folder.outcome() as status, runtime.expected_failures():
             train(recipe, options, folder, rt, status)
     finally:
         runtime.shut_down()
@@ -109,6 +109,8 @@ def train(
 ) -> None:
     """The whole run. Raises Stopped, with the state saved, when signalled."""
     recipes.check(recipe)
+    if options.steps is not None and options.steps < 1:
+        raise UsageError(f"--steps: {options.steps}: must be positive")
     micro_batches = recipe.schedule.images_per_step // recipe.schedule.images_per_gpu
     check_ranks(rt.ranks, micro_batches, recipe.schedule.images_per_gpu)
     rt.on_main(folder.open)
@@ -126,8 +128,6 @@ def train(
         images_per_gpu=recipe.schedule.images_per_gpu,
         micro_batches_per_step=micro_batches,
     )
-    if options.steps is not None and options.steps < 1:
-        raise UsageError(f"--steps: {options.steps}: must be positive")
     last_step = options.steps or schedule.total_steps(recipe.schedule, plan.steps_per_epoch)
     rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, last_step))
     state = checkpoint.State(
@@ -345,9 +345,8 @@ def start_training(state: checkpoint.State, start: Start, rt: Runtime) -> Traini
     torch.manual_seed(seeds.key(recipe.seed, "weights"))
     detector = build(recipe, state.classes.num_classes)
     if start.checkpoint is None:
-        body, weights = recipe.backbone.name, recipe.weights
         initialise = initial_weights.initialise
-        for line in rt.on_main(lambda: initialise(detector, weights, body, state.classes)):
+        for line in rt.on_main(lambda: initialise(detector, recipe, state.classes)):
             rt.say(line)
     detector = rt.place(detector)
     optimizer = make_optimizer(detector, recipe.schedule)

@@ -66,6 +66,18 @@ step() {
   [[ -n ${DRY_RUN:-} ]] || env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@"
 }
 
+# flag_value FLAG DEFAULT [ARGUMENT...]: what the last FLAG among the arguments says.
+flag_value() {
+  local flag=$1 value=$2
+  shift 2
+  while (($#)); do
+    [[ $1 != "$flag" ]] || value=${2:-}
+    [[ $1 != "$flag="* ]] || value=${1#*=}
+    shift
+  done
+  printf '%s' "$value"
+}
+
 announce() {
   printf '+ PYTHONPATH=%q' "$PROJECT${PYTHONPATH:+:$PYTHONPATH}"
   printf ' %q' "$@"

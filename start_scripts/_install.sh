@@ -42,8 +42,9 @@ make_venv() {
   # A base that is itself a virtual environment does not hand its packages down.
   if [[ ${1:-} == --system-site-packages ]]; then
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    "$base" -c 'import sys, sysconfig
-if sys.prefix != sys.base_prefix: print(sysconfig.get_path("purelib"))' >"$packages/base.pth"
+    "$base" -c 'import sys
+if sys.prefix != sys.base_prefix: print(*(p for p in sys.path if "site-packages" in p), sep="\n")
+' >"$packages/base.pth"
   fi
 }
 

@@ -8,7 +8,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
 ensure_environment
 shapes=$PROJECT/datasets/shapes
-run=${OUTPUT_DIR:-$PROJECT/output}/demo
+run=$(flag_value --output-dir "${OUTPUT_DIR:-$PROJECT/output}/demo" "$@")
 
 [[ -e $shapes/annotations/instances_val.json ]] ||
   step "$PYTHON" -m fasterrcnn.make_shapes --output-dir "$shapes"
@@ -16,10 +16,11 @@ step "$PYTHON" -m fasterrcnn.train --recipe fasterrcnn_r10_fpn_shapes --amp auto
   --data-path "$shapes" --output-dir "$run" --val-split none --skip-finished "$@"
 step "$PYTHON" -m fasterrcnn.evaluate --checkpoint "$run" --images-per-gpu 8 --draw 12
 
-printf '\n%-30s%q\n' \
+echo
+printf '%-30s%q\n' \
   "The trained detector:" "$run" \
   "Detections beside the truth:" "$run/pictures" \
   "Metrics:" "$run/results.json"
 printf '%-30sbash %q %s\n' \
-  "Next, detect in your images:" "$PROJECT/start_scripts/predict_torch.sh" "--checkpoint $run IMAGE..." \
+  "Next, detect in your images:" "$PROJECT/start_scripts/predict_torch.sh" "--checkpoint ${run@Q} IMAGE..." \
   "Train on your own data:" "$PROJECT/start_scripts/train_fasterrcnn_resnet50_amp_torch.sh" "--data-path FOLDER"

@@ -60,10 +60,12 @@ def recognise(root: Path) -> str:
 
 
 def _hint(root: Path) -> str:
-    getters = {"coco": "get_coco.sh", "voc": "get_voc.sh"}
-    if root.name in getters and root.parent.name == "datasets":
-        return (
-            f"; {root.parent / getters[root.name]} downloads it "
-            f"(annotations/instances_train2017.json, train2017/, val2017/)"
-        )
+    """What to do about missing data: for the default places, the files and what gets them."""
+    wanted = {
+        "coco": "annotations/instances_train2017.json and _val2017.json, train2017/, val2017/",
+        "voc": "VOC2007/ and VOC2012/ with Annotations/, JPEGImages/, ImageSets/Main/",
+    }
+    if root.name in wanted and root.parent.name == "datasets":
+        script = root.parent / f"get_{root.name}.sh"
+        return f" ({wanted[root.name]}); bash {script} gets it, or give another --data-path"
     return "; give the folder with --data-path"

@@ -66,7 +66,7 @@ def read_headers(paths: list[Path]) -> list[Header | str]:
         return list(pool.map(read_header, paths, chunksize=64))
 
 
-def decode(path: Path, *, apply_orientation: bool) -> torch.Tensor:
+def decode(path: Path | str, *, apply_orientation: bool) -> torch.Tensor:
     """Pixels of one file: uint8 RGB ``(3, H, W)`` (a channels-last view, H W 3 in memory).
 
     Grey is repeated, alpha dropped, 16-bit values divided by 256, of an animation the first frame
@@ -79,7 +79,7 @@ def decode(path: Path, *, apply_orientation: bool) -> torch.Tensor:
     return _decode_with_pillow(path, apply_orientation) if image is None else image
 
 
-def _decode_with_torchvision(path: Path, apply_orientation: bool) -> torch.Tensor | None:
+def _decode_with_torchvision(path: Path | str, apply_orientation: bool) -> torch.Tensor | None:
     """JPEG and PNG, faster than Pillow and with the same pixels; None for other formats."""
     data = read_file(str(path))
     if bytes(data[:2].tolist()) not in (b"\xff\xd8", b"\x89P"):
@@ -90,7 +90,7 @@ def _decode_with_torchvision(path: Path, apply_orientation: bool) -> torch.Tenso
     return image
 
 
-def _decode_with_pillow(path: Path, apply_orientation: bool) -> torch.Tensor:
+def _decode_with_pillow(path: Path | str, apply_orientation: bool) -> torch.Tensor:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if apply_orientation:

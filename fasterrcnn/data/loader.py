@@ -6,7 +6,8 @@ that depends only on (seed, epoch, image id); everything else happens on the dev
 
 from __future__ import annotations
 
-import signal
+import gc
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from fasterrcnn import seeds
 from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.sampler import MicroBatch
-from fasterrcnn.errors import DataError, ProcessDied
+from fasterrcnn.errors import DataError
 from fasterrcnn.processes import die_with_parent
 
 
@@ -79,7 +80,7 @@ class Images(Dataset):
         pixels, boxes, labels = zip(*loaded, strict=True)
         return Batch(
             micro_batch,
-            names=[str(self.annotations.path(i)) for i in micro_batch.images],
+            names=[self.annotations.path(i) for i in micro_batch.images],
             sizes=[tuple(p.shape[:2]) for p in pixels],
             counts=[len(b) for b in boxes],
             pixels=torch.cat([p.reshape(-1) for p in pixels]),
@@ -111,7 +112,7 @@ def load(
 ) -> Iterator[Batch]:
     """Batches in the order of `micro_batches`; `workers` = 0 decodes in this process.
 
-    Raises DataError for an image that cannot be decoded, ProcessDied for a worker that was killed.
+    Raises DataError for an image that cannot be decoded.
     """
     loader = DataLoader(
         dataset,
@@ -123,22 +124,15 @@ def load(
         generator=torch.Generator(),  # else every iterator draws from the global stream
         multiprocessing_context="fork" if workers else None,  # shares the annotation arrays
     )
-    try:
-        for item in loader:
-            if isinstance(item, DataError):
-                raise item
-            yield item
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ProcessDied(
-            f"loader: {str(error).splitlines()[0]} if it ran out of memory, lower --workers; "
-            "the same command continues the run"
-        ) from None
+    for item in loader:
+        if isinstance(item, DataError):
+            raise item
+        yield item
 
 
 def _start_worker(_: int) -> None:
-    """Leave SIGINT and SIGTERM to the parent, and die with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A process group of its own: signals to the run's group are the parent's business, who needs
+    batches until the end of its step. And it dies with its parent."""
+    os.setpgid(0, 0)
     die_with_parent()
+    gc.freeze()  # a collection would copy every shared page that it walks over

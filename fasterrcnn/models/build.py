@@ -6,7 +6,7 @@ a `state_dict` loads there with ``strict=True`` and back.
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -56,10 +56,15 @@ def _rpn(recipe: recipes.RPN, channels: int) -> RegionProposalNetwork:
 
 
 def _roi_heads(recipe: recipes.RoIHeads, channels: int, num_classes: int) -> RoIHeads:
+    predictor = FastRCNNPredictor(recipe.representation_size, num_classes)
+    # As the paper's code and Detectron2: a fresh head starts from equal class probabilities.
+    for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
     return RoIHeads(
         MultiScaleRoIAlign(["0", "1", "2", "3"], recipe.pool_size, recipe.sampling_ratio),
         TwoMLPHead(channels * recipe.pool_size**2, recipe.representation_size),
-        FastRCNNPredictor(recipe.representation_size, num_classes),
+        predictor,
         recipe.fg_iou_thresh,
         recipe.bg_iou_thresh,
         recipe.batch_size_per_image,

@@ -1,0 +1,114 @@
+"""Fixtures: real images where they are there, synthetic ones always, ways to run commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasterrcnn.data import shapes
+
+PROJECT = Path(__file__).resolve().parent.parent
+REAL = Path(os.environ.get("TEST_DATA", PROJECT.parent / "shared" / "data"))
+TINY = (  # a detector small enough for thousands of steps in a test suite
+    "--recipe", "fasterrcnn_r10_fpn_shapes",
+    "--input.min-size", "64",
+    "--input.max-size", "96",
+    "--backbone.fpn-channels", "16",
+    "--roi-heads.representation-size", "32",
+    "--images-per-step", "4",
+    "--images-per-gpu", "2",
+    "--log-every", "2",
+    "--workers", "0",
+    "--device", "cpu",
+)  # fmt: skip
+
+
+@dataclass
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests run only when asked for by -m; GPU tests only on a GPU."""
+    no_gpu = pytest.mark.skip(reason="no GPU on this machine")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was():
+    """Commands run in this process turn deterministic algorithms on."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def _real(name: str) -> Path:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"real images {REAL / name} are not there; set TEST_DATA to their folder")
+    return REAL / name
+
+
+@pytest.fixture(scope="session")
+def coco_tiny() -> Path:
+    """50 + 50 images of COCO 2017 in COCO's layout."""
+    return _real("coco_tiny")
+
+
+@pytest.fixture(scope="session")
+def bccd_voc() -> Path:
+    """364 blood cell images in VOC's layout."""
+    return _real("bccd_voc")
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 + 8 synthetic images in COCO's layout; not to be written to."""
+    root = tmp_path_factory.mktemp("shapes")
+    shapes.write(root, train=24, val=8)
+    return root
+
+
+@pytest.fixture
+def shell():
+    """Run a command without inheriting the launchers' variables; returns Finished."""
+
+    def run(command: list[object], *, cwd: Path | None = None, timeout: float = 120, **env: str):
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=cwd or PROJECT,
+            env=clean_environment() | env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what launchers and torchrun read."""
+    prefixes = ("CUDA_VISIBLE", "TORCHELASTIC", "PYTORCH_", "FASTERRCNN_")
+    names = (
+        "NGPU NNODES NODE_RANK MASTER_ADDR MASTER_PORT DATA_DIR OUTPUT_DIR PYTHON DRY_RUN WHEELS "
+        "BASE_PYTHON RANK LOCAL_RANK WORLD_SIZE OMP_NUM_THREADS COCO_URL VOC_URL"
+    ).split()
+    kept = {k: v for k, v in os.environ.items() if k not in names and not k.startswith(prefixes)}
+    return kept | {"PYTHONPATH": str(PROJECT)}
+
+
+def module(name: str, *flags: object) -> list[str]:
+    """The command of a module of the project."""
+    return [sys.executable, "-m", name, *map(str, flags)]

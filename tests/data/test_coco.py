@@ -1,0 +1,289 @@
+"""COCO json: what is read, and one line for everything that can be wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fasterrcnn.data import coco, formats
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import DataError, UsageError
+from tests.data import make
+
+NAN, INF = float("nan"), float("inf")
+BOX = ("annotations", 1, "bbox")
+
+
+def read(root: Path, *, skip: bool = False, classes: tuple[str, ...] = ()):
+    problems = Problems(skip)
+    return formats.read(root, "train", "auto", classes, problems), problems
+
+
+def test_boxes_labels_and_ids(tmp_path: Path):
+    make.coco(tmp_path)
+    data, problems = read(tmp_path)
+    assert list(data.ids) == ["1", "2"]
+    assert list(data.files) == ["a.png", "b.png"]
+    assert data.classes.names == ("cat", "dog")  # in the order of the ids 3, 7
+    assert data.classes.category_ids == (3, 7)
+    assert data.classes.num_classes == 3
+    assert data.labels.tolist() == [1, 2, 1]
+    assert data.crowd.tolist() == [False, False, True]
+    assert data.area.tolist() == [150, 56, 81]
+    boxes, labels = data.training_boxes(1)
+    assert boxes.dtype == np.float32
+    assert boxes.tolist() == [[5.5, 6, 12.5, 14]]  # the crowd box is not trained on
+    assert labels.tolist() == [2]
+    assert problems.found == []
+
+
+def test_real_annotations_agree_with_pycocotools(coco_tiny: Path):
+    from pycocotools.coco import COCO
+
+    truth = COCO(coco_tiny / "annotations" / "instances_val2017.json")
+    data = formats.read(coco_tiny, "val", "auto", (), Problems())
+    assert list(data.ids) == [str(i) for i in sorted(truth.imgs)]
+    assert data.classes.category_ids == tuple(truth.getCatIds())
+    assert len(data.classes.names) == 80
+    for i, id in enumerate(map(int, data.ids)):
+        rows = slice(data.first[i], data.first[i + 1])
+        expected = truth.loadAnns(truth.getAnnIds(imgIds=id))
+        assert data.xywh[rows].tolist() == [a["bbox"] for a in expected]
+        assert data.area[rows].tolist() == [a["area"] for a in expected]
+        assert data.crowd[rows].tolist() == [bool(a["iscrowd"]) for a in expected]
+        categories = [data.classes.category_ids[label - 1] for label in data.labels[rows]]
+        assert categories == [a["category_id"] for a in expected]
+        assert data.sizes[i].tolist() == [truth.imgs[id]["height"], truth.imgs[id]["width"]]
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (10**12, 5), (7, 10**9), ("x", "y"), (3, "3b")])
+def test_any_ids_just_work(tmp_path: Path, ids: tuple):
+    text = json.dumps(make.CONTENT)
+    content = json.loads(text)
+    for k, id in enumerate(ids):
+        content["images"][k]["id"] = id
+        for annotation, old in zip(content["annotations"], (1, 2, 2), strict=True):
+            if old == k + 1:
+                annotation["image_id"] = id
+    for annotation in content["annotations"]:
+        annotation["id"] -= 1  # from 0
+        annotation["category_id"] -= 3
+    for category in content["categories"]:
+        category["id"] -= 3  # from 0
+    make.coco(tmp_path, content)
+    data, _ = read(tmp_path)
+    assert sorted(data.ids) == sorted(map(str, ids))
+    assert sorted(data.labels.tolist()) == [1, 1, 2]
+    assert data.classes.category_ids == (0, 4)
+
+
+def test_subset_of_classes_by_name(tmp_path: Path):
+    make.coco(tmp_path)
+    data, _ = read(tmp_path, classes=("dog",))
+    assert data.classes.names == ("dog",)
+    assert data.labels.tolist() == [1]
+    assert data.with_boxes().tolist() == [False, True]
+    with pytest.raises(UsageError, match="--classes: bird: not in the data; choose from cat, dog"):
+        read(tmp_path, classes=("bird",))
+
+
+def test_odd_boxes_are_noted_and_training_goes_on(tmp_path: Path):
+    boxes = [[5, 5, 0, 3], [100, 5, 5, 5], [55, 35, 20, 20], [0, 0, 60.01, 40.01]]
+    content = json.loads(json.dumps(make.CONTENT))
+    content["annotations"] = [
+        {"id": i, "image_id": 1, "category_id": 3, "bbox": box} for i, box in enumerate(boxes)
+    ]
+    make.coco(tmp_path, content)
+    data, problems = read(tmp_path)
+    assert problems.counts() == {
+        "box of zero width or height: dropped": 1,
+        "box outside the image: dropped": 1,
+        "box partly outside the image: clipped": 1,
+    }
+    assert data.training_boxes(0)[0].tolist() == [[55, 35, 60, 40], [0, 0, 60, 40]]
+    assert len(data.xywh) == 4  # evaluation sees the file's own boxes
+    assert data.area.tolist() == [0, 25, 400, 60.01 * 40.01]  # no area in the file: w * h
+    problems.write(tmp_path / "problems.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    assert [line["field"].split(" ")[0] for line in lines] == [
+        "/annotations/0/bbox",
+        "/annotations/1/bbox",
+        "/annotations/2/bbox",
+    ]
+
+
+def test_images_without_sizes_are_measured(tmp_path: Path):
+    content = json.loads(json.dumps(make.CONTENT))
+    for image in content["images"]:
+        del image["height"], image["width"]
+    make.coco(tmp_path, content)
+    assert read(tmp_path)[0].sizes.tolist() == [[40, 60], [60, 40]]
+
+
+@pytest.mark.parametrize(("size", "rotate"), [((40, 60), False), ((60, 40), True)])
+def test_sizes_tell_whether_exif_orientation_counts(tmp_path: Path, size: tuple, rotate: bool):
+    content = make.changed(("images", 0, "height"), size[0])
+    content["images"][0]["width"] = size[1]
+    make.coco(tmp_path, content)
+    from PIL import Image
+
+    image = Image.new("RGB", (60, 40))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "train2017" / "a.png", exif=exif)
+    data, _ = read(tmp_path)
+    assert data.rotate.tolist() == [rotate, False]
+
+
+# Rows: where CONTENT is changed, to what, the field the one line must point at, its phrase.
+MALFORMED: list[tuple[tuple, Any, str, str]] = [
+    ((*BOX, 2), NAN, "/annotations/1/bbox/2", "finite number"),
+    ((*BOX, 0), INF, "/annotations/1/bbox/0", "finite number"),
+    ((*BOX, 3), -8, "/annotations/1/bbox/3", "must not be negative"),
+    ((*BOX, 1), None, "/annotations/1/bbox/1", "finite number"),
+    ((*BOX, 1), "6", "/annotations/1/bbox/1", "finite number"),
+    ((*BOX, 1), True, "/annotations/1/bbox/1", "finite number"),
+    ((*BOX, 2), 1e308, "/annotations/1/bbox/2", "finite number"),
+    (BOX, [1, 2, 3], "/annotations/1/bbox", "four numbers"),
+    (BOX, [1, 2, 3, 4, 5], "/annotations/1/bbox", "four numbers"),
+    (BOX, {"x": 1}, "/annotations/1/bbox", "four numbers"),
+    (BOX, ..., "/annotations/1/bbox", "four numbers"),
+    (("annotations", 1), [], "/annotations/1", "must be an object"),
+    (("annotations", 1, "area"), NAN, "/annotations/1/area", "finite number"),
+    (("annotations", 1, "area"), -1, "/annotations/1/area", "not negative"),
+    (("annotations", 1, "iscrowd"), 2, "/annotations/1/iscrowd", "0 or 1"),
+    (("annotations", 1, "category_id"), 99, "/annotations/1/category_id", "no category"),
+    (("annotations", 1, "category_id"), "7", "/annotations/1/category_id", "no category"),
+    (("annotations", 1, "image_id"), 99, "/annotations/1/image_id", "no usable image"),
+    (("annotations", 1, "image_id"), 2.0, "/annotations/1/image_id", "no usable image"),
+    (("annotations", 1, "id"), 1, "/annotations/1/id", "another annotation"),
+    (("annotations", 1, "id"), [2], "/annotations/1/id", "must be an integer"),
+    (("images", 1, "width"), 41, "/images/1", "b.png has height 60, width 40"),
+    (("images", 1, "width"), 0, "/images/1/width", "positive integer"),
+    (("images", 1, "height"), "60", "/images/1/height", "positive integer"),
+    (("images", 1, "file_name"), "../train2017/b.png", "/images/1/file_name", "leaves the image"),
+    (("images", 1, "file_name"), "/etc/passwd", "/images/1/file_name", "leaves the image folder"),
+    (("images", 1, "file_name"), "C:\\b.png", "/images/1/file_name", "leaves the image folder"),
+    (("images", 1, "file_name"), "", "/images/1/file_name", "not a file name"),
+    (("images", 1, "file_name"), 5, "/images/1/file_name", "must be a string"),
+    (("images", 1, "file_name"), "c.png", "image 2", "missing"),
+    (("images", "append"), {"id": 2, "file_name": "a.png"}, "/images/2/id", "another image"),
+    (("images", "append"), "a.png", "/images/2", "must be an object"),
+    (("images", "append"), {"id": None, "file_name": "a.png"}, "/images/2/id", "an integer"),
+    # From here on nothing can be skipped.
+    (("categories", 1, "id"), 7, "/categories/1/id", "the id of dog too"),
+    (("categories", 1, "id"), "3", "/categories/1/id", "must be an integer"),
+    (("categories", 1, "name"), "dog", "/categories/1/name", "the name of two categories"),
+    (("categories", 1, "name"), ..., "/categories/1/name", "must be a name"),
+    (("categories",), [], "/categories", "no category"),
+    (("categories",), ..., "/categories", "must be a list"),
+    (("annotations",), {}, "/annotations", "must be a list"),
+    (("images",), None, "/images", "must be a list"),
+]
+SKIPPABLE = MALFORMED[:33]
+
+
+@pytest.mark.parametrize(("place", "value", "field", "what"), MALFORMED)
+def test_a_malformed_file_is_one_line_with_the_right_pointer(
+    tmp_path: Path, place: tuple, value: Any, field: str, what: str
+):
+    make.coco(tmp_path, make.changed(place, value))
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    (line,) = str(error.value).splitlines()
+    assert f": {field}" in line
+    assert what in line
+    assert error.value.code == 3
+    assert str(tmp_path) in line
+
+
+@pytest.mark.parametrize(("place", "value", "field", "what"), SKIPPABLE)
+def test_skipping_drops_exactly_what_is_bad(
+    tmp_path: Path, place: tuple, value: Any, field: str, what: str
+):
+    make.coco(tmp_path, make.changed(place, value))
+    data, problems = read(tmp_path, skip=True)
+    assert [p.action for p in problems.found] == ["dropped"]
+    if place[0] == "annotations":
+        assert list(data.ids) == ["1", "2"]
+        assert sorted(data.labels.tolist()) == [1, 1]  # the dog is gone
+    elif place[1] == 1:
+        assert list(data.ids) == ["1"]
+        assert data.labels.tolist() == [1]
+    else:  # a third image too many
+        assert list(data.ids) == ["1", "2"]
+        assert sorted(data.labels.tolist()) == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (b"", "line 1 column 1: not json"),
+        (b"{", "line 1 column 2: not json"),
+        (b'{"images": [}', "line 1 column 13: not json"),
+        (b"[]", "/: list: must be an object"),
+        (b"null", "/: NoneType: must be an object"),
+        (b'{"images": "\xff"}', "byte 12: not UTF-8"),
+        (b"[" * 200000, "nested too deeply"),
+        (b'{"images": ' + b"1" * 5000 + b"}", "not json"),
+    ],
+)
+def test_files_that_are_not_annotation_files(tmp_path: Path, text: bytes, where: str):
+    make.coco(tmp_path, text)
+    with pytest.raises(DataError, match=where) as error:
+        read(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path):
+    make.coco(tmp_path, b"\xef\xbb\xbf" + json.dumps(make.CONTENT).encode())
+    assert len(read(tmp_path)[0]) == 2
+
+
+def test_many_faults_are_listed_up_to_twenty_then_counted(tmp_path: Path):
+    content = json.loads(json.dumps(make.CONTENT))
+    content["annotations"] += [
+        {"id": i, "image_id": 1, "category_id": 3, "bbox": [0, 0, -1, 1]} for i in range(10, 60)
+    ]
+    make.coco(tmp_path, content)
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1].startswith("30 more")
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "expected"),
+    [
+        (["annotations/instances_train2017.json", "train2017/"], "train", "train2017"),
+        (["annotations/instances_train.json", "images/train/"], "train", "images/train"),
+        (["annotations/train.json", "images/"], "train", "images"),
+        (["train/_annotations.coco.json"], "train", "train"),
+        (["valid/_annotations.coco.json"], "val", "valid"),
+        (["annotations/instances_val2017.json", "val2017/"], "val2017", "val2017"),
+    ],
+)
+def test_layouts(tmp_path: Path, files: list[str], split: str, expected: str):
+    for name in files:
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text("{}")
+    json_file, folder = coco.find(tmp_path, split)
+    assert json_file.is_file()
+    assert folder == tmp_path / expected
+
+
+def test_layout_errors_say_what_is_there(tmp_path: Path):
+    make.coco(tmp_path)
+    with pytest.raises(UsageError, match=r"no annotations of split val: .*there is train2017"):
+        coco.find(tmp_path, "val")
+    (tmp_path / "annotations" / "instances_train2014.json").write_text("{}")
+    with pytest.raises(UsageError, match="train2014 or train2017; say which one"):
+        coco.find(tmp_path, "train")
+    (tmp_path / "annotations" / "instances_val2017.json").write_text("{}")
+    with pytest.raises(UsageError, match="val2017: no such folder"):
+        coco.find(tmp_path, "val")

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Set the environment up if need be and run the tests: all but the slow ones, on any machine with two
+# cores in under 10 minutes. Arguments go to pytest:
+#
+#   bash tests/run_tests.sh                      # the suite
+#   bash tests/run_tests.sh tests/data           # a part of it
+#   bash tests/run_tests.sh -m slow              # convergence and other long ones
+set -euo pipefail
+start_scripts=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")/start_scripts
+# shellcheck source-path=SCRIPTDIR/../start_scripts
+source "$start_scripts/_common.sh"
+# shellcheck source-path=SCRIPTDIR/../start_scripts
+source "$start_scripts/_install.sh"
+
+ensure_environment
+if ! cmp -s -- "$PROJECT/tests/requirements.txt" "$PROJECT/.venv/tests-requirements.txt" && uses_venv; then
+  install_requirements "$(find_python)" "$PYTHON" "$PROJECT/tests/requirements.txt"
+  cp -- "$PROJECT/tests/requirements.txt" "$PROJECT/.venv/tests-requirements.txt"
+fi
+paths=("$PROJECT/tests")
+for argument in "$@"; do
+  [[ ! -e ${argument%%::*} ]] || paths=()
+done
+run_module pytest --rootdir "$PROJECT" --config-file "$PROJECT/pyproject.toml" "${paths[@]}" "$@"

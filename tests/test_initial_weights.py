@@ -1,0 +1,207 @@
+"""First weights: what each source gives, which head rows are kept, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from fasterrcnn import recipes, train
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+from fasterrcnn.initial_weights import initialise
+from fasterrcnn.models.build import build
+from tests.conftest import TINY
+
+SMALL = recipes.change(recipes.fasterrcnn_r10_fpn_shapes(), backbone=dict(fpn_channels=8))
+R50 = recipes.fasterrcnn_r50_fpn_1x()
+PREDICTOR = "roi_heads.box_predictor"
+ANIMALS = Classes(("cat", "dog", "fox"), (1, 2, 3))
+
+
+def detector(classes: Classes, seed: int, recipe: recipes.Recipe = SMALL):
+    torch.manual_seed(seed)
+    model = build(recipe, classes.num_classes)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.bias)
+    return model
+
+
+def init(model, weights: object, classes: Classes | None = None, recipe: recipes.Recipe = SMALL):
+    return initialise(model, recipes.change(recipe, weights=str(weights)), classes or ANIMALS)
+
+
+def saved(tmp_path: Path, classes: Classes) -> Path:
+    """A checkpoint of this project."""
+    from fasterrcnn import checkpoint
+
+    state = checkpoint.State(1, 1, SMALL, classes, {}, {"digest": ""}, {})
+    tensors = {"model": detector(classes, 5).state_dict()}
+    return checkpoint.save(tmp_path / "run" / "checkpoints", tensors, state, keep=2)
+
+
+@pytest.mark.parametrize("by", ["run", "checkpoint", "file"])
+def test_rows_of_classes_with_the_same_name_are_kept(tmp_path: Path, by: str):
+    path = saved(tmp_path, ANIMALS)
+    source = detector(ANIMALS, 5).state_dict()
+    target = detector(Classes(("fox", "owl", "cat"), (1, 2, 3)), 6)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    given = {"run": tmp_path / "run", "checkpoint": path, "file": path / "model.safetensors"}[by]
+    log = init(target, given, Classes(("fox", "owl", "cat"), (1, 2, 3)))
+    after = target.state_dict()
+    for key, value in after.items():
+        if not key.startswith(PREDICTOR):
+            assert value.equal(source[key]), key
+    for kind in ("weight", "bias"):
+        scores = f"{PREDICTOR}.cls_score.{kind}"
+        for mine, theirs in ((0, 0), (1, 3), (3, 1)):  # background, fox, cat
+            assert after[scores][mine].equal(source[scores][theirs])
+        assert after[scores][2].equal(before[scores][2])  # owl is fresh
+        boxes = f"{PREDICTOR}.bbox_pred.{kind}"
+        assert after[boxes][4:8].equal(source[boxes][12:16])
+        assert after[boxes][8:12].equal(before[boxes][8:12])
+    assert "box head: rows kept for fox, cat" in log
+    assert "box head: fresh rows for owl" in log
+
+
+def test_another_normalisation_than_in_training_is_noted(tmp_path: Path):
+    saved(tmp_path, ANIMALS)
+    other = recipes.change(SMALL, input=dict(image_mean=(0.5, 0.5, 0.5)), seed=3)
+    log = init(detector(ANIMALS, 6), tmp_path / "run", recipe=other)
+    notes = [line for line in log if line.startswith("note")]
+    assert len(notes) == 1
+    assert "input.image_mean" in notes[0]
+
+
+def test_a_state_dict_without_names(tmp_path: Path):
+    path = tmp_path / "model.pth"
+    source = detector(ANIMALS, 5)
+    torch.save({"model": {f"module.{k}": v for k, v in source.state_dict().items()}}, path)
+    target = detector(ANIMALS, 6)
+    log = init(target, path)
+    assert all(v.equal(source.state_dict()[k]) for k, v in target.state_dict().items())
+    assert any("no class names; taken for these classes" in line for line in log)
+    two = Classes(("cat", "dog"), (1, 2))
+    other = detector(two, 7)
+    before = other.state_dict()[f"{PREDICTOR}.cls_score.weight"].clone()
+    log = init(other, path, two)
+    assert other.state_dict()[f"{PREDICTOR}.cls_score.weight"].equal(before)
+    assert "box head: fresh rows for cat, dog" in log
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of torch hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _publish(monkeypatch: pytest.MonkeyPatch, cache: Path, entry, tensors: dict) -> None:
+    """Put `tensors` into the cache as what torchvision publishes as `entry`."""
+    from fasterrcnn import initial_weights
+
+    path = cache / "new.pth"
+    torch.save(tensors, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    name = entry.url.rsplit("/", 1)[1].rsplit("-", 1)[0]
+    shutil.move(path, cache / f"{name}-{digest}.pth")
+    published = initial_weights._download
+    monkeypatch.setattr(
+        initial_weights,
+        "_download",
+        lambda url: published(f"https://example.invalid/{name}-{digest}.pth"),
+    )
+
+
+def test_imagenet_body(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(1)
+    source = resnet50()
+    _publish(monkeypatch, cache, ResNet50_Weights.IMAGENET1K_V1, source.state_dict())
+    target = detector(ANIMALS, 2, R50)
+    init(target, "imagenet", recipe=R50)
+    for key, value in target.backbone.body.state_dict().items():
+        assert value.equal(source.state_dict()[key]), key
+
+
+def test_coco_detector(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    coco = Classes(tuple(map(str, range(90))), tuple(range(90)))
+    source = detector(coco, 1, R50).state_dict()
+    _publish(monkeypatch, cache, FasterRCNN_ResNet50_FPN_Weights.COCO_V1, source)
+    two = Classes(("person", "unicorn"), (1, 2))
+    target = detector(two, 2, R50)
+    log = init(target, "coco", two, recipe=R50)
+    row = names.index("person")
+    key = f"{PREDICTOR}.cls_score.weight"
+    assert target.state_dict()[key][1].equal(source[key][row])
+    assert target.state_dict()["rpn.head.cls_logits.bias"].equal(source["rpn.head.cls_logits.bias"])
+    assert "box head: rows kept for person" in log
+
+
+def test_a_damaged_cache_is_named(cache: Path):
+    url = ResNet50_Weights.IMAGENET1K_V1.url
+    path = cache / url.rsplit("/", 1)[1]
+    path.write_bytes(b"half of it")
+    with pytest.raises(DownloadError, match="SHA-256"):
+        init(detector(ANIMALS, 1), "imagenet", recipe=R50)
+    assert path.exists()
+
+
+class _Evil:
+    def __reduce__(self):
+        return (open, ("canary", "w"))
+
+
+WRONG = {
+    "missing key": (
+        lambda d: d.pop("rpn.head.cls_logits.bias"),
+        "rpn.head.cls_logits.bias: missing",
+    ),
+    "wrong shape": (
+        lambda d: d.update({"rpn.head.cls_logits.bias": torch.zeros(7)}),
+        r"shape \(7,\), this model has \(3,\)",
+    ),
+    "code": (lambda d: d.update(evil=_Evil()), "not loaded"),
+    "not tensors": (lambda d: d.update(epoch=3), "no state dict"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_files_that_do_not_fit(tmp_path: Path, monkeypatch, change, message: str):
+    monkeypatch.chdir(tmp_path)
+    content = dict(detector(ANIMALS, 5).state_dict())
+    change(content)
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=message) as error:
+        init(detector(ANIMALS, 1), "x.pth")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_unreadable_files(tmp_path: Path):
+    for name in ("x.pth", "x.safetensors"):
+        (tmp_path / name).write_bytes(b"\x80\x04nonsense")
+        with pytest.raises(CheckpointError):
+            init(detector(ANIMALS, 1), tmp_path / name)
+    with pytest.raises(UsageError, match="not imagenet, coco, none, a run or a file"):
+        init(detector(ANIMALS, 1), "imagnet")
+    with pytest.raises(UsageError, match="none published for resnet10"):
+        init(detector(ANIMALS, 1), "imagenet")
+
+
+def test_fine_tuning_on_a_subset_keeps_rows(shapes_folder: Path, tmp_path: Path, capsys):
+    """From a run with six classes to two of them, through the command."""
+    flags = [*TINY, "--data-path", str(shapes_folder), "--val-split", "none", "--steps", "1"]
+    train.main([*flags, "--output-dir", str(tmp_path / "all")])
+    capsys.readouterr()
+    train.main(
+        [*flags, "--output-dir", str(tmp_path / "two"), "--weights", str(tmp_path / "all")]
+        + ["--classes", "ring,square"]
+    )
+    assert "box head: rows kept for square, ring" in capsys.readouterr().out
