@@ -144,7 +144,7 @@ def report(results: dict[str, Any], step: int, path: Path) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The 12 numbers in two lines and AP per class, in percent; "-" where there is no truth."""
+    """The 12 numbers in two lines and AP of each class that has ground truth, in percent."""
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
@@ -152,9 +152,12 @@ def table(results: dict[str, Any]) -> str:
     numbers = [f"{name} {percent(results[name])}" for name in coco.NAMES]
     lines = ["  ".join(numbers[:6]), "  ".join(numbers[6:])]
     lines.append(f"validation loss {results['validation_loss']:.4f}")
-    width = max(map(len, results["per_class"]))
+    known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
+    width = max(map(len, known), default=0)
     lines += [
         f"  {name:{width}}  AP {percent(value['AP']):>5}  AP50 {percent(value['AP50']):>5}"
-        for name, value in results["per_class"].items()
+        for name, value in known.items()
     ]
+    if left_out := len(results["per_class"]) - len(known):
+        lines.append(f"  (classes without a box in this split: {left_out})")
     return "\n".join(lines)

@@ -105,8 +105,10 @@ def test_detections_without_any(data, model):
 
 def test_table(data):
     results = dict.fromkeys(coco.NAMES, 0.1234) | {"AP_large": None, "validation_loss": 1.5}
-    results["per_class"] = {"cat": {"AP": 0.5, "AP50": None}}
+    results["per_class"] = {"cat": {"AP": 0.5, "AP50": 1.0}, "yak": {"AP": None, "AP50": None}}
     text = evaluation.table(results)
     assert "AP 12.3" in text
     assert "AP_large -" in text
-    assert "cat  AP  50.0  AP50     -" in text
+    assert "cat  AP  50.0  AP50 100.0" in text
+    assert "yak" not in text
+    assert "(classes without a box in this split: 1)" in text

@@ -1,0 +1,48 @@
+"""The demo from another folder, in a project whose path has a space: short; whole when slow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the demo uses, without environment, data and runs."""
+    root = tmp_path / "a project"
+    for name in ("fasterrcnn", "start_scripts"):
+        shutil.copytree(PROJECT / name, root / name)
+    return root
+
+
+def run(shell, project: Path, *flags: str, timeout: float) -> dict:
+    """Run the demo; its results. What it promises is there, and it can be run again."""
+    command = ["bash", project / "start_scripts" / "demo_torch.sh", *flags]
+    for _ in range(2):  # the second time all is there: it only evaluates
+        done = shell(
+            command, cwd=project.parent, timeout=timeout, PYTHON=sys.executable, PYTHONPATH=""
+        )
+        assert done.code == 0, done.err
+    assert "already finished" in done.out
+    run = project / "output" / "demo"
+    assert len(list((run / "pictures").glob("*.png"))) == 12
+    assert str(project / "start_scripts" / "predict_torch.sh").replace(" ", "\\ ") in done.out
+    return json.loads((run / "results.json").read_text())
+
+
+def test_a_few_steps(shell, project: Path):
+    results = run(shell, project, "--steps", "3", timeout=300)
+    assert results["step"] == 3
+    assert set(results["per_class"]) == {"circle", "square", "triangle", "star", "cross", "ring"}
+
+
+@pytest.mark.slow
+def test_the_whole_demo_learns(shell, project: Path):
+    """AP50 at least 0.80 after 1500 steps; minutes on two CPU cores."""
+    assert run(shell, project, timeout=1800)["AP50"] >= 0.80

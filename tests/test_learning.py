@@ -1,0 +1,62 @@
+"""It learns real images by heart: the whole of training and evaluation, from scratch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fasterrcnn import train
+
+EIGHT_IMAGES = (
+    "--recipe", "fasterrcnn_r10_fpn_shapes",
+    "--input.flip", "0",
+    "--input.min-size", "512",  # with max-size equal, images of all shapes share a micro-batch
+    "--input.max-size", "512",
+    "--rpn.anchor-sizes", "8,16,32,64,256",
+    "--rpn.aspect-ratios", "0.2,0.5,1,2,5",
+    "--rpn.pre-nms-top-n-train", "500",
+    "--rpn.pre-nms-top-n-test", "500",
+    "--rpn.post-nms-top-n-train", "300",
+    "--rpn.post-nms-top-n-test", "300",
+    "--roi-heads.batch-size-per-image", "64",
+    "--epochs", "250",
+    "--lr", "0.01",
+    "--amp", "auto",
+    "--device", "cpu",
+)  # fmt: skip
+
+
+def first_eight(coco_tiny: Path, root: Path) -> Path:
+    """The first images with boxes, by id, of the training split, in COCO's layout."""
+    name = "annotations/instances_train2017.json"
+    content = json.loads((coco_tiny / name).read_text())
+    boxed = sorted({a["image_id"] for a in content["annotations"] if not a["iscrowd"]})[:8]
+    content["images"] = [i for i in content["images"] if i["id"] in boxed]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in boxed]
+    for folder in ("annotations", "train2017"):
+        (root / folder).mkdir()
+    (root / name).write_text(json.dumps(content))
+    for image in content["images"]:
+        shutil.copy(coco_tiny / "train2017" / image["file_name"], root / "train2017")
+    return root
+
+
+@pytest.mark.slow
+def test_eight_real_images_are_learned_by_heart(coco_tiny: Path, tmp_path: Path):
+    """53 boxes of 18 classes, many of them thin or below 20 px; 500 steps on two CPU cores."""
+    (tmp_path / "data").mkdir()
+    data = first_eight(coco_tiny, tmp_path / "data")
+    train.main([
+        *EIGHT_IMAGES,
+        "--data-path", str(data),
+        "--val-split", "train",
+        "--output-dir", str(tmp_path / "run"),
+        "--eval-every", "0",
+        "--save-every", "0",
+    ])  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["AP50"] >= 0.95
+    assert results["AP"] >= 0.70
