@@ -27,12 +27,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, StorageError
-from fasterrcnn.models.build import build
+from fasterrcnn.models.build import FasterRCNN, build
 
 FORMAT = 1
 _MANIFEST = "MANIFEST.json"
@@ -220,7 +219,7 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Pat
         buffer.copy_(saved[name])
 
 
-def load_detector(path: Path) -> tuple[GeneralizedRCNN, State, Path]:
+def load_detector(path: Path) -> tuple[FasterRCNN, State, Path]:
     """The detector of a run or checkpoint on the CPU (averaged weights where the run kept them),
     in evaluation mode, its state, and the checkpoint it came from."""
     path = find(path)

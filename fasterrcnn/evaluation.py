@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import checkpoint, seeds
 from fasterrcnn.data import loader
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.sampler import STRIDE, MicroBatch, resized
 from fasterrcnn.metrics import coco
+from fasterrcnn.models.build import FasterRCNN
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
 
 
 def evaluate(
-    model: GeneralizedRCNN,
+    model: FasterRCNN,
     annotations: Annotations,
     recipe: Recipe,
     runtime: Runtime,
@@ -77,25 +77,16 @@ def micro_batches(
 
 
 def detect_with_losses(
-    model: GeneralizedRCNN, images: list[Tensor], targets: list[dict[str, Tensor]]
+    model: FasterRCNN, images: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     """Detections and training losses of a model in evaluation mode, from one pass of the backbone.
 
-    Norms and dropout stay in evaluation mode; only sampling and the losses of RPN and box head run
-    as in training. Detections are in pixels of the images as given.
+    Norms stay in evaluation mode. Detections are in pixels of the images as given.
     """
-    padded, resized_targets = model.transform(images, targets)
-    features = model.backbone(padded.tensors)
-    proposals, _ = model.rpn(padded, features)
-    found, _ = model.roi_heads(features, proposals, padded.image_sizes)
-    model.rpn.training = model.roi_heads.training = True
-    try:
-        proposals, rpn_losses = model.rpn(padded, features, resized_targets)
-        _, losses = model.roi_heads(features, proposals, padded.image_sizes, resized_targets)
-    finally:
-        model.rpn.training = model.roi_heads.training = False
-    sizes = [tuple(image.shape[-2:]) for image in images]
-    return model.transform.postprocess(found, padded.image_sizes, sizes), {**rpn_losses, **losses}
+    padded = model.transform(images, targets)
+    features = model.features(padded)
+    detections = model.unpad(model.detect(padded, features), padded, images)
+    return detections, model.losses(padded, features)
 
 
 def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:

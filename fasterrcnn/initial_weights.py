@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+from fasterrcnn.models.build import FasterRCNN
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 _HEAD = "roi_heads.box_predictor."
@@ -39,7 +39,7 @@ class Source:
     recipe: recipes.Recipe | None = None
 
 
-def initialise(model: GeneralizedRCNN, recipe: recipes.Recipe, classes: Classes) -> list[str]:
+def initialise(model: FasterRCNN, recipe: recipes.Recipe, classes: Classes) -> list[str]:
     """Copy the weights that `recipe.weights` names into `model`; lines for the log.
 
     Raises UsageError, DownloadError or CheckpointError; never leaves a tensor out silently.
@@ -124,7 +124,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _load_body(model: GeneralizedRCNN, source: Source) -> list[str]:
+def _load_body(model: FasterRCNN, source: Source) -> list[str]:
     """ImageNet weights into the body; the classifier's last layer is not used."""
     body = model.backbone.body
     tensors = {k: v for k, v in source.tensors.items() if not k.startswith("fc.")}
@@ -132,7 +132,7 @@ def _load_body(model: GeneralizedRCNN, source: Source) -> list[str]:
     return [f"weights: body from {source.origin}, pyramid and heads fresh"]
 
 
-def _load_detector(model: GeneralizedRCNN, source: Source, classes: Classes) -> list[str]:
+def _load_detector(model: FasterRCNN, source: Source, classes: Classes) -> list[str]:
     """A whole detector; box head rows of classes with the same name, the others stay fresh."""
     tensors = dict(source.tensors)
     rows = {key: tensors.pop(f"{_HEAD}{key}", None) for key in _head_keys()}

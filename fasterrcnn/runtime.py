@@ -138,8 +138,19 @@ class Runtime:
             return amp
         if self.device.type == "cuda":
             return "fp16"
-        has_bf16 = torch.cpu.get_capabilities()
-        return "bf16" if any(map(has_bf16.get, ("avx512_bf16", "amx_bf16", "bf16"))) else "off"
+        return "bf16" if self.is_fast_in("bf16") else "off"
+
+    def is_fast_in(self, amp: str) -> bool:
+        """Has the device instructions for this precision? Without them it is many times slower."""
+        if amp == "off" or self.device.type == "cuda":
+            return True
+        has = torch.cpu.get_capabilities()
+        return amp == "bf16" and any(map(has.get, ("avx512_bf16", "amx_bf16", "bf16")))
+
+    def synchronize(self) -> None:
+        """Wait for the device: for clocks."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     @property
     def pin_memory(self) -> bool:

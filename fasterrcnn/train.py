@@ -9,14 +9,12 @@ import dataclasses
 import itertools
 import signal
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torch import nn
 
 from fasterrcnn import (
     checkpoint,
@@ -34,11 +32,12 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, bucket_of, check_ranks
 from fasterrcnn.errors import CheckpointError, DataError, Stopped, UsageError
 from fasterrcnn.metric_log import MetricLog, Step
-from fasterrcnn.models.build import build, diagnostics
+from fasterrcnn.models.build import build
 from fasterrcnn.models.ema import Ema
 from fasterrcnn.recipes import Recipe, setting
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
+from fasterrcnn.step import Training, make_optimizer, one_step
 
 
 @dataclass(frozen=True)
@@ -80,17 +79,6 @@ class Start:
     finished: bool = False
 
 
-@dataclass
-class Training:
-    """Everything that a step changes."""
-
-    detector: GeneralizedRCNN
-    model: nn.Module  # the detector, or what averages its gradients over ranks
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: Ema | None
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     recipe, options = cli.parse_recipe_and_options(Options, argv, "Train a detector.")
@@ -117,8 +105,8 @@ def train(
     folder.is_ours = True
     rt.say(rt.describe())
     rt.say(recipes.describe(recipe))
-    if recipe.amp == "fp16" and rt.device.type == "cpu":
-        rt.say("note: a CPU has no fast fp16; --amp bf16 or off is many times faster")
+    if not rt.is_fast_in(recipe.amp):
+        rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is many times faster")
 
     data = rt.on_main(lambda: read_data(recipe, options, folder))
     plan = Plan(
@@ -217,8 +205,10 @@ def train_steps(
                 128 + stop,
             )
         if evaluating:
+            model = training.ema.model if training.ema else training.detector
+            rt.broadcast([*model.buffers()])  # statistics of norms: rank 0's are those saved
             results, _ = evaluation.evaluate(
-                training.ema.model if training.ema else training.detector,
+                model,
                 data.val,
                 recipe,
                 rt,
@@ -229,46 +219,6 @@ def train_steps(
                 evaluation.report(results, state.step, path)
         log.start_clock()
     log.close()
-
-
-def one_step(
-    training: Training, batches: list[loader.Batch], recipe: Recipe, lr: float, rt: Runtime
-) -> tuple[list[dict[str, Tensor]], Tensor]:
-    """One optimizer step from this rank's micro-batches, without waiting for the device.
-
-    Returns the losses and diagnostics of each micro-batch and the L2 norm of the gradient (before
-    clipping), all on the device. Sampling depends on (seed, step, micro-batch index) only.
-    """
-    scaler, optimizer, scalars = training.scaler, training.optimizer, []
-    for batch in batches:
-        step, index = batch.micro_batch.step, batch.micro_batch.index
-        torch.manual_seed(seeds.key(recipe.seed, "step", step, index))
-        batch = batch.to(rt.device)
-        sync = (
-            nullcontext()
-            if batch.micro_batch == batches[-1].micro_batch
-            else rt.no_sync(training.model)
-        )
-        with sync:
-            with rt.autocast(recipe.amp):
-                losses = training.model(batch.images(), batch.targets())
-            loss = sum(losses.values()) / len(batches)
-            scaler.scale(loss).backward()
-        scalars.append({**losses, **diagnostics(training.detector)})
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    scaler.unscale_(optimizer)
-    gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    grad_norm = nn.utils.get_total_norm(gradients)
-    if recipe.schedule.clip_grad_norm > 0:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grads_with_norm_(parameters, recipe.schedule.clip_grad_norm, grad_norm)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    if training.ema is not None:
-        training.ema.update(training.detector, torch.isfinite(grad_norm))
-    return [{k: v.detach() for k, v in each.items()} for each in scalars], grad_norm
 
 
 def read_data(recipe: Recipe, options: Options, folder: RunFolder) -> Data:
@@ -363,25 +313,6 @@ def start_training(state: checkpoint.State, start: Start, rt: Runtime) -> Traini
     rt.broadcast([*checkpoint.optimizer_tensors(detector, optimizer).values()])
     model = rt.replicate(detector.train(), sync_buffers=recipe.backbone.norm == "batch")
     return Training(detector, model, optimizer, scaler, ema)
-
-
-def make_optimizer(model: nn.Module, recipe: recipes.Schedule) -> torch.optim.SGD:
-    """SGD whose momentum buffers exist from the start, as zeros in their parameter's format.
-
-    A first step from zeros is what SGD does without buffers. Left to itself, torch 2.11's fused SGD
-    keeps an uninitialised buffer when the first fp16 step overflows.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    for parameter in parameters:
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
 
 
 def save(training: Training, state: checkpoint.State, folder: RunFolder, keep: int) -> Path:

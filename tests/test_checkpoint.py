@@ -227,7 +227,7 @@ def test_killed_anywhere_while_saving_leaves_a_verified_checkpoint(tmp_path: Pat
 
 
 def test_momentum_takes_the_parameters_memory_format(tmp_path: Path):
-    from fasterrcnn.train import make_optimizer
+    from fasterrcnn.step import make_optimizer
 
     model = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipes.Schedule())

@@ -47,12 +47,13 @@ def test_every_image_once_on_any_number_of_ranks(data, ranks: int):
 
 
 def test_images_of_a_batch_keep_their_own_padding(data, model):
+    model.eval()
     for batch in evaluation.micro_batches(data, RECIPE.input, 8, 0, 1):
         loaded = loader.Images(data)[batch]
-        together, _ = model.transform.eval()(loaded.images())
+        together = model.transform(loaded.images()).pixels
         for image in loaded.images():
-            alone, _ = model.transform([image])
-            assert alone.tensors.shape[2:] == together.tensors.shape[2:]
+            assert model.transform([image]).pixels.shape[2:] == together.shape[2:]
+    model.train()
 
 
 def test_batch_size_and_workers_do_not_change_the_result(data, model):
@@ -74,7 +75,7 @@ def test_the_mode_and_the_statistics_of_the_model_are_left_alone(data, model):
 
 
 def test_validation_losses_are_those_of_training_with_fixed_norms(data, model):
-    """Against torchvision's own training forward, norms put into evaluation mode by hand."""
+    """The forward pass of training with norms put into evaluation mode by hand."""
     batch = loader.Images(data)[MicroBatch(0, 0, 0, (0,))]
     model.eval()
     torch.manual_seed(1)
@@ -85,7 +86,7 @@ def test_validation_losses_are_those_of_training_with_fixed_norms(data, model):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    model.transform.eval()  # in training it draws a size, of one
+    model.transform.eval()  # exact padding
     torch.manual_seed(1)
     with torch.no_grad():
         expected = model(batch.images(), batch.targets())

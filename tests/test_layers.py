@@ -13,9 +13,10 @@ PACKAGE = PROJECT / "fasterrcnn"
 VALUES = {"errors", "processes", "recipes", "schedule", "seeds"}
 SERVICES = {
     "checkpoint", "cli", "evaluation", "initial_weights", "metric_log", "run_folder", "runtime",
+    "step",
 }  # fmt: skip
 VERBS = {
-    "evaluate", "fetch", "make_shapes", "predict", "self_test", "torchrun", "train",
+    "benchmark", "evaluate", "fetch", "make_shapes", "predict", "self_test", "torchrun", "train",
 }  # fmt: skip
 LIBRARIES = {"data", "models", "metrics", "drawing"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from fasterrcnn import evaluation, recipes, runtime, train
+from fasterrcnn import evaluation, recipes, runtime
 from fasterrcnn.data import formats, loader, sampler
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.models.build import build
+from fasterrcnn.step import Training, make_optimizer, one_step
 from tests.conftest import PROJECT
 
 RECIPE = recipes.change(
@@ -78,22 +79,18 @@ def row_3(annotations, micro_batch, batch, detector):
 
 
 def row_4(annotations, micro_batch, batch, detector):
-    padded, targets = detector.transform(batch.images(), batch.targets())
-    tensor = padded.tensors
-    assert tensor.dtype == torch.float32
-    assert tensor.shape[:2] == (N, 3)
-    assert tensor.shape[2] % 32 == tensor.shape[3] % 32 == 0
-    bucket = sampler.buckets(RECIPE.input)[
-        sampler.bucket_of(*annotations.sizes[micro_batch.images[0]].tolist(), RECIPE.input)
-    ]
-    assert tensor.shape[2] <= bucket[0] and tensor.shape[3] <= bucket[1]
-    for i, size, before, after in zip(
-        micro_batch.images, padded.image_sizes, batch.targets(), targets, strict=True
-    ):
+    padded = detector.transform(batch.images(), batch.targets())
+    assert padded.pixels.dtype == padded.sizes.dtype == padded.boxes.dtype == torch.float32
+    assert padded.labels.dtype == torch.int64
+    assert tuple(padded.pixels.shape[2:]) in sampler.buckets(RECIPE.input)
+    assert padded.boxes.shape == (*padded.labels.shape, 4)
+    assert len(padded.pixels) == len(padded.sizes) == len(padded.boxes) == N
+    rows = zip(micro_batch.images, padded.sizes, batch.targets(), padded.boxes, strict=True)
+    for i, size, before, after in rows:
         height, width = annotations.sizes[i].tolist()
-        assert size == sampler.resized(height, width, RECIPE.input)
+        assert tuple(size.int().tolist()) == sampler.resized(height, width, RECIPE.input)
         scale = torch.tensor([size[1] / width, size[0] / height] * 2)
-        torch.testing.assert_close(after["boxes"], before["boxes"] * scale)
+        torch.testing.assert_close(after[: len(before["boxes"])], before["boxes"] * scale)
 
 
 def row_5(annotations, micro_batch, batch, detector):
@@ -108,10 +105,10 @@ def row_5(annotations, micro_batch, batch, detector):
 def row_6(annotations, micro_batch, batch, detector):
     before = {k: v.clone() for k, v in detector.named_parameters()}
     rt = runtime.start("cpu")
-    training = train.Training(
-        detector, detector, train.make_optimizer(detector, RECIPE.schedule), rt.scaler("off"), None
+    training = Training(
+        detector, detector, make_optimizer(detector, RECIPE.schedule), rt.scaler("off"), None
     )
-    scalars, grad_norm = train.one_step(training, [batch], RECIPE, lr=0.01, rt=rt)
+    scalars, grad_norm = one_step(training, [batch], RECIPE, lr=0.01, rt=rt)
     assert all(not v.equal(before[k]) for k, v in detector.named_parameters())
     assert all(isinstance(v, torch.Tensor) for v in (*scalars[0].values(), grad_norm))
     assert all(p.grad is None for p in detector.parameters())

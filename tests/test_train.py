@@ -23,6 +23,7 @@ from fasterrcnn.errors import (
     StorageError,
     UsageError,
 )
+from fasterrcnn.models import boxes
 from tests.conftest import TINY
 from tests.data import make
 
@@ -99,9 +100,8 @@ def test_a_batch_cut_in_two_is_the_whole_batch(shapes_folder: Path, tmp_path: Pa
     Sampling is made deterministic (the first ones), and norms frozen: statistics of a batch are
     what accumulation cannot reproduce.
     """
-    from torchvision.models.detection import _utils
-
-    monkeypatch.setattr(_utils.torch, "randperm", lambda n, device=None: torch.arange(n))
+    first = lambda shape, device=None: torch.linspace(0, 1, shape[1]).expand(shape)  # noqa: E731
+    monkeypatch.setattr(boxes.torch, "rand", first)
     common = ("--steps", "1", "--val-split", "none", "--backbone.norm", "frozen", "--input.flip", 0)
     common += ("--rpn.batch-size-per-image", 32, "--roi-heads.batch-size-per-image", 16)
     square = ("--input.min-size", 64, "--input.max-size", 64)  # one bucket
@@ -188,7 +188,7 @@ def test_overflow_of_the_first_fp16_step_changes_nothing(
 def test_a_step_after_an_overflow_is_plain_sgd():
     """The trap: torch's fused SGD starts from an uninitialised buffer when step one overflows."""
     from fasterrcnn.recipes import Schedule
-    from fasterrcnn.train import make_optimizer
+    from fasterrcnn.step import make_optimizer
 
     torch.manual_seed(0)
     model = torch.nn.Linear(40, 40)

@@ -1,17 +1,88 @@
 """From decoded images on the device to the network's padded input, and boxes back again.
 
-Life of a batch, step 4.
+Life of a batch, step 4. Shapes: N images, G ground-truth boxes (padded), D detections.
 """
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fasterrcnn import recipes
+from fasterrcnn.data.sampler import STRIDE, bucket_of, buckets, resized
 
 
-class Transform(GeneralizedRCNNTransform):
-    """torchvision's transform for uint8 images: normalise, resize, pad to a multiple of 32."""
+class Padded(NamedTuple):
+    """Images in one padded tensor, with their ground truth."""
 
-    def normalize(self, image: torch.Tensor) -> torch.Tensor:
-        """uint8 ``(3, H, W)`` -> float32, (pixel / 255 - mean) / std."""
-        return super().normalize(image.float() / 255)
+    pixels: Tensor  # float32 (N, 3, H, W), normalised, zero where padded, channels last
+    sizes: Tensor  # float32 (N, 2): H, W of each image in it (px)
+    boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in its pixels; zero where padded
+    labels: Tensor  # int64 (N, G) in 1..K; 0 where padded
+
+
+class Transform(nn.Module):
+    """Normalise, resize and pad, as torchvision's GeneralizedRCNNTransform."""
+
+    def __init__(self, recipe: recipes.Input) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> Padded:
+        """uint8 ``(3, H, W)`` images; ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)`` of each.
+
+        In training padded to a bucket's shape (`data.sampler.buckets`), so that few shapes occur;
+        otherwise to the least multiple of 32, so that a lone image is not changed by a batch.
+        """
+        device = images[0].device
+        old = [tuple(image.shape[-2:]) for image in images]
+        new = [resized(h, w, self.recipe) for h, w in old]
+        pixels = torch.zeros((len(images), 3, *self._shape(old, new)), device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        for row, image, (h, w) in zip(pixels, images, new, strict=True):
+            row[:, :h, :w] = self._resize(image, (h, w))
+        sizes = torch.tensor(new, dtype=torch.float32).to(device, non_blocking=True)
+        boxes, labels = self._pad(targets or [], old, new, device)
+        return Padded(pixels, sizes, boxes, labels)
+
+    def _shape(self, old: list[tuple[int, int]], new: list[tuple[int, int]]) -> tuple[int, int]:
+        if self.training:
+            indices = [bucket_of(h, w, self.recipe) for h, w in old]
+            shapes = [buckets(self.recipe)[i] for i in indices]
+        else:
+            shapes = [tuple(math.ceil(side / STRIDE) * STRIDE for side in size) for size in new]
+        return max(h for h, _ in shapes), max(w for _, w in shapes)
+
+    def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """uint8 ``(3, H, W)`` -> (pixel / 255 - mean) / std, bilinearly resized."""
+        image = image.float() / 255
+        parts = zip(image, self.recipe.image_mean, self.recipe.image_std, strict=True)
+        image = torch.stack([(channel - mean) / std for channel, mean, std in parts])
+        return functional.interpolate(image[None], size=size, mode="bilinear")[0]
+
+    def _pad(
+        self,
+        targets: list[dict[str, Tensor]],
+        old: list[tuple[int, int]],
+        new: list[tuple[int, int]],
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor]:
+        """Ground truth in pixels of the resized images, at least one row per image."""
+        most = max((len(target["labels"]) for target in targets), default=0)
+        most = max(8, math.ceil(most / 8) * 8)  # few shapes
+        boxes = torch.zeros((len(targets), most, 4), device=device)
+        labels = torch.zeros((len(targets), most), dtype=torch.int64, device=device)
+        for i, target in enumerate(targets):
+            count = len(target["labels"])
+            scale = [new[i][1] / old[i][1], new[i][0] / old[i][0]] * 2
+            for k in range(4):
+                boxes[i, :count, k] = target["boxes"][:, k] * scale[k]
+            labels[i, :count] = target["labels"]
+        return boxes, labels

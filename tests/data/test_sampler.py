@@ -114,19 +114,17 @@ def test_buckets_of_the_recipes():
                 assert w <= bucket[1]
 
 
-def test_resized_is_what_torchvision_makes(coco_tiny: Path):
+@pytest.mark.parametrize(("least", "most"), [(160, 267), (800, 1333), (64, 96)])
+def test_resized_is_what_torchvision_makes(least: int, most: int):
     import torch
+    from torchvision.models.detection.transform import _resize_image_and_masks
 
-    from fasterrcnn.data import formats
-    from fasterrcnn.data.problems import Problems
-    from fasterrcnn.models.transform import Transform
-
-    transform = Transform(160, 267, [0.0] * 3, [1.0] * 3).eval()
-    recipe = Input(min_size=160, max_size=267)
-    data = formats.read(coco_tiny, "val", "auto", (), Problems())
-    for height, width in {(int(h), int(w)) for h, w in data.sizes} | {(500, 30), (31, 700)}:
-        padded, _ = transform([torch.zeros(3, height, width, dtype=torch.uint8)])
-        assert padded.image_sizes[0] == resized(height, width, recipe)
+    recipe = Input(min_size=least, max_size=most)
+    sizes = [(480, 640), (427, 640), (500, 30), (31, 700), (333, 500), (612, 612), (1, 9)]
+    sizes += [(97 + 7 * i, 640 - 5 * i) for i in range(60)]
+    for height, width in sizes:
+        image, _ = _resize_image_and_masks(torch.zeros(1, height, width), least, most)
+        assert image.shape[1:] == resized(height, width, recipe), (height, width)
 
 
 def test_a_micro_batch_is_a_value():

@@ -1,0 +1,87 @@
+"""RoIAlign over all levels of a pyramid at once, without looking at the data on the host.
+
+The same samples and weights as torchvision's `MultiScaleRoIAlign` (aligned=False). Every output bin
+is a weighted sum of pyramid cells: with the levels as one table of rows of C channels, that is what
+`embedding_bag` computes, forward and backward, in channels-last order and without per-level copies.
+
+Shapes: N images, R rois per image, C channels, L levels, P bins per side, T samples per side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def pyramid_roi_align(
+    features: list[Tensor], rois: Tensor, strides: list[int], bins: int, sampling_ratio: int
+) -> Tensor:
+    """L x ``(N, C, H_l, W_l)`` and ``(N, R, 4)`` px -> ``(N * R, C, P, P)`` float32.
+
+    Gradients flow to the features only.
+    """
+    table = torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in features]).float()
+    rows, weights = _taps(features, rois.detach(), strides, bins, sampling_ratio)
+    pooled = functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+    return pooled.view(-1, bins, bins, table.shape[1]).permute(0, 3, 1, 2)
+
+
+def level_of(rois: Tensor, levels: int, first: int = 2) -> Tensor:
+    """Which level ``(N, R)`` int64, from 0, a roi is taken from: equation 1 of the FPN paper, as
+    torchvision's LevelMapper. `first`: log2 of the first level's stride."""
+    side = ((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1])).sqrt()
+    level = torch.floor(4 + torch.log2(side / 224) + 1e-6)
+    return level.clamp(first, first + levels - 1).long() - first
+
+
+def _taps(
+    features: list[Tensor], rois: Tensor, strides: list[int], bins: int, samples: int
+) -> tuple[Tensor, Tensor]:
+    """Table rows int64 and weights float32, both ``(N * R * P * P, 4 * T * T)``."""
+    n, r = rois.shape[:2]
+    level = level_of(rois, len(features))
+    heights, widths = zip(*(f.shape[2:] for f in features), strict=True)
+    starts = [n * sum(h * w for h, w in zip(heights[:i], widths[:i], strict=True))
+              for i in range(len(features))]  # fmt: skip
+    height, width, start = (_of_level(level, v) for v in (heights, widths, starts))
+    scaled = rois / _of_level(level, strides)[..., None]
+    low_y, high_y, weight_y = _axis(scaled[..., 1], scaled[..., 3], height, bins, samples)
+    low_x, high_x, weight_x = _axis(scaled[..., 0], scaled[..., 2], width, bins, samples)
+    ys = torch.stack([low_y, high_y], dim=-1)[:, :, :, None, :, None, :, None]
+    xs = torch.stack([low_x, high_x], dim=-1)[:, :, None, :, None, :, None, :]
+    image = torch.arange(n, device=rois.device)[:, None]
+    first = (start + image * height * width).view(n, r, 1, 1, 1, 1, 1, 1)
+    rows = first + ys * width.view(n, r, 1, 1, 1, 1, 1, 1) + xs
+    weights = weight_y[:, :, :, None, :, None, :, None] * weight_x[:, :, None, :, None, :, None, :]
+    taps = n * r * bins * bins, 4 * samples * samples
+    return rows.reshape(taps), (weights / samples**2).reshape(taps)
+
+
+def _axis(
+    low: Tensor, high: Tensor, cells: Tensor, bins: int, samples: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells below and above each sample ``(N, R, P, T)`` int64, and their weights ``(..., 2)``.
+
+    `low`, `high` ``(N, R)``: the roi's ends in cells. More than one cell outside, samples weigh 0.
+    """
+    device = low.device
+    bin_size = ((high - low).clamp(min=1.0) / bins)[..., None, None]
+    bin_start = torch.arange(bins, device=device)[:, None]
+    offset = (torch.arange(samples, device=device) + 0.5) / samples
+    at = low[..., None, None] + bin_start * bin_size + offset * bin_size
+    last = (cells - 1)[..., None, None]
+    inside = (at >= -1) & (at <= last + 1)
+    at = at.clamp(min=0)
+    below = torch.minimum(at.long(), last)
+    above = torch.minimum(below + 1, last)
+    part = torch.where(below == last, 0.0, at - below)
+    return below, above, torch.stack([1 - part, part], dim=-1) * inside[..., None]
+
+
+def _of_level(level: Tensor, values: list[int]) -> Tensor:
+    """`values` by level, without copying a table to the device."""
+    out = torch.full_like(level, values[0])
+    for i, value in enumerate(values[1:], start=1):
+        out = out.masked_fill(level == i, value)
+    return out

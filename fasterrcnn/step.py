@@ -1,0 +1,89 @@
+"""One optimizer step, without waiting for the device, and what it changes.
+
+Life of a batch, step 6.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fasterrcnn import recipes, seeds
+from fasterrcnn.data import loader
+from fasterrcnn.models.build import FasterRCNN, diagnostics
+from fasterrcnn.models.ema import Ema
+from fasterrcnn.recipes import Recipe
+from fasterrcnn.runtime import Runtime
+
+
+@dataclass
+class Training:
+    """Everything that a step changes."""
+
+    detector: FasterRCNN
+    model: nn.Module  # the detector, or what averages its gradients over ranks
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+
+
+def make_optimizer(model: nn.Module, recipe: recipes.Schedule) -> torch.optim.SGD:
+    """SGD whose momentum buffers exist from the start, as zeros in their parameter's format.
+
+    A first step from zeros is what SGD does without buffers. Left to itself, torch 2.11's fused SGD
+    keeps an uninitialised buffer when the first fp16 step overflows.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    for parameter in parameters:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def one_step(
+    training: Training, batches: list[loader.Batch], recipe: Recipe, lr: float, rt: Runtime
+) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """One optimizer step from this rank's micro-batches, without waiting for the device.
+
+    Returns the losses and diagnostics of each micro-batch and the L2 norm of the gradient (before
+    clipping), all on the device. Sampling depends on (seed, step, micro-batch index) only.
+    """
+    scaler, optimizer, scalars = training.scaler, training.optimizer, []
+    for batch in batches:
+        step, index = batch.micro_batch.step, batch.micro_batch.index
+        torch.manual_seed(seeds.key(recipe.seed, "step", step, index))
+        batch = batch.to(rt.device)
+        sync = (
+            nullcontext()
+            if batch.micro_batch == batches[-1].micro_batch
+            else rt.no_sync(training.model)
+        )
+        with sync:
+            with rt.autocast(recipe.amp):
+                losses = training.model(batch.images(), batch.targets())
+            loss = sum(losses.values()) / len(batches)
+            scaler.scale(loss).backward()
+        scalars.append({**losses, **diagnostics(training.detector)})
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    scaler.unscale_(optimizer)
+    gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    grad_norm = nn.utils.get_total_norm(gradients)
+    if recipe.schedule.clip_grad_norm > 0:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grads_with_norm_(parameters, recipe.schedule.clip_grad_norm, grad_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if training.ema is not None:
+        training.ema.update(training.detector, torch.isfinite(grad_norm))
+    return [{k: v.detach() for k, v in each.items()} for each in scalars], grad_norm

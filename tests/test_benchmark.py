@@ -1,0 +1,70 @@
+"""The benchmark measures what it says, and nothing when the losses mean nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasterrcnn import benchmark, recipes, runtime
+from fasterrcnn.errors import Diverged, UsageError
+
+SMALL = (
+    "--quick", "--device", "cpu", "--amp", "off",
+    "--input.min-size", "64", "--input.max-size", "96", "--inference", "1,2",
+)  # fmt: skip
+
+
+def test_both_sides_are_measured(tmp_path: Path, capsys):
+    benchmark.main([*SMALL, "--json", str(tmp_path / "speed.json")])
+    results = json.loads((tmp_path / "speed.json").read_text())
+    for measured in (results["train"], *results["inference"]["by_batch_size"].values()):
+        assert measured["ratio"] == pytest.approx(
+            measured["images_per_s"] / measured["torchvision_images_per_s"]
+        )
+        assert len(measured["seconds"]["ours"]) == len(measured["seconds"]["torchvision"]) == 2
+    assert results["inference"]["ratio"] == results["inference"]["by_batch_size"]["2"]["ratio"]
+    waits = results["host_syncs_per_step"]
+    assert waits["ours"] == 1  # the NMS operator, as long as no GPU kernel stands behind it
+    assert waits["torchvision"] > 40
+    assert sum(results["seconds_by_part"].values()) > 0
+    assert min(results["seconds_by_part"].values()) > 0
+    assert results["tflops"] > 0
+    out = capsys.readouterr().out
+    assert f"{results['train']['ratio']:.2f} x" in out
+
+
+def test_the_sides_start_equal():
+    """The same losses on one batch but for the sampling, which differs by its random numbers."""
+    recipe = recipes.change(
+        recipes.fasterrcnn_r50_fpn_1x(), amp="off", input=dict(min_size=64, max_size=96)
+    )
+    ours, theirs = benchmark.make_sides(recipe, runtime.start("cpu"))
+    mine, yours = ours.model.state_dict(), theirs.model.state_dict()
+    assert all(mine[name].equal(value) for name, value in yours.items())
+    frozen = [[p.requires_grad for p in side.model.parameters()] for side in (ours, theirs)]
+    assert frozen[0] == frozen[1]
+    kinds = [
+        {type(m).__name__ for m in side.model.backbone.body.modules()} for side in (ours, theirs)
+    ]
+    assert "FrozenBatchNorm2d" in kinds[0] & kinds[1]
+    with benchmark.data_folder(None) as folder:
+        (batch,) = benchmark.batches(folder, recipe, 2, 1)
+    first = [float(side.step(batch)) for side in (ours, theirs)]
+    assert first[0] == pytest.approx(first[1], rel=0.05)
+
+
+@pytest.mark.parametrize("losses", [[1.0, math.nan], [1.0, math.inf], [2.0, 2.0, 2.0], [1.0]])
+def test_losses_that_mean_nothing_are_refused(losses: list[float]):
+    side = benchmark.Side(torch.nn.Identity(), None, None, losses)
+    with pytest.raises(Diverged):
+        benchmark.check_losses({"ours": side})
+
+
+def test_only_what_torchvision_has_is_compared():
+    recipe = recipes.fasterrcnn_r10_fpn_shapes()
+    with pytest.raises(UsageError, match="only resnet50"):
+        benchmark.make_sides(recipe, runtime.start("cpu"))
