@@ -30,6 +30,7 @@ from fasterrcnn.data import formats, loader, shapes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, bucket_of
 from fasterrcnn.errors import Diverged, UsageError
+from fasterrcnn.models import nms
 from fasterrcnn.models.build import build
 from fasterrcnn.recipes import Recipe, setting
 from fasterrcnn.runtime import Runtime
@@ -103,7 +104,7 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
     return {
         "train": speed(seconds, recipe.schedule.images_per_gpu),
         "inference": {**inference[max(inference)], "by_batch_size": inference},
-        "host_syncs_per_step": {name: count_waits(s, stream[0]) for name, s in sides.items()},
+        "host_syncs_per_step": {name: count_waits(s, stream[0], rt) for name, s in sides.items()},
         "tflops": flops / ours / 1e12,
         "matmul_tflops": peak,
         "share_of_matmul_peak": flops / ours / 1e12 / peak,
@@ -254,20 +255,31 @@ def speed(seconds: dict[str, list[float]], images: int) -> dict[str, Any]:
 class _Waits(TorchDispatchMode):
     """Counts operators that make the host wait for a GPU because it needs their values."""
 
-    names = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "nms")
     count = 0
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.names = {
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "equal",
+            "torchvision::nms",
+        }
+        if nms.kernels(device) is None:
+            self.names.add("fasterrcnn::nms")
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.split("::")[1]
+        name = func._schema.name.removeprefix("aten::")
         indices = args[1] if name in ("index", "index_put_") else ()
         by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
         self.count += name in self.names or by_mask
         return func(*args, **(kwargs or {}))
 
 
-def count_waits(side: Side, batch: loader.Batch) -> int:
+def count_waits(side: Side, batch: loader.Batch, rt: Runtime) -> int:
     """Operators of a training step that a GPU's host would wait for, by name, on any device."""
-    with _Waits() as waits:
+    with _Waits(rt.device) as waits:
         side.step(batch)
     return waits.count
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -144,8 +145,7 @@ class Runtime:
         """Has the device instructions for this precision? Without them it is many times slower."""
         if amp == "off" or self.device.type == "cuda":
             return True
-        has = torch.cpu.get_capabilities()
-        return amp == "bf16" and any(map(has.get, ("avx512_bf16", "amx_bf16", "bf16")))
+        return amp == "bf16" and bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
     def synchronize(self) -> None:
         """Wait for the device: for clocks."""
@@ -277,6 +277,12 @@ def shut_down() -> None:
     """Leave the process group, if there is one."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _cpu_flags() -> set[str]:
+    """What Linux says the CPU can do, x86 and ARM; nothing elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
 
 
 @contextmanager

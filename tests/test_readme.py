@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn import cli, errors, recipes, train
+from fasterrcnn import cli, errors, recipes
 from tests import test_layers
 from tests.conftest import PROJECT
 
@@ -41,8 +41,8 @@ def test_commands_exist_and_their_flags_are_known(command: str, shell):
 def understood_by_its_command(words: list[str]) -> None:
     """Raises UsageError for flags that the module of a printed command does not know."""
     for i, word in enumerate(words):
-        if word == "fasterrcnn.train":
-            cli.parse_recipe_and_options(train.Options, words[i + 1 :], "")
+        if word in ("fasterrcnn.train", "fasterrcnn.benchmark"):
+            cli.parse_recipe_and_options(import_module(word).Options, words[i + 1 :], "")
         elif word in ("fasterrcnn.evaluate", "fasterrcnn.predict"):
             cli.parse_options(import_module(word).Options, words[i + 1 :], "")
 

@@ -1,10 +1,14 @@
 """Non-maximum suppression of many lists at once, as one operator with a fixed-shape result.
 
 Exact greedy NMS, equal to `torchvision.ops.batched_nms` without its coordinate offsets (which move
-boxes of the last classes by up to 0.01 px).
+boxes of the last classes by up to 0.01 px). On a GPU by Triton kernels where they work, elsewhere
+one list at a time.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -16,9 +20,21 @@ def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float)
     """Which boxes survive: bool ``(M, K)``.
 
     boxes: float32 ``(M, K, 4)``, M lists, each sorted by score, best first. group: int64
-    ``(M, K)``; only boxes of one group suppress each other. valid: bool ``(M, K)``; others neither
-    survive nor suppress.
+    ``(M, K)``, not negative; only boxes of one group suppress each other. valid: bool ``(M, K)``;
+    others neither survive nor suppress.
     """
+    found = kernels(boxes.device)
+    compute = found.nms_lists if found else one_list_at_a_time
+    return compute(boxes, group, valid, iou_threshold)
+
+
+@nms_lists.register_fake
+def _(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    return torch.empty_like(valid)
+
+
+def one_list_at_a_time(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    """As `nms_lists`, by torchvision's NMS; on a GPU the host waits for every list and group."""
     keep = torch.zeros_like(valid)
     for kept, box, own, usable in zip(keep, boxes, group, valid, strict=True):
         for g in own[usable].unique().tolist():
@@ -28,6 +44,26 @@ def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float)
     return keep
 
 
-@nms_lists.register_fake
-def _(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    return torch.empty_like(valid)
+@cache
+def kernels(device: torch.device) -> ModuleType | None:
+    """The Triton kernels if they run on `device` and agree with torchvision; None otherwise.
+
+    The first call compiles and waits.
+    """
+    if device.type == "cpu":
+        return None
+    try:
+        from fasterrcnn.models import nms_kernels
+
+        corner = torch.arange(200.0, device=device)[None, :, None] * 3 % 97
+        example = (
+            torch.cat([corner, corner, corner + 10, corner + 12], dim=-1),
+            torch.arange(200, device=device)[None] % 2,
+            torch.arange(200, device=device)[None] % 7 > 0,
+            0.5,
+        )
+        if nms_kernels.nms_lists(*example).equal(one_list_at_a_time(*example)):
+            return nms_kernels
+    except Exception:  # no Triton, no C compiler, an unknown GPU: each raises its own
+        pass
+    return None

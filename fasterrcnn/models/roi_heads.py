@@ -21,6 +21,7 @@ from fasterrcnn.models.roi_align import pyramid_roi_align
 from fasterrcnn.models.transform import Padded
 
 _LEAST_SIDE = 1e-2  # px; smaller detections are dropped, as torchvision does
+_EMPTY = -100  # label of a slot without a roi
 _CANDIDATES = 2048  # best scores that NMS looks at first, per image
 
 
@@ -78,16 +79,20 @@ class RoIHeads(nn.Module):
         row = label.clamp(min=0)[:, :, None, None].expand(-1, -1, 1, 4)
         delta = deltas[:, :most].gather(2, row).squeeze(2)
         distance = functional.smooth_l1_loss(delta, target, beta=1 / 9, reduction="none").sum(-1)
+        entropy = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=_EMPTY, reduction="sum"
+        )
+        count = (labels != _EMPTY).sum().clamp(min=1)
         return {
-            "loss_classifier": functional.cross_entropy(logits.flatten(0, 1), labels.flatten()),
-            "loss_box_reg": (distance * positive).sum() / (labels >= 0).sum(),
+            "loss_classifier": entropy / count,
+            "loss_box_reg": (distance * positive).sum() / count,
         }
 
     @torch.no_grad()
     def select(
         self, images: Padded, proposals: Tensor, real: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rois ``(N, R, 4)``; labels ``(N, R)``, -100 where empty; truth matched; positive."""
+        """Rois ``(N, R, 4)``, their labels (`_EMPTY` in empty slots), truth matched, positive."""
         recipe, valid = self.recipe, images.labels > 0
         candidates = torch.cat([proposals, images.boxes], dim=1)
         label, best = boxes.match(
@@ -103,7 +108,7 @@ class RoIHeads(nn.Module):
         )
         best = best.gather(1, index)
         labels = images.labels.gather(1, best) * positive
-        labels = labels.masked_fill(~filled, -100)  # cross_entropy's ignore_index
+        labels = labels.masked_fill(~filled, _EMPTY)
         return boxes.take(candidates, index), labels, best, positive
 
     def detect(

@@ -19,6 +19,7 @@ from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.transform import Padded
 
 _WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+_MOST_SHAPES = 64  # whose anchors are kept (4 MB each at 800 x 1333 px)
 _LEAST_SIDE = 1e-3  # px; smaller proposals are dropped, as torchvision does
 
 
@@ -56,6 +57,8 @@ class RegionProposalNetwork(nn.Module):
         shapes = tuple(tuple(f.shape[2:]) for f in features)
         key = (pixels.shape[2:], shapes, pixels.device)
         if key not in self._anchors:
+            if len(self._anchors) == _MOST_SHAPES:
+                self._anchors.clear()
             generator, device = self.anchor_generator, pixels.device
             generator.set_cell_anchors(torch.float32, device)
             height, width = pixels.shape[2:]
@@ -129,7 +132,7 @@ class RegionProposalNetwork(nn.Module):
             objectness, positive.float(), reduction="none"
         )
         distance = functional.smooth_l1_loss(deltas, target, beta=1 / 9, reduction="none").sum(-1)
-        count = valid.sum()
+        count = valid.sum().clamp(min=1)
         self.diagnostics = {"rpn_positives": positive.sum() / len(positive)}
         return {
             "loss_objectness": (entropy * valid).sum() / count,

@@ -1,0 +1,100 @@
+"""Triton kernels of `nms.nms_lists`: exact greedy NMS on a GPU without waiting for it.
+
+The bitmask scheme of torchvision's CUDA kernel, with its second half on the device too. Boxes come
+in blocks of 64, the bits of a word: `_overlaps` writes, for every box, one word per block that says
+which later boxes it would suppress; `_sweep` walks one list's blocks in order of score and ORs
+together the words of those that survive. Imported only where Triton is installed.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = tl.constexpr(64)
+
+
+@triton.jit
+def _corners(boxes, rows, inside):
+    """x1 y1 x2 y2 of `rows`, 0 where not `inside`."""
+    at = boxes + rows * 4
+    return (
+        tl.load(at, mask=inside, other=0.0),
+        tl.load(at + 1, mask=inside, other=0.0),
+        tl.load(at + 2, mask=inside, other=0.0),
+        tl.load(at + 3, mask=inside, other=0.0),
+    )
+
+
+@triton.jit
+def _overlaps(boxes, group, words, count, blocks, threshold):
+    """words[list, i, block]: bit j is set if box i suppresses box 64 * block + j, a later one."""
+    which, row_block, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if block < row_block:
+        return
+    boxes += which * count * 4
+    group += which * count
+    i = row_block * BLOCK + tl.arange(0, BLOCK)
+    j = block * BLOCK + tl.arange(0, BLOCK)
+    x1, y1, x2, y2 = _corners(boxes, i, i < count)
+    u1, v1, u2, v2 = _corners(boxes, j, j < count)
+    width = tl.minimum(x2[:, None], u2[None, :]) - tl.maximum(x1[:, None], u1[None, :])
+    height = tl.minimum(y2[:, None], v2[None, :]) - tl.maximum(y1[:, None], v1[None, :])
+    shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
+    areas = ((x2 - x1) * (y2 - y1))[:, None] + ((u2 - u1) * (v2 - v1))[None, :]
+    of_i = tl.load(group + i, mask=i < count, other=-1)
+    of_j = tl.load(group + j, mask=j < count, other=-2)
+    hit = (shared / (areas - shared) > threshold) & (of_i[:, None] == of_j[None, :])
+    hit = hit & (i[:, None] < j[None, :])
+    bits = tl.sum(hit.to(tl.int64) << tl.arange(0, BLOCK).to(tl.int64)[None, :], axis=1)
+    tl.store(words + (which * count + i) * blocks + block, bits, mask=i < count)
+
+
+@triton.jit
+def _or(a, b):
+    return a | b
+
+
+@triton.jit
+def _sweep(words, valid, keep, count, BLOCKS: tl.constexpr, WORDS: tl.constexpr):
+    """keep[list, i], block by block. WORDS: a power of two that is at least BLOCKS."""
+    which = tl.program_id(0)
+    words += which * count * BLOCKS
+    valid += which * count
+    keep += which * count
+    lane = tl.arange(0, BLOCK)
+    word = tl.arange(0, WORDS)
+    removed = tl.zeros((WORDS,), dtype=tl.int64)
+    for block in range(BLOCKS):
+        i = block * BLOCK + lane
+        own = tl.load(words + i * BLOCKS + block, mask=i < count, other=0)
+        usable = tl.load(valid + i, mask=i < count, other=0) != 0
+        gone = tl.sum(tl.where(word == block, removed, 0))
+        kept = tl.zeros((BLOCK,), dtype=tl.int32)
+        for k in range(BLOCK):
+            here = lane == k
+            alive = tl.max((here & usable).to(tl.int32)) * (1 - ((gone >> k) & 1).to(tl.int32))
+            gone = gone | (tl.sum(tl.where(here, own, 0)) * alive)
+            kept = tl.where(here, alive, kept)
+        tl.store(keep + i, kept.to(tl.int8), mask=i < count)
+        later = (kept[:, None] != 0) & (word[None, :] > block) & (word[None, :] < BLOCKS)
+        rows = tl.load(words + i[:, None] * BLOCKS + word[None, :], mask=later, other=0)
+        removed = removed | tl.reduce(rows, 0, _or)
+
+
+def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    """As `nms.nms_lists`: bool ``(M, K)``."""
+    lists, count = valid.shape
+    keep = torch.zeros(lists, count, dtype=torch.int8, device=boxes.device)
+    if keep.numel() == 0:
+        return keep.bool()
+    blocks = triton.cdiv(count, 64)
+    words = torch.empty(lists, count, blocks, dtype=torch.int64, device=boxes.device)
+    grid = (lists, blocks, blocks)
+    _overlaps[grid](boxes.contiguous(), group.contiguous(), words, count, blocks, iou_threshold)
+    usable = valid.to(torch.int8).contiguous()
+    width = triton.next_power_of_2(blocks)
+    _sweep[(lists,)](words, usable, keep, count, BLOCKS=blocks, WORDS=width)
+    return keep.bool()
