@@ -32,6 +32,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, bucket_of, check_ranks
 from fasterrcnn.errors import CheckpointError, DataError, Stopped, UsageError
 from fasterrcnn.metric_log import MetricLog, Step
+from fasterrcnn.models import nms
 from fasterrcnn.models.build import build
 from fasterrcnn.models.ema import Ema
 from fasterrcnn.recipes import Recipe, setting
@@ -104,6 +105,7 @@ def train(
     rt.on_main(folder.open)
     folder.is_ours = True
     rt.say(rt.describe())
+    rt.say(f"NMS: {nms.describe(rt.device)}")
     rt.say(recipes.describe(recipe))
     if not rt.is_fast_in(recipe.amp):
         rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is many times faster")

@@ -100,7 +100,10 @@ def test_a_batch_cut_in_two_is_the_whole_batch(shapes_folder: Path, tmp_path: Pa
     Sampling is made deterministic (the first ones), and norms frozen: statistics of a batch are
     what accumulation cannot reproduce.
     """
-    first = lambda shape, device=None: torch.linspace(0, 1, shape[1]).expand(shape)  # noqa: E731
+
+    def first(shape, device):
+        return torch.linspace(0, 1, shape[1], device=device).expand(shape)
+
     monkeypatch.setattr(boxes.torch, "rand", first)
     common = ("--steps", "1", "--val-split", "none", "--backbone.norm", "frozen", "--input.flip", 0)
     common += ("--rpn.batch-size-per-image", 32, "--roi-heads.batch-size-per-image", 16)

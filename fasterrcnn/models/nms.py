@@ -44,6 +44,11 @@ def one_list_at_a_time(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshol
     return keep
 
 
+def describe(device: torch.device) -> str:
+    """How NMS is computed there, for the log."""
+    return "Triton kernels" if kernels(device) else "torchvision's, one list at a time"
+
+
 @cache
 def kernels(device: torch.device) -> ModuleType | None:
     """The Triton kernels if they run on `device` and agree with torchvision; None otherwise.

@@ -31,6 +31,8 @@ class Transform(nn.Module):
     def __init__(self, recipe: recipes.Input) -> None:
         super().__init__()
         self.recipe = recipe
+        for name, values in (("mean", recipe.image_mean), ("std", recipe.image_std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
@@ -40,17 +42,18 @@ class Transform(nn.Module):
         In training padded to a bucket's shape (`data.sampler.buckets`), so that few shapes occur;
         otherwise to the least multiple of 32, so that a lone image is not changed by a batch.
         """
-        device = images[0].device
         old = [tuple(image.shape[-2:]) for image in images]
         new = [resized(h, w, self.recipe) for h, w in old]
-        pixels = torch.zeros((len(images), 3, *self._shape(old, new)), device=device).contiguous(
-            memory_format=torch.channels_last
-        )
+        shape = len(images), 3, *self._shape(old, new)
+        pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, (h, w) in zip(pixels, images, new, strict=True):
-            row[:, :h, :w] = self._resize(image, (h, w))
-        sizes = torch.tensor(new, dtype=torch.float32).to(device, non_blocking=True)
-        boxes, labels = self._pad(targets or [], old, new, device)
-        return Padded(pixels, sizes, boxes, labels)
+            normal = (image.float() / 255 - self.mean) / self.std
+            row[:, :h, :w] = functional.interpolate(normal[None], size=(h, w), mode="bilinear")[0]
+        sizes, before = torch.tensor([new, old], dtype=torch.float32).to(
+            pixels.device, non_blocking=True
+        )
+        scale = (sizes / before).flip(-1).repeat(1, 2)  # of x1 y1 x2 y2
+        return Padded(pixels, sizes, *_pad(targets or [], scale))
 
     def _shape(self, old: list[tuple[int, int]], new: list[tuple[int, int]]) -> tuple[int, int]:
         if self.training:
@@ -60,29 +63,15 @@ class Transform(nn.Module):
             shapes = [tuple(math.ceil(side / STRIDE) * STRIDE for side in size) for size in new]
         return max(h for h, _ in shapes), max(w for _, w in shapes)
 
-    def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """uint8 ``(3, H, W)`` -> (pixel / 255 - mean) / std, bilinearly resized."""
-        image = image.float() / 255
-        parts = zip(image, self.recipe.image_mean, self.recipe.image_std, strict=True)
-        image = torch.stack([(channel - mean) / std for channel, mean, std in parts])
-        return functional.interpolate(image[None], size=size, mode="bilinear")[0]
 
-    def _pad(
-        self,
-        targets: list[dict[str, Tensor]],
-        old: list[tuple[int, int]],
-        new: list[tuple[int, int]],
-        device: torch.device,
-    ) -> tuple[Tensor, Tensor]:
-        """Ground truth in pixels of the resized images, at least one row per image."""
-        most = max((len(target["labels"]) for target in targets), default=0)
-        most = max(8, math.ceil(most / 8) * 8)  # few shapes
-        boxes = torch.zeros((len(targets), most, 4), device=device)
-        labels = torch.zeros((len(targets), most), dtype=torch.int64, device=device)
-        for i, target in enumerate(targets):
-            count = len(target["labels"])
-            scale = [new[i][1] / old[i][1], new[i][0] / old[i][0]] * 2
-            for k in range(4):
-                boxes[i, :count, k] = target["boxes"][:, k] * scale[k]
-            labels[i, :count] = target["labels"]
-        return boxes, labels
+def _pad(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Ground truth, boxes times `scale` ``(N, 4)``; at least one row per image."""
+    most = max((len(target["labels"]) for target in targets), default=0)
+    most = max(8, math.ceil(most / 8) * 8)  # few shapes
+    boxes = scale.new_zeros(len(targets), most, 4)
+    labels = torch.zeros((len(targets), most), dtype=torch.int64, device=scale.device)
+    for i, target in enumerate(targets):
+        count = len(target["labels"])
+        boxes[i, :count] = target["boxes"]
+        labels[i, :count] = target["labels"]
+    return boxes * scale[: len(targets), None], labels
