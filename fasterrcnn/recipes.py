@@ -307,8 +307,8 @@ def fasterrcnn_r10_fpn_shapes() -> Recipe:
         ),
         data=Data(keep_empty=True),
         schedule=Schedule(
-            epochs=5.0,
-            milestones=(3.75, 4.6),
+            epochs=4.25,
+            milestones=(3.5, 4.0),
             lr=0.02,
             warmup_steps=50,
             images_per_step=4,
