@@ -285,6 +285,7 @@ def fasterrcnn_r10_fpn_shapes() -> Recipe:
 
     The structure of `fasterrcnn_r50_fpn_1x` with one residual block per stage, trained batch norm,
     narrower pyramid and head, and sizes in proportion to images of 160 px.
+    Here: box AP 58.3, AP50 82.0 in 4:26 min (README.md, "Measured so far").
     """
     return Recipe(
         name="fasterrcnn_r10_fpn_shapes",

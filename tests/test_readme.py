@@ -15,7 +15,9 @@ from tests.conftest import PROJECT
 
 READMES = [PROJECT / name / "README.md" for name in (".", "fasterrcnn", "datasets")]
 README, INSIDE, _ = (path.read_text() for path in READMES)
-COMMANDS = sorted(set(re.findall(r"(?:[A-Z_]+=\S+ )*bash \w+/\w+\.sh[^`#\n]*", README)))
+COMMANDS = sorted(
+    set(re.findall(r"(?:[A-Z_]+=\S+ )*bash \w+/\w+\.sh[^`#\n]*", README.replace("\\\n", "")))
+)
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda p: p.parent.name)
