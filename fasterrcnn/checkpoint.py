@@ -120,11 +120,6 @@ def remove_unfinished(folder: Path) -> list[str]:
     return [path.name for path in leftovers]
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers under torchvision's names."""
-    return dict(model.state_dict())
-
-
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The momentum of every trained parameter, under the parameter's name."""
     return {

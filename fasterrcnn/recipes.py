@@ -203,6 +203,7 @@ def check(recipe: Recipe) -> None:
         ("--images-per-step", schedule.images_per_step),
         ("--images-per-gpu", schedule.images_per_gpu),
         ("--input.min-size", sizes.min_size),
+        ("--roi-heads.sampling-ratio", recipe.roi_heads.sampling_ratio),
     ):
         if value <= 0:
             raise UsageError(f"{flag}: {value}: must be positive")

@@ -57,11 +57,17 @@ def test_the_sides_start_equal():
     assert first[0] == pytest.approx(first[1], rel=0.05)
 
 
-@pytest.mark.parametrize("losses", [[1.0, math.nan], [1.0, math.inf], [2.0, 2.0, 2.0], [1.0]])
+@pytest.mark.parametrize("losses", [[1.0, math.nan], [1.0, math.inf], [2.0, 3.0, 2.0], [1.0]])
 def test_losses_that_mean_nothing_are_refused(losses: list[float]):
     side = benchmark.Side(torch.nn.Identity(), None, None, losses)
     with pytest.raises(Diverged):
         benchmark.check_losses({"ours": side})
+
+
+def test_a_step_that_trains_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(benchmark, "_LR", 0.0)
+    with pytest.raises(Diverged, match="ours"):
+        benchmark.main([*SMALL])
 
 
 def test_only_what_torchvision_has_is_compared():

@@ -50,6 +50,7 @@ def test_difference_names_fields():
         (dict(schedule=dict(images_per_gpu=3)), "choose from 1, 2, 4, 8, 16"),
         (dict(schedule=dict(images_per_step=0)), "must be positive"),
         (dict(schedule=dict(epochs=-1.0)), "must be positive"),
+        (dict(roi_heads=dict(sampling_ratio=0)), "sampling-ratio: 0: must be positive"),
         (dict(input=dict(min_size=2000)), "larger than --input.max-size"),
     ],
 )

@@ -1,6 +1,6 @@
-"""From decoded images on the device to the network's padded input, and boxes back again.
+"""From decoded images on the device to the network's padded input.
 
-Life of a batch, step 4. Shapes: N images, G ground-truth boxes (padded), D detections.
+Life of a batch, step 4. Shapes: N images, G ground-truth boxes (padded).
 """
 
 from __future__ import annotations
