@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, StorageError
-from fasterrcnn.models.build import FasterRCNN, build
+from fasterrcnn.models.build import Detector, build
 
 FORMAT = 1
 _MANIFEST = "MANIFEST.json"
@@ -90,11 +90,13 @@ def add_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint with the highest AP among those evaluated, the newest of equals."""
+    """The checkpoint with the highest AP (of an RPN: AR_1000) among those evaluated, the newest of
+    equals."""
     scores = []
     for path in folder.glob("step-*/results.json"):
         try:
-            scores.append((json.loads(path.read_text())["AP"] or 0.0, path.parent))
+            results = json.loads(path.read_text())
+            scores.append((results["AP" if "AP" in results else "AR_1000"] or 0.0, path.parent))
         except (ValueError, KeyError, TypeError):
             continue  # killed while writing it; the checkpoint itself is not concerned
     return max(scores)[1] if scores else None
@@ -214,7 +216,7 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Pat
         buffer.copy_(saved[name])
 
 
-def load_detector(path: Path) -> tuple[FasterRCNN, State, Path]:
+def load_detector(path: Path) -> tuple[Detector, State, Path]:
     """The detector of a run or checkpoint on the CPU (averaged weights where the run kept them),
     in evaluation mode, its state, and the checkpoint it came from."""
     path = find(path)

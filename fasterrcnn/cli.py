@@ -143,8 +143,9 @@ def _add_fields(group: Any, kind: type) -> None:
         if field.metadata["positional"]:
             inner = get_args(types[field.name])[0]
             help = field.metadata["help"]
+            count = "+" if field.default is dataclasses.MISSING else "*"
             group.add_argument(
-                field.name, nargs="+", type=inner, metavar=field.name.upper(), help=help
+                field.name, nargs=count, type=inner, metavar=field.name.upper(), help=help
             )
         else:
             _add(group, [_flag(field.name)], field.name, types[field.name], field, field.default)

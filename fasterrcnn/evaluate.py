@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     run = path.parent.parent
     for picture in range(min(options.draw, len(data))):
-        draw(data, picture, detections, options.score_threshold, run / "pictures")
+        names = data.classes.names if recipe.detector != "rpn" else ("",)
+        draw(data, picture, detections, names, options.score_threshold, run / "pictures")
     if options.draw:
         rt.say(f"pictures: {run / 'pictures'}")
 
@@ -90,16 +92,22 @@ def read_data(options: Options, state: checkpoint.State) -> Annotations:
     return data
 
 
-def draw(data: Annotations, i: int, detections: np.ndarray, threshold: float, folder: Path) -> None:
-    """Image `i` with its boxes beside the same with what was detected."""
+def draw(
+    data: Annotations,
+    i: int,
+    detections: np.ndarray,
+    names: Sequence[str],
+    threshold: float,
+    folder: Path,
+) -> None:
+    """Image `i` with its boxes beside the same with what was detected, called by `names`."""
     folder.mkdir(parents=True, exist_ok=True)
     image = images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
     truth, labels = map(torch.from_numpy, data.training_boxes(i))
     rows = detections[(detections[:, 0] == i) & (detections[:, 5] >= threshold)]
     found = torch.from_numpy(np.concatenate([rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]], axis=1))
     large, boxes = drawing.enlarge(image, torch.cat([truth, found]), 480)
-    names = data.classes.names
-    left = drawing.draw(large, boxes[: len(truth)], labels, names)
+    left = drawing.draw(large, boxes[: len(truth)], labels, data.classes.names)
     right = drawing.draw(
         large,
         boxes[len(truth) :],

@@ -8,6 +8,7 @@ would move some anchors).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ from torch import Tensor
 from fasterrcnn import checkpoint, seeds
 from fasterrcnn.data import loader
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.sampler import STRIDE, MicroBatch, resized
-from fasterrcnn.metrics import coco
-from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.data.sampler import MicroBatch, resized
+from fasterrcnn.metrics import coco, proposals
+from fasterrcnn.models.build import Detector, split
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
 
+METRICS = {"faster_rcnn": coco.evaluate, "rpn": proposals.evaluate}
+
 
 def evaluate(
-    model: FasterRCNN,
+    model: Detector,
     annotations: Annotations,
     recipe: Recipe,
     runtime: Runtime,
@@ -35,9 +38,10 @@ def evaluate(
     images_per_gpu: int,
     workers: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The metrics of `metrics.coco` with the mean validation losses, and the detections.
+    """The metrics with the mean validation losses, and the detections.
 
-    Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
+    Metrics are those of `metrics.coco`, of an RPN alone those of `metrics.proposals`. Detections
+    are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
     `model` is left in the mode it came in. Raises Stopped as soon as this rank is signalled.
     """
     was_training = model.training
@@ -58,7 +62,8 @@ def evaluate(
         losses.append((len(found), loss))
     model.train(was_training)
     gathered = runtime.gather((detections, [(n, _floats(loss)) for n, loss in losses]))
-    return runtime.on_main(lambda: _results(annotations, gathered))
+    metric = METRICS[recipe.detector]
+    return runtime.on_main(lambda: _results(annotations, gathered, metric))
 
 
 def micro_batches(
@@ -68,7 +73,7 @@ def micro_batches(
     groups = defaultdict(list)
     for i in range(rank, len(annotations), ranks):
         h, w = resized(*map(int, annotations.sizes[i]), recipe)
-        groups[-(-h // STRIDE), -(-w // STRIDE)].append(i)
+        groups[-(-h // recipe.size_divisible), -(-w // recipe.size_divisible)].append(i)
     return [
         MicroBatch(0, 0, 0, tuple(group[k : k + images_per_gpu]))
         for group in groups.values()
@@ -77,7 +82,7 @@ def micro_batches(
 
 
 def detect_with_losses(
-    model: FasterRCNN, images: list[Tensor], targets: list[dict[str, Tensor]]
+    model: Detector, images: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     """Detections and training losses of a model in evaluation mode, from one pass of the backbone.
 
@@ -85,7 +90,7 @@ def detect_with_losses(
     """
     padded = model.transform(images, targets)
     features = model.features(padded)
-    detections = model.unpad(model.detect(padded, features), padded, images)
+    detections = split(model.detect(padded, features))
     return detections, model.losses(padded, features)
 
 
@@ -108,7 +113,7 @@ def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _results(
-    annotations: Annotations, gathered: list[tuple[list, list]]
+    annotations: Annotations, gathered: list[tuple[list, list]], metric: Callable
 ) -> tuple[dict[str, Any], np.ndarray]:
     rows = [row for detections, _ in gathered for row in detections]
     assert len(rows) == len(annotations), "every image exactly once"
@@ -118,7 +123,7 @@ def _results(
     }
     detections = np.concatenate(rows)
     results = {
-        **coco.evaluate(annotations, detections),
+        **metric(annotations, detections),
         "validation_loss": sum(validation.values()),
         **{f"validation_{name}": value for name, value in validation.items()},
     }
@@ -135,20 +140,28 @@ def report(results: dict[str, Any], step: int, path: Path) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The 12 numbers in two lines and AP of each class that has ground truth, in percent."""
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    numbers = [f"{name} {percent(results[name])}" for name in coco.NAMES]
-    lines = ["  ".join(numbers[:6]), "  ".join(numbers[6:])]
-    lines.append(f"validation loss {results['validation_loss']:.4f}")
+    """The numbers in percent, in a few lines; of a detector also AP of each class with truth."""
+    loss = f"validation loss {results['validation_loss']:.4f}"
+    if "per_class" not in results:
+        kinds = {name: v for name, v in results.items() if isinstance(v, dict)}
+        width = max(map(len, kinds))
+        return "\n".join([*(f"{name:{width}}  {_numbers(v)}" for name, v in kinds.items()), loss])
+    lines = [_numbers({n: results[n] for n in names}) for names in (coco.NAMES[:6], coco.NAMES[6:])]
+    lines.append(loss)
     known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
     width = max(map(len, known), default=0)
     lines += [
-        f"  {name:{width}}  AP {percent(value['AP']):>5}  AP50 {percent(value['AP50']):>5}"
+        f"  {name:{width}}  AP {_percent(value['AP']):>5}  AP50 {_percent(value['AP50']):>5}"
         for name, value in known.items()
     ]
     if left_out := len(results["per_class"]) - len(known):
         lines.append(f"  (classes without a box in this split: {left_out})")
     return "\n".join(lines)
+
+
+def _numbers(values: dict[str, float | None]) -> str:
+    return "  ".join(f"{name} {_percent(value)}" for name, value in values.items())
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

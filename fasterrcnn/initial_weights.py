@@ -23,7 +23,8 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
-from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.models.backbones import C4
+from fasterrcnn.models.build import Detector, FasterRCNN
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 _HEAD = "roi_heads.box_predictor."
@@ -39,32 +40,49 @@ class Source:
     recipe: recipes.Recipe | None = None
 
 
-def initialise(model: FasterRCNN, recipe: recipes.Recipe, classes: Classes) -> list[str]:
+def initialise(model: Detector, recipe: recipes.Recipe, classes: Classes) -> list[str]:
     """Copy the weights that `recipe.weights` names into `model`; lines for the log.
 
     Raises UsageError, DownloadError or CheckpointError; never leaves a tensor out silently.
     """
     if recipe.weights == "none":
-        small = recipe.backbone.norm == "frozen"
-        note = "; frozen norms, so residual branches start scaled by 0.2" if small else ""
-        return [f"weights: fresh, from the seed{note}"]
-    source = _find(recipe.weights, recipe.backbone.name)
-    if "conv1.weight" in source.tensors:
+        return _fresh(model, recipe)
+    source = _find(recipe.weights, recipe.backbone)
+    if "conv1.weight" in source.tensors or "features.0.0.weight" in source.tensors:
         return _load_body(model, source)
     log = _load_detector(model, source, classes)
     for line in recipes.difference(source.recipe or recipe, recipe):
-        if line.startswith(("input.", "backbone.norm")):
+        if line.startswith(("input.", "backbone.norm", "backbone.stride")):
             log.append(f"note: not as the weights were trained: {line}")
     return log
 
 
-def _find(weights: str, body: str) -> Source:
+@torch.no_grad()
+def _fresh(model: Detector, recipe: recipes.Recipe) -> list[str]:
+    """Nothing but norms of fixed statistics keeps fresh activations in range: help them."""
+    line = "weights: fresh, from the seed"
+    if recipe.backbone.norm == "batch":
+        return [line]
+    line += "; frozen norms, so residual branches start scaled by 0.2"
+    if recipe.input.pixel_scale * max(recipe.input.image_std) < 2:
+        model.backbone.body.conv1.weight.div_(57)  # ImageNet's std, by which pixels are not divided
+        line += " and the first convolution by 1/57"
+    return [line]
+
+
+def _find(weights: str, body: recipes.Backbone) -> Source:
+    if weights == "":
+        raise UsageError("--weights: this recipe fine-tunes a detector; give its run or its file")
     if weights == "imagenet":
         try:
-            url = get_model_weights(body)["IMAGENET1K_V1"].url
+            if body.stride_in_1x1:
+                raise KeyError
+            url = get_model_weights(body.name)["IMAGENET1K_V1"].url
         except (ValueError, KeyError):
+            style = " with strides in 1x1 convolutions" if body.stride_in_1x1 else ""
             raise UsageError(
-                f"--weights: imagenet: none published for {body}; use --weights none or a file"
+                f"--weights: imagenet: torchvision publishes none for {body.name}{style}; use "
+                "--weights none or a file"
             ) from None
         return Source(_read_pth(_download(url)), None, url)
     if weights == "coco":
@@ -124,20 +142,27 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _load_body(model: FasterRCNN, source: Source) -> list[str]:
-    """ImageNet weights into the body; the classifier's last layer is not used."""
-    body = model.backbone.body
-    tensors = {k: v for k, v in source.tensors.items() if not k.startswith("fc.")}
-    _copy(body, tensors, source.origin)
+def _load_body(model: Detector, source: Source) -> list[str]:
+    """ImageNet weights into the body, and of C4 into the box head; the classifier is not used."""
+    tensors = {key.removeprefix("features."): value for key, value in source.tensors.items()}
+    _copy(model.backbone.body, tensors, source.origin)
+    if isinstance(model.backbone, C4) and isinstance(model, FasterRCNN):
+        _copy(model.roi_heads.box_head, tensors, source.origin)
+        return [f"weights: body and box head from {source.origin}, the rest fresh"]
     return [f"weights: body from {source.origin}, pyramid and heads fresh"]
 
 
-def _load_detector(model: FasterRCNN, source: Source, classes: Classes) -> list[str]:
+def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:
     """A whole detector; box head rows of classes with the same name, the others stay fresh."""
     tensors = dict(source.tensors)
-    rows = {key: tensors.pop(f"{_HEAD}{key}", None) for key in _head_keys()}
-    _copy(model, tensors, source.origin, optional=_HEAD)
     log = [f"weights: {source.origin}"]
+    if not isinstance(model, FasterRCNN):
+        _copy(model, tensors, source.origin)
+        unused = len(tensors) - len(model.state_dict())
+        return [*log, f"box head: {unused} tensors of the file not used"] if unused > 0 else log
+    rows = {key: tensors.pop(f"{_HEAD}{key}", None) for key in _head_keys()}
+    has_heads = any(key.startswith("roi_heads.") for key in tensors)
+    _copy(model, tensors, source.origin, optional=_HEAD if has_heads else "roi_heads.")
     if any(value is None for value in rows.values()):
         return [*log, "box head: none in the file, fresh"]
     wanted = ["__background__", *classes.names]

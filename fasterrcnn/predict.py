@@ -35,8 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     """The command."""
     options = cli.parse_options(Options, argv, "Detect objects in images.")
     rt = runtime.start(options.device)
-    files = find_images(options.images)
+    files = images.find(options.images)
     model, state, path = checkpoint.load_detector(options.checkpoint)
+    if state.recipe.detector == "rpn":
+        raise UsageError(
+            f"--checkpoint: {options.checkpoint}: proposes, but detects no classes; use "
+            "start_scripts/propose_torch.sh"
+        )
     model = rt.place(model)
     model.roi_heads.score_thresh = options.score_threshold
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
@@ -62,27 +67,6 @@ def main(argv: list[str] | None = None) -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
         print(f"{len(rows)} detections in {options.json}")
-
-
-def find_images(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
-    """(file, name in the results) of every image: the file's name, inside a folder its path from
-    there. Raises UsageError for a path without images, or two images of one name."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES)
-            if not inside:
-                raise UsageError(f"{path}: no image in this folder ({' '.join(images.SUFFIXES)})")
-            found += [(p, p.relative_to(path).as_posix()) for p in inside]
-        elif path.is_file():
-            found.append((path, path.name))
-        else:
-            raise UsageError(f"{path}: no such image or folder")
-    names = [name for _, name in found]
-    for file, name in found:
-        if names.count(name) > 1:
-            raise UsageError(f"{file}: another image is called {name} too; give the folder of both")
-    return found
 
 
 def coco_rows(

@@ -169,6 +169,11 @@ class Runtime:
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
+    def reset_peak_memory(self) -> None:
+        """Forget the peak so far. A process's cannot be forgotten."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def environment(self) -> dict[str, Any]:
         """Versions and hardware, for the run folder; `threads` decides bits on a CPU."""
         return {

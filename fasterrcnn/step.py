@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from fasterrcnn import recipes, seeds
 from fasterrcnn.data import loader
-from fasterrcnn.models.build import FasterRCNN, diagnostics
+from fasterrcnn.models.build import Detector
 from fasterrcnn.models.ema import Ema
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.runtime import Runtime
@@ -23,7 +24,7 @@ from fasterrcnn.runtime import Runtime
 class Training:
     """Everything that a step changes."""
 
-    detector: FasterRCNN
+    detector: Detector
     model: nn.Module  # the detector, or what averages its gradients over ranks
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -36,17 +37,33 @@ def make_optimizer(model: nn.Module, recipe: recipes.Schedule) -> torch.optim.SG
     A first step from zeros is what SGD does without buffers. Left to itself, torch 2.11's fused SGD
     keeps an uninitialised buffer when the first fp16 step overflows.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    norms, others = split_parameters(model)
+    decay = recipe.weight_decay
+    groups = [
+        {"params": others, "weight_decay": decay},
+        {"params": norms, "weight_decay": decay if recipe.decay_norms else 0.0},
+    ]
     optimizer = torch.optim.SGD(
-        parameters,
+        [group for group in groups if group["params"]],
         lr=recipe.lr,
         momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
         fused=True,
     )
-    for parameter in parameters:
+    for parameter in norms + others:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The trained parameters of norms, and all others."""
+    norms = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d))
+        for parameter in module.parameters(recurse=False)
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [p for p in trained if p in norms], [p for p in trained if p not in norms]
 
 
 def one_step(
@@ -72,7 +89,7 @@ def one_step(
                 losses = training.model(batch.images(), batch.targets())
             loss = sum(losses.values()) / len(batches)
             scaler.scale(loss).backward()
-        scalars.append({**losses, **diagnostics(training.detector)})
+        scalars.append({**losses, **training.detector.diagnostics()})
     for group in optimizer.param_groups:
         group["lr"] = lr
     scaler.unscale_(optimizer)

@@ -236,6 +236,10 @@ def read_data(recipe: Recipe, options: Options, folder: RunFolder) -> Data:
     usable = len(train)
     if not recipe.data.keep_empty:
         train = train.select(train.with_boxes())
+    small = train.sizes.min(axis=1) < recipe.data.min_image_side
+    if small.any():
+        print(f"data: {small.sum()} training images smaller than --data.min-image-side left out")
+        train = train.select(~small)
     if len(train) == 0:
         raise DataError(
             f"{root}: split {recipe.data.train_split}: 0 of {usable} images have a box to train on"

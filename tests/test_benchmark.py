@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fasterrcnn import benchmark, recipes, runtime
-from fasterrcnn.errors import Diverged, UsageError
+from fasterrcnn.errors import Diverged
 
 SMALL = (
     "--quick", "--device", "cpu", "--amp", "off",
@@ -42,7 +42,7 @@ def test_the_sides_start_equal():
     recipe = recipes.change(
         recipes.fasterrcnn_r50_fpn_1x(), amp="off", input=dict(min_size=64, max_size=96)
     )
-    ours, theirs = benchmark.make_sides(recipe, runtime.start("cpu"))
+    ours, theirs = dict(benchmark.make_sides(recipe, runtime.start("cpu"))).values()
     mine, yours = ours.model.state_dict(), theirs.model.state_dict()
     assert all(mine[name].equal(value) for name, value in yours.items())
     frozen = [[p.requires_grad for p in side.model.parameters()] for side in (ours, theirs)]
@@ -70,7 +70,20 @@ def test_a_step_that_trains_nothing_is_refused(monkeypatch):
         benchmark.main([*SMALL])
 
 
-def test_only_what_torchvision_has_is_compared():
-    recipe = recipes.fasterrcnn_r10_fpn_shapes()
-    with pytest.raises(UsageError, match="only resnet50"):
-        benchmark.make_sides(recipe, runtime.start("cpu"))
+@pytest.mark.parametrize("name", ["fasterrcnn_r10_fpn_shapes", "rpn_r10_fpn_shapes"])
+def test_what_torchvision_does_not_have_is_measured_alone(name: str, tmp_path: Path, capsys):
+    benchmark.main([*SMALL, "--recipe", name, "--json", str(tmp_path / "speed.json")])
+    results = json.loads((tmp_path / "speed.json").read_text())
+    assert "ratio" not in results["train"]
+    assert results["recipe"] == name
+    assert results["train"]["images_per_s"] > 0
+    assert results["train_memory_gb"] > 0
+    assert "torchvision has no such network" in capsys.readouterr().out
+
+
+def test_only_networks_of_torchvision_are_compared():
+    stock = recipes.fasterrcnn_r50_fpn_1x()
+    assert benchmark.in_torchvision(recipes.change(stock, input=dict(min_size=64, max_size=96)))
+    assert benchmark.in_torchvision(recipes.get("fasterrcnn_r50_fpn_torchvision"))
+    assert not benchmark.in_torchvision(recipes.get("fasterrcnn_r50_fpn_1x_mmdetection"))
+    assert not benchmark.in_torchvision(recipes.get("rpn_r50_fpn_1x"))

@@ -16,7 +16,8 @@ SERVICES = {
     "step",
 }  # fmt: skip
 VERBS = {
-    "benchmark", "evaluate", "fetch", "make_shapes", "predict", "self_test", "torchrun", "train",
+    "benchmark", "evaluate", "fetch", "make_shapes", "predict", "propose", "recipes.__main__",
+    "report", "self_test", "torchrun", "train",
 }  # fmt: skip
 LIBRARIES = {"data", "models", "metrics", "drawing"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
@@ -27,7 +28,7 @@ def name_of(path: Path) -> str:
 
 
 def layer(name: str) -> int:
-    first = name.split(".")[0]
+    first = name if name in VERBS else name.split(".")[0]
     for number, names in enumerate((VALUES, LIBRARIES, SERVICES, VERBS), start=1):
         if first in names:
             return number

@@ -18,6 +18,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image, read_file
 
+from fasterrcnn.errors import UsageError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never EPS or PDF
 _ORIENTATION = 0x0112
@@ -107,3 +109,24 @@ def _decode_with_pillow(path: Path | str, apply_orientation: bool) -> torch.Tens
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise ValueError(f"cannot be decoded ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
+    """(file, name in the results) of every image: the file's name, inside a folder its path from
+    there. Raises UsageError for a path without images, or two images of one name."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UsageError(f"{path}: no image in this folder ({' '.join(SUFFIXES)})")
+            found += [(p, p.relative_to(path).as_posix()) for p in inside]
+        elif path.is_file():
+            found.append((path, path.name))
+        else:
+            raise UsageError(f"{path}: no such image or folder")
+    names = [name for _, name in found]
+    for file, name in found:
+        if names.count(name) > 1:
+            raise UsageError(f"{file}: another image is called {name} too; give the folder of both")
+    return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,31 +33,52 @@ class MicroBatch(NamedTuple):
     images: tuple[int, ...]  # positions in Annotations
 
 
-def resized(height: int, width: int, recipe: Input) -> tuple[int, int]:
-    """Size after resizing (px), as torchvision's GeneralizedRCNNTransform: sides rounded down."""
-    scale = min(recipe.min_size / min(height, width), recipe.max_size / max(height, width))
-    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+def resized(height: int, width: int, recipe: Input, short: int | None = None) -> tuple[int, int]:
+    """Size after resizing to a short side of `short` (default: the recipe's), in px.
+
+    Sides are rounded down as torchvision's GeneralizedRCNNTransform does, or to the nearest as
+    Detectron2 and MMDetection do.
+    """
+    scale = min(
+        (short or recipe.min_size) / min(height, width), recipe.max_size / max(height, width)
+    )
+    half = 0.5 if recipe.rounding == "nearest" else 0.0
+    return max(1, math.floor(height * scale + half)), max(1, math.floor(width * scale + half))
 
 
+@cache
 def buckets(recipe: Input) -> list[tuple[int, int]]:
     """The static padded shapes (H, W) of a recipe, landscape then portrait, small to large.
 
     Three long sides per orientation are within 2 % of the padding of each image's own multiple of
-    32 on COCO: 800 x 1088, 1216, 1344 for 800/1333 px.
+    32 on COCO: 800 x 1088, 1216, 1344 for 800/1333 px. With several short sides in training, the
+    same proportions again for the middle of their range.
     """
-    short, long = (math.ceil(side / STRIDE) * STRIDE for side in (recipe.min_size, recipe.max_size))
+    short, long = (_up(side) for side in (recipe.min_size, recipe.max_size))
     gap = max(STRIDE, (long - short) // (_WIDTHS + 1) // STRIDE * STRIDE)
     longs = sorted({max(short, long - k * gap) for k in range(_WIDTHS)})
     landscape = [(short, side) for side in longs]
-    return landscape + [(side, short) for side in longs if side != short]
+    if recipe.train_min_sizes:
+        middle = _up((min(recipe.train_min_sizes) + recipe.min_size) // 2)
+        landscape += [(middle, min(long, _up(side * middle / short))) for side in longs[:-1]]
+        landscape += [(middle, long)]
+    landscape.sort(key=lambda shape: shape[0] * shape[1])
+    return landscape + [(w, h) for h, w in landscape if w != h]
+
+
+def smallest_bucket(height: int, width: int, recipe: Input) -> tuple[int, int]:
+    """The smallest shape of `buckets` that holds an image of this size (resized, px)."""
+    fits = [shape for shape in buckets(recipe) if height <= shape[0] and width <= shape[1]]
+    return min(fits, key=lambda shape: shape[0] * shape[1])
 
 
 def bucket_of(height: int, width: int, recipe: Input) -> int:
-    """Index in `buckets` of the smallest shape that holds an image of this size once resized."""
-    h, w = resized(height, width, recipe)
-    shapes = buckets(recipe)
-    fits = [i for i, shape in enumerate(shapes) if h <= shape[0] and w <= shape[1]]
-    return min(fits, key=lambda i: (shapes[i][0] * shapes[i][1], i))
+    """Index in `buckets` of the shape for an image of this size (as decoded) at the full scale."""
+    return buckets(recipe).index(smallest_bucket(*resized(height, width, recipe), recipe))
+
+
+def _up(side: float) -> int:
+    return math.ceil(side / STRIDE) * STRIDE
 
 
 def order(seed: int, epoch: int, ids: Sequence[str]) -> list[int]:

@@ -27,29 +27,33 @@ def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]
     annotated image), score, label. ``per_class``: name -> {"AP", "AP50"}. Without any detection
     every AP is 0.
     """
-    evaluator = evaluate_arrays(annotations, detections)
-    stats = evaluator.stats
-    precision = evaluator.eval["precision"]  # (IoU T, recall, class K, area, max detections)
+    done = evaluate_arrays(annotations, detections)
+    precision = done.eval["precision"]  # (IoU T, recall, class K, area, max detections)
     per_class = {
-        name: {"AP": _mean(precision[:, :, k, 0, -1]), "AP50": _mean(precision[0, :, k, 0, -1])}
+        name: {"AP": mean(precision[:, :, k, 0, -1]), "AP50": mean(precision[0, :, k, 0, -1])}
         for k, name in enumerate(annotations.classes.names)
     }
     return {
-        **{name: _known(value) for name, value in zip(NAMES, stats, strict=True)},
+        **{name: _known(value) for name, value in zip(NAMES, done.stats, strict=True)},
         "per_class": per_class,
     }
 
 
 def evaluate_arrays(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
     """hotcoco's evaluator after evaluation, `stats` filled."""
+    done = evaluator(annotations, detections)
+    done.evaluate()
+    done.accumulate()
+    done.summary_lines()  # fills stats; summarize() would print
+    return done
+
+
+def evaluator(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
+    """hotcoco's evaluator before evaluation."""
     truth = ground_truth(annotations)
     shifted = detections.copy()
     shifted[:, 0] += 1
-    evaluator = hotcoco.COCOeval(truth, truth.load_res(shifted), "bbox")
-    evaluator.evaluate()
-    evaluator.accumulate()
-    evaluator.summary_lines()  # fills stats; summarize() would print
-    return evaluator
+    return hotcoco.COCOeval(truth, truth.load_res(shifted), "bbox")
 
 
 def ground_truth(annotations: Annotations) -> hotcoco.COCO:
@@ -73,8 +77,9 @@ def ground_truth(annotations: Annotations) -> hotcoco.COCO:
     )
 
 
-def _mean(precision: np.ndarray) -> float | None:
-    known = precision[precision > -1]
+def mean(values: np.ndarray) -> float | None:
+    """Of precision or recall, where it is known."""
+    known = values[values > -1]
     return float(known.mean()) if known.size else None
 
 

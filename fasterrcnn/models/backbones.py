@@ -1,7 +1,8 @@
-"""Convolutional bodies with a feature pyramid, under torchvision's parameter names.
+"""Convolutional bodies, with a feature pyramid or without, under torchvision's parameter names.
 
-Life of a batch, step 5: image ``(N, 3, H, W)`` -> features "0" to "3" (strides 4 to 32) and "pool"
-(stride 64), each ``(N, fpn_channels, H / stride, W / stride)``.
+Life of a batch, step 5: image ``(N, 3, H, W)`` -> levels, finest first, each ``(N, out_channels,
+H / stride, W / stride)``. Every backbone says its `out_channels`, the `strides` of its levels, and
+how many of them the box head pools from (`roi_levels`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,30 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import resnet
+from torchvision.models import mobilenet_v3_large, resnet
+from torchvision.models.detection.backbone_utils import _mobilenet_extractor
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
+from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 
-_NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
+
+class AffineBatchNorm2d(FrozenBatchNorm2d):
+    """Fixed statistics, trained weight and bias: MMDetection's ``norm_eval`` with pytorch style."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__(num_features, eps)
+        for name in ("weight", "bias"):
+            setattr(self, name, nn.Parameter(self._buffers.pop(name)))
+
+
+_NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d}
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """``norm(conv(x))``. A frozen norm is folded into the convolution.
+    """``norm(conv(x))``. A norm of fixed statistics is folded into the convolution.
 
     So no activation is touched, and under autocast none is promoted to float32. Gradients are
     those of the unfolded weight.
@@ -62,58 +75,154 @@ class Bottleneck(resnet.Bottleneck):
 
 
 class ResNet(resnet.ResNet):
-    """torchvision's ResNet as a body: its four stages instead of class scores."""
+    """torchvision's ResNet and ResNeXt as a body: its first stages instead of class scores."""
 
-    def __init__(self, block: type[nn.Module], layers: list[int], norm: recipes.Backbone) -> None:
-        super().__init__(block, layers, norm_layer=partial(_NORMS[norm.norm], eps=norm.norm_eps))
+    def __init__(self, recipe: recipes.Backbone) -> None:
+        block, layers, groups, width = BODIES[recipe.name]
+        norm = partial(_NORMS[recipe.norm], eps=recipe.norm_eps)
+        super().__init__(block, layers, groups=groups, width_per_group=width, norm_layer=norm)
         del self.avgpool, self.fc
+        if recipe.stride_in_1x1:
+            for module in self.modules():
+                if isinstance(module, Bottleneck):
+                    one, three = module.conv1, module.conv2
+                    one.stride, three.stride = three.stride, one.stride
+        freeze(self, recipe.trainable_layers)
+        if recipe.norm != "batch":
+            shrink_residuals(self)
+        self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features of the stages, strides 4, 8, 16 and 32."""
+        """Features "0" to "3" of the stages, strides 4, 8, 16 and 32."""
         x = self.maxpool(conv_norm(x, self.conv1, self.bn1).relu_())
         features = {}
-        for i, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
-            x = features[str(i)] = stage(x)
+        for i, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
+            if name in self._modules:
+                x = features[str(i)] = getattr(self, name)(x)
         return features
 
 
-BODIES: dict[str, tuple[type[nn.Module], list[int]]] = {
-    "resnet10": (BasicBlock, [1, 1, 1, 1]),  # the smallest, for CPUs; no published weights
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+# Block, blocks per stage, groups and width of the 3x3 convolutions.
+BODIES: dict[str, tuple[type[nn.Module], list[int], int, int]] = {
+    "resnet10": (
+        BasicBlock,
+        [1, 1, 1, 1],
+        1,
+        64,
+    ),  # the smallest, for CPUs; nobody publishes weights
+    "resnet18": (BasicBlock, [2, 2, 2, 2], 1, 64),
+    "resnet34": (BasicBlock, [3, 4, 6, 3], 1, 64),
+    "resnet50": (Bottleneck, [3, 4, 6, 3], 1, 64),
+    "resnet101": (Bottleneck, [3, 4, 23, 3], 1, 64),
+    "resnet152": (Bottleneck, [3, 8, 36, 3], 1, 64),
+    "resnext101_32x4d": (Bottleneck, [3, 4, 23, 3], 32, 4),
+    "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], 64, 4),
+    "resnext101_32x8d": (Bottleneck, [3, 4, 23, 3], 32, 8),
 }
+_MOBILENET = "mobilenet_v3_large"
 
 
 class BackboneWithFPN(nn.Module):
-    """Body and feature pyramid."""
+    """Body and feature pyramid: levels of strides 4, 8, 16, 32 and 64."""
 
-    def __init__(self, body: nn.Module, in_channels: list[int], out_channels: int) -> None:
+    strides = (4, 8, 16, 32, 64)
+    roi_levels = 4
+
+    def __init__(self, body: ResNet, out_channels: int, norm: str) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramidNetwork(in_channels, out_channels, LastLevelMaxPool())
+        self.fpn = FeaturePyramidNetwork(
+            body.channels,
+            out_channels,
+            LastLevelMaxPool(),
+            norm_layer=nn.BatchNorm2d if norm == "batch" else None,
+        )
         self.out_channels = out_channels
+        self.has_norm = norm != "none"
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         """The pyramid's levels, finest first."""
-        return self.fpn(self.body(x))
+        return list(self.fpn(self.body(x)).values())
+
+    def pyramid(self, x: Tensor, cells: int) -> Pyramid | UnfinishedPyramid:
+        """The pyramid of which `cells` 3 x 3 patches per image are wanted: unfinished where that is
+        less work. Each patch costs 9 cells in each of the output convolutions."""
+        height, width = x.shape[2:]
+        dense = sum((height // s) * (width // s) for s in self.strides[:-1])
+        if self.has_norm or 9 * cells * len(self.fpn.layer_blocks) >= dense:
+            return Pyramid(self(x))
+        features = list(self.body(x).values())
+        inner = [self.fpn.inner_blocks[-1](features[-1])]
+        for block, feature in zip(self.fpn.inner_blocks[-2::-1], features[-2::-1], strict=True):
+            lateral = block(feature)
+            above = functional.interpolate(inner[0], size=lateral.shape[2:], mode="nearest")
+            inner.insert(0, lateral + above)
+        return UnfinishedPyramid(inner, [block[0] for block in self.fpn.layer_blocks])
 
 
-def build_backbone(recipe: recipes.Backbone) -> BackboneWithFPN:
-    """The body and pyramid of `recipe` with fresh weights from torch's global generator."""
+class C4(nn.Module):
+    """A body without its last stage, which `last_stage` hands to the box head: one level."""
+
+    strides = (16,)
+    roi_levels = 1
+
+    def __init__(self, body: ResNet) -> None:
+        super().__init__()
+        self.last_stage = [body._modules.pop("layer4")]  # a list: not a module of this one
+        self.body = body
+        self.out_channels = body.channels[2]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The one level, stride 16."""
+        return [self.body(x)["2"]]
+
+    def pyramid(self, x: Tensor, cells: int) -> Pyramid:
+        """The one level, as a pyramid."""
+        return Pyramid(self(x))
+
+
+class MobileNetFPN(nn.Module):
+    """torchvision's MobileNetV3-Large with a pyramid of its last two levels and a pooled one."""
+
+    strides = (32, 32, 64)
+    roi_levels = 2
+
+    def __init__(self, recipe: recipes.Backbone) -> None:
+        super().__init__()
+        network = mobilenet_v3_large(norm_layer=partial(_NORMS[recipe.norm], eps=recipe.norm_eps))
+        layers = 6 if recipe.trainable_layers == 5 else recipe.trainable_layers
+        whole = _mobilenet_extractor(network, fpn=True, trainable_layers=layers)
+        self.body, self.fpn, self.out_channels = whole.body, whole.fpn, whole.out_channels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The pyramid's levels, finest first."""
+        return list(self.fpn(self.body(x)).values())
+
+    def pyramid(self, x: Tensor, cells: int) -> Pyramid:
+        """The whole pyramid."""
+        return Pyramid(self(x))
+
+
+Backbone = BackboneWithFPN | C4 | MobileNetFPN
+
+
+def build_backbone(recipe: recipes.Backbone) -> Backbone:
+    """The body and neck of `recipe` with fresh weights from torch's global generator."""
+    if recipe.name == _MOBILENET:
+        if recipe.neck == "none" or recipe.stride_in_1x1:
+            raise UsageError(
+                f"--backbone.name: {_MOBILENET}: comes with a pyramid, as torchvision's"
+            )
+        return MobileNetFPN(recipe)
     if recipe.name not in BODIES:
         raise UsageError(
-            f"--backbone.name: {recipe.name}: unknown; choose from {', '.join(BODIES)}"
+            f"--backbone.name: {recipe.name}: unknown; choose from "
+            f"{', '.join([*BODIES, _MOBILENET])}"
         )
-    block, layers = BODIES[recipe.name]
-    body = ResNet(block, layers, recipe)
-    freeze(body, recipe.trainable_layers)
-    if recipe.norm == "frozen":
-        shrink_residuals(body)
-    channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
-    return BackboneWithFPN(body, channels, recipe.fpn_channels)
+    body = ResNet(recipe)
+    if recipe.neck == "none":
+        return C4(body)
+    return BackboneWithFPN(body, recipe.fpn_channels, recipe.fpn_norm)
 
 
 def freeze(body: nn.Module, trainable_layers: int) -> None:

@@ -36,11 +36,15 @@ def encode(target: Tensor, boxes: Tensor, weights: tuple[float, ...]) -> Tensor:
     return torch.stack(deltas, dim=-1)
 
 
-def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """The inverse of `encode`: boxes ``(..., 4)``, of sizes bounded as torchvision bounds them."""
+def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...], clamp: str = "max") -> Tensor:
+    """The inverse of `encode`: boxes ``(..., 4)``, grown by at most 1000 / 16.
+
+    `clamp`: "max" as torchvision and Detectron2; "both" bounds shrinking too, as MMDetection.
+    """
     x, y, w, h = _centre(boxes)
     dx, dy, dw, dh = (d / weight for d, weight in zip(deltas.unbind(-1), weights, strict=True))
-    dw, dh = dw.clamp(max=_MOST_LOG_SCALE), dh.clamp(max=_MOST_LOG_SCALE)
+    least = -_MOST_LOG_SCALE if clamp == "both" else None
+    dw, dh = (d.clamp(min=least, max=_MOST_LOG_SCALE) for d in (dw, dh))
     x, y = dx * w + x, dy * h + y
     half_w, half_h = 0.5 * (torch.exp(dw) * w), 0.5 * (torch.exp(dh) * h)
     return torch.stack((x - half_w, y - half_h, x + half_w, y + half_h), dim=-1)
@@ -52,20 +56,57 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
+def rescale(boxes: Tensor, scale: Tensor) -> Tensor:
+    """Boxes ``(N, ..., 4)`` times `scale` ``(N, 2)`` of (y, x)."""
+    return boxes * scale.flip(-1).repeat(1, 2).reshape(len(scale), *[1] * (boxes.dim() - 2), 4)
+
+
+def at_least(boxes: Tensor, side: float) -> Tensor:
+    """bool ``(...)``: which boxes ``(..., 4)`` have no side shorter than `side`."""
+    return (boxes[..., 2:] - boxes[..., :2] >= side).all(dim=-1)
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """bool ``(...)``: which boxes ``(..., 4)`` are not empty."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+
+
+class Detections(NamedTuple):
+    """The D best of each image, best first; label 0 marks places left empty."""
+
+    boxes: Tensor  # float32 (N, D, 4), px of the images as given
+    scores: Tensor  # float32 (N, D)
+    labels: Tensor  # int64 (N, D)
+
+
 class Match(NamedTuple):
     """For each of B boxes of N images."""
 
     label: Tensor  # int8 (N, B): 1 matched, 0 background, -1 neither
-    truth: Tensor  # int64 (N, B): the ground-truth box of highest IoU
+    truth: Tensor  # int64 (N, B): the ground-truth box matched; where none is, the nearest
+
+
+class LowQuality(NamedTuple):
+    """Boxes that match although their IoU is low, because no box fits a truth better."""
+
+    least: float = 0.0  # IoU they need all the same
+    truth: str = (
+        "own"  # which truth such a box matches: its "own" nearest, or the one it is "best" for
+    )
 
 
 def match(
-    quality: Tensor, valid: Tensor, *, foreground: float, background: float, low_quality: bool
+    quality: Tensor,
+    valid: Tensor,
+    *,
+    foreground: float,
+    background: float,
+    low_quality: LowQuality | None,
 ) -> Match:
     """Match boxes to ground truth by `quality` ``(N, G, B)``; `valid` ``(N, G)`` marks real truth.
 
     A box matches its best truth from IoU `foreground` on and is background below `background`.
-    With `low_quality`, the boxes that are the best any truth gets (ties included) match theirs too.
+    With `low_quality`, the boxes that are the best any truth gets (ties included) match too.
     """
     quality = quality.masked_fill(~valid[:, :, None], -1.0)
     best, truth = quality.max(dim=1)
@@ -74,8 +115,12 @@ def match(
     )
     if low_quality:
         highest = quality.max(dim=2, keepdim=True).values
-        wanted = ((quality == highest) & valid[:, :, None]).any(dim=1)
-        label = label.masked_fill(wanted, 1)
+        wanted = (quality == highest) & (valid[:, :, None] & (highest >= low_quality.least))
+        label = label.masked_fill(wanted.any(dim=1), 1)
+        if low_quality.truth == "best":  # of several truths, the last one
+            rank = torch.arange(1, quality.shape[1] + 1, device=quality.device)[:, None]
+            last = (wanted * rank).amax(dim=1)
+            truth = torch.where(last > 0, last - 1, truth)
     return Match(label, truth)
 
 

@@ -1,4 +1,4 @@
-"""The detector: torchvision's GeneralizedRCNN from our four parts, built in one place.
+"""The detectors, put together from backbone, RPN, RoI heads and transform in one place.
 
 The module tree and every parameter name are those of `torchvision.models.detection.FasterRCNN`, so
 a `state_dict` loads there with ``strict=True`` and back. What differs is how it computes: a whole
@@ -7,79 +7,125 @@ batch at once, in shapes that do not depend on the data.
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import recipes
-from fasterrcnn.models.backbones import build_backbone
-from fasterrcnn.models.roi_heads import Detections, RoIHeads
+from fasterrcnn.models.backbones import Backbone, build_backbone
+from fasterrcnn.models.boxes import Detections
+from fasterrcnn.models.roi_heads import RoIHeads
 from fasterrcnn.models.rpn import RegionProposalNetwork
+from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.models.transform import Padded, Transform
 
 
-class FasterRCNN(GeneralizedRCNN):
-    """Called as torchvision's: images and targets to losses in training, images to detections."""
+class Detector(nn.Module):
+    """What every detector is from outside; below, how it does it."""
+
+    backbone: Backbone
+    rpn: RegionProposalNetwork
+    transform: Transform
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """uint8 ``(3, H, W)`` each; targets with ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)``.
+        """Called as torchvision's: images and targets to losses in training, images to detections.
 
+        uint8 ``(3, H, W)`` each; targets with ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)``.
         Detections have ``boxes``, ``labels`` and ``scores``, in pixels of the images as given.
         """
         padded = self.transform(images, targets)
         features = self.features(padded)
         if self.training:
             return self.losses(padded, features)
-        return self.unpad(self.detect(padded, features), padded, images)
+        return split(self.detect(padded, features))
 
     def features(self, images: Padded) -> list[Tensor]:
-        """The pyramid: per level ``(N, C, H / stride, W / stride)``, in autocast's precision."""
-        return list(self.backbone(images.pixels).values())
+        """Per level ``(N, C, H / stride, W / stride)``, in autocast's precision."""
+        return self.backbone(images.pixels)
 
     def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
-        """The four losses, float32 scalars on the device."""
-        proposals, real = self.rpn.proposals(images, features, training=True)
+        """The losses by name, float32 scalars on the device."""
+        raise NotImplementedError
+
+    def detect(self, images: Padded, features: list[Tensor]) -> Detections:
+        """Detections in pixels of the images as given."""
+        raise NotImplementedError
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Scalars on the device about the last training batch: how well sampling and heads do."""
+        raise NotImplementedError
+
+
+class FasterRCNN(Detector, GeneralizedRCNN):
+    """The whole detector."""
+
+    def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
+        """The four losses."""
+        proposals = self.rpn.proposals(images, features, training=True)
         return {
-            **self.rpn.losses(images, features),
-            **self.roi_heads.losses(images, features, proposals, real),
+            **self.rpn.losses(images, Pyramid(features)),
+            **self.roi_heads.losses(images, features, proposals),
         }
 
     def detect(self, images: Padded, features: list[Tensor]) -> Detections:
-        """Detections in pixels of the padded input."""
-        proposals, real = self.rpn.proposals(images, features, training=False)
-        return self.roi_heads.detect(images, features, proposals, real)
+        """Detections of the box head."""
+        proposals = self.rpn.proposals(images, features, training=False)
+        return self.roi_heads.detect(images, features, proposals)
 
-    def unpad(
-        self, detections: Detections, padded: Padded, images: list[Tensor]
-    ) -> list[dict[str, Tensor]]:
-        """One dictionary per image, boxes in pixels of the images as given."""
-        found = []
-        for image, size, boxes, scores, labels in zip(
-            images, padded.sizes, *detections, strict=True
-        ):
-            real = labels > 0
-            scale = size.new_tensor(image.shape[-2:]) / size
-            boxes = boxes[real] * scale.flip(0).repeat(2)
-            found.append({"boxes": boxes, "labels": labels[real], "scores": scores[real]})
-        return found
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Of both heads."""
+        return {**self.rpn.diagnostics, **self.roi_heads.diagnostics}
 
 
-def build(recipe: recipes.Recipe, num_classes: int) -> FasterRCNN:
+class ProposalNetwork(Detector):
+    """A region proposal network alone: its detections are proposals, all of label 1."""
+
+    def __init__(
+        self, backbone: Backbone, rpn: RegionProposalNetwork, transform: Transform
+    ) -> None:
+        super().__init__()
+        self.backbone, self.rpn, self.transform = backbone, rpn, transform
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """As every detector; in training the pyramid is only computed where anchors are sampled."""
+        if not self.training or self.rpn.recipe.conv_depth > 1:
+            return super().forward(images, targets)
+        padded = self.transform(images, targets)
+        sampled = self.rpn.recipe.batch_size_per_image
+        return self.rpn.losses(padded, self.backbone.pyramid(padded.pixels, sampled))
+
+    def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
+        """The two losses of the RPN: no top-k, NMS or decoding."""
+        return self.rpn.losses(images, Pyramid(features))
+
+    def detect(self, images: Padded, features: list[Tensor]) -> Detections:
+        """The proposals."""
+        return self.rpn.detect(images, features)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Of the RPN."""
+        return self.rpn.diagnostics
+
+
+def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
     """The detector of `recipe` for `num_classes` (background counted), with fresh weights.
 
     Weights are drawn from torch's global generator: seed it first.
     """
     backbone = build_backbone(recipe.backbone)
-    channels = backbone.out_channels
-    return FasterRCNN(
-        backbone,
-        RegionProposalNetwork(recipe.rpn, channels),
-        RoIHeads(recipe.roi_heads, channels, num_classes),
-        Transform(recipe.input),
-    )
+    rpn = RegionProposalNetwork(recipe.rpn, backbone.out_channels, backbone.strides)
+    transform = Transform(recipe.input)
+    if recipe.detector == "rpn":
+        return ProposalNetwork(backbone, rpn, transform)
+    return FasterRCNN(backbone, rpn, RoIHeads(recipe.roi_heads, backbone, num_classes), transform)
 
 
-def diagnostics(model: FasterRCNN) -> dict[str, Tensor]:
-    """Scalars on the device about the last training batch: how well sampling and heads do."""
-    return {**model.rpn.diagnostics, **model.roi_heads.diagnostics}
+def split(detections: Detections) -> list[dict[str, Tensor]]:
+    """One dictionary of ``boxes``, ``labels`` and ``scores`` per image, without empty places."""
+    return [
+        {"boxes": boxes[labels > 0], "labels": labels[labels > 0], "scores": scores[labels > 0]}
+        for boxes, scores, labels in zip(*detections, strict=True)
+    ]

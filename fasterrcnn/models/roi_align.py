@@ -1,53 +1,101 @@
 """RoIAlign over all levels of a pyramid at once, without looking at the data on the host.
 
-The same samples and weights as torchvision's `MultiScaleRoIAlign` (aligned=False). Every output bin
-is a weighted sum of pyramid cells: with the levels as one table of rows of C channels, that is what
-`embedding_bag` computes, forward and backward, in channels-last order and without per-level copies.
+The same samples and weights as torchvision's `MultiScaleRoIAlign` and `roi_align`. With a fixed
+number of samples every output bin is a weighted sum of pyramid cells: with the levels as one table
+of rows of C channels, that is what `embedding_bag` computes, forward and backward, in channels-last
+order and without per-level copies.
 
 Shapes: N images, R rois per image, C channels, L levels, P bins per side, T samples per side.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import roi_align
+
+from fasterrcnn import recipes
 
 
 def pyramid_roi_align(
-    features: list[Tensor], rois: Tensor, strides: list[int], bins: int, sampling_ratio: int
+    features: list[Tensor], rois: Tensor, strides: tuple[int, ...], recipe: recipes.RoIHeads
 ) -> Tensor:
     """L x ``(N, C, H_l, W_l)`` and ``(N, R, 4)`` px -> ``(N * R, C, P, P)`` float32.
 
     Gradients flow to the features only.
     """
+    rois = rois.detach()
+    level = level_of(rois, strides, recipe.level_map)
+    if recipe.sampling_ratio == 0:
+        return _adaptive(features, rois, level, strides, recipe)
     table = torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in features]).float()
-    rows, weights = _taps(features, rois.detach(), strides, bins, sampling_ratio)
+    rows, weights = _taps(features, rois, level, strides, recipe)
     pooled = functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+    bins = recipe.pool_size
     return pooled.view(-1, bins, bins, table.shape[1]).permute(0, 3, 1, 2)
 
 
-def level_of(rois: Tensor, levels: int, first: int = 2) -> Tensor:
-    """Which level ``(N, R)`` int64, from 0, a roi is taken from: equation 1 of the FPN paper, as
-    torchvision's LevelMapper. `first`: log2 of the first level's stride."""
+def level_of(rois: Tensor, strides: tuple[int, ...], level_map: str = "torchvision") -> Tensor:
+    """Which level ``(N, R)`` int64, from 0, a roi is taken from: equation 1 of the FPN paper.
+
+    Frameworks put the epsilon in different places; only sides at a power of two times 224 differ.
+    """
     side = ((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1])).sqrt()
-    level = torch.floor(4 + torch.log2(side / 224) + 1e-6)
-    return level.clamp(first, first + levels - 1).long() - first
+    if level_map == "torchvision":
+        level = torch.floor(4 + torch.log2(side / 224) + 1e-6)
+    elif level_map == "detectron2":
+        level = torch.floor(4 + torch.log2(side / 224 + 1e-8))
+    else:
+        level = torch.floor(torch.log2(side / 56 + 1e-6)) + 2
+    first, last = (int(math.log2(strides[i])) for i in (0, -1))
+    return level.clamp(first, last).long() - first
+
+
+def _adaptive(
+    features: list[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: tuple[int, ...],
+    recipe: recipes.RoIHeads,
+) -> Tensor:
+    """As many samples per bin as it has cells, by torchvision's operator: one call per level with
+    all rois, those of other levels emptied, so that shapes stay the same and work does not grow."""
+    n, r = rois.shape[:2]
+    image = torch.arange(n, device=rois.device, dtype=rois.dtype)[:, None, None].expand(n, r, 1)
+    pooled = 0.0
+    for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        here = (level == i)[..., None]
+        rows = torch.cat([image, rois * here], dim=-1).flatten(0, 1)
+        out = roi_align(
+            feature.float(), rows, recipe.pool_size, 1.0 / stride, 0, aligned=recipe.aligned
+        )
+        pooled = pooled + out * here.reshape(-1, 1, 1, 1)
+    return pooled
 
 
 def _taps(
-    features: list[Tensor], rois: Tensor, strides: list[int], bins: int, samples: int
+    features: list[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: tuple[int, ...],
+    recipe: recipes.RoIHeads,
 ) -> tuple[Tensor, Tensor]:
     """Table rows int64 and weights float32, both ``(N * R * P * P, 4 * T * T)``."""
     n, r = rois.shape[:2]
-    level = level_of(rois, len(features))
+    bins, samples = recipe.pool_size, recipe.sampling_ratio
     heights, widths = zip(*(f.shape[2:] for f in features), strict=True)
     starts = [n * sum(h * w for h, w in zip(heights[:i], widths[:i], strict=True))
               for i in range(len(features))]  # fmt: skip
     height, width, start = (_of_level(level, v) for v in (heights, widths, starts))
     scaled = rois / _of_level(level, strides)[..., None]
-    low_y, high_y, weight_y = _axis(scaled[..., 1], scaled[..., 3], height, bins, samples)
-    low_x, high_x, weight_x = _axis(scaled[..., 0], scaled[..., 2], width, bins, samples)
+    if recipe.aligned:
+        scaled = scaled - 0.5
+    low_y, high_y, weight_y = _axis(scaled[..., 1], scaled[..., 3], height, recipe)
+    low_x, high_x, weight_x = _axis(scaled[..., 0], scaled[..., 2], width, recipe)
     ys = torch.stack([low_y, high_y], dim=-1)[:, :, :, None, :, None, :, None]
     xs = torch.stack([low_x, high_x], dim=-1)[:, :, None, :, None, :, None, :]
     image = torch.arange(n, device=rois.device)[:, None]
@@ -59,14 +107,15 @@ def _taps(
 
 
 def _axis(
-    low: Tensor, high: Tensor, cells: Tensor, bins: int, samples: int
+    low: Tensor, high: Tensor, cells: Tensor, recipe: recipes.RoIHeads
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cells below and above each sample ``(N, R, P, T)`` int64, and their weights ``(..., 2)``.
 
     `low`, `high` ``(N, R)``: the roi's ends in cells. More than one cell outside, samples weigh 0.
     """
-    device = low.device
-    bin_size = ((high - low).clamp(min=1.0) / bins)[..., None, None]
+    device, bins, samples = low.device, recipe.pool_size, recipe.sampling_ratio
+    length = high - low if recipe.aligned else (high - low).clamp(min=1.0)
+    bin_size = (length / bins)[..., None, None]
     bin_start = torch.arange(bins, device=device)[:, None]
     offset = (torch.arange(samples, device=device) + 0.5) / samples
     at = low[..., None, None] + bin_start * bin_size + offset * bin_size
@@ -79,7 +128,7 @@ def _axis(
     return below, above, torch.stack([1 - part, part], dim=-1) * inside[..., None]
 
 
-def _of_level(level: Tensor, values: list[int]) -> Tensor:
+def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
     """`values` by level, without copying a table to the device."""
     out = torch.full_like(level, values[0])
     for i, value in enumerate(values[1:], start=1):

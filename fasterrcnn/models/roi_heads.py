@@ -7,41 +7,50 @@ detections.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
+from fasterrcnn.models.backbones import Backbone
+from fasterrcnn.models.boxes import Detections
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.roi_align import pyramid_roi_align
+from fasterrcnn.models.rpn import Proposals
 from fasterrcnn.models.transform import Padded
 
-_LEAST_SIDE = 1e-2  # px; smaller detections are dropped, as torchvision does
 _EMPTY = -100  # label of a slot without a roi
 _CANDIDATES = 2048  # best scores that NMS looks at first, per image
 
 
-class Detections(NamedTuple):
-    """The D best of each image, best first; label 0 marks places left empty."""
+class LastStage(nn.Module):
+    """The box head of C4: the body's last stage on pooled rois, averaged over their bins."""
 
-    boxes: Tensor  # float32 (N, D, 4), px of the padded input
-    scores: Tensor  # float32 (N, D)
-    labels: Tensor  # int64 (N, D)
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.layer4 = stage
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``(N * R, C, P, P)`` -> ``(N * R, 2 C)``."""
+        return self.layer4(pooled).mean(dim=(2, 3))
 
 
 class RoIHeads(nn.Module):
-    """Classification and regression of proposals, on the levels of a pyramid but its last."""
+    """Classification and regression of proposals."""
 
-    def __init__(self, recipe: recipes.RoIHeads, channels: int, num_classes: int) -> None:
+    def __init__(self, recipe: recipes.RoIHeads, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
         self.recipe = recipe
         self.score_thresh = recipe.score_thresh
-        self.box_head = TwoMLPHead(channels * recipe.pool_size**2, recipe.representation_size)
-        self.box_predictor = FastRCNNPredictor(recipe.representation_size, num_classes)
+        self.strides = backbone.strides[: backbone.roi_levels]
+        self.box_head, width = _box_head(recipe, backbone)
+        self.box_predictor = FastRCNNPredictor(width, num_classes)
         # As the paper's code and Detectron2: a fresh head starts from equal class probabilities.
         for layer, std in (
             (self.box_predictor.cls_score, 0.01),
@@ -50,24 +59,21 @@ class RoIHeads(nn.Module):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
-    def head(self, images: Padded, features: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+    def head(self, features: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Rois ``(N, R, 4)`` -> float32 logits ``(N, R, K + 1)``, deltas ``(N, R, K + 1, 4)``."""
-        features = features[:-1]
-        strides = [images.pixels.shape[2] // feature.shape[2] for feature in features]
-        pooled = pyramid_roi_align(
-            features, rois, strides, self.recipe.pool_size, self.recipe.sampling_ratio
-        )
+        features = features[: len(self.strides)]
+        pooled = pyramid_roi_align(features, rois, self.strides, self.recipe)
         logits, deltas = self.box_predictor(self.box_head(pooled))
         n, r = rois.shape[:2]
         return logits.float().view(n, r, -1), deltas.float().view(n, r, -1, 4)
 
     def losses(
-        self, images: Padded, features: list[Tensor], proposals: Tensor, real: Tensor
+        self, images: Padded, features: list[Tensor], proposals: Proposals
     ) -> dict[str, Tensor]:
         """`loss_classifier` and `loss_box_reg` of a random sample of proposals and ground truth."""
         recipe = self.recipe
-        rois, labels, best, positive = self.select(images, proposals, real)
-        logits, deltas = self.head(images, features, rois)
+        rois, labels, best, positive = self.select(images, proposals)
+        logits, deltas = self.head(features, rois)
         self.diagnostics = _diagnose(logits.detach(), labels)
         # Positives come first: no later slot has a box to learn.
         most = min(int(recipe.batch_size_per_image * recipe.positive_fraction), rois.shape[1])
@@ -78,31 +84,29 @@ class RoIHeads(nn.Module):
         target = torch.where(positive[..., None], target, 0.0)
         row = label.clamp(min=0)[:, :, None, None].expand(-1, -1, 1, 4)
         delta = deltas[:, :most].gather(2, row).squeeze(2)
-        distance = functional.smooth_l1_loss(delta, target, beta=1 / 9, reduction="none").sum(-1)
+        distance = functional.smooth_l1_loss(delta, target, beta=recipe.beta, reduction="none")
         entropy = functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=_EMPTY, reduction="sum"
         )
         count = (labels != _EMPTY).sum().clamp(min=1)
         return {
             "loss_classifier": entropy / count,
-            "loss_box_reg": (distance * positive).sum() / count,
+            "loss_box_reg": (distance.sum(-1) * positive).sum() / count,
         }
 
     @torch.no_grad()
-    def select(
-        self, images: Padded, proposals: Tensor, real: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def select(self, images: Padded, proposals: Proposals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rois ``(N, R, 4)``, their labels (`_EMPTY` in empty slots), truth matched, positive."""
         recipe, valid = self.recipe, images.labels > 0
-        candidates = torch.cat([proposals, images.boxes], dim=1)
+        candidates = torch.cat([proposals.boxes, images.boxes], dim=1)
         label, best = boxes.match(
             boxes.iou(images.boxes, candidates),
             valid,
             foreground=recipe.fg_iou_thresh,
             background=recipe.bg_iou_thresh,
-            low_quality=False,
+            low_quality=None,
         )
-        label = label.masked_fill(~torch.cat([real, valid], dim=1), -1)
+        label = label.masked_fill(~torch.cat([proposals.real, valid], dim=1), -1)
         index, positive, filled = boxes.sample(
             label, recipe.batch_size_per_image, recipe.positive_fraction
         )
@@ -111,21 +115,25 @@ class RoIHeads(nn.Module):
         labels = labels.masked_fill(~filled, _EMPTY)
         return boxes.take(candidates, index), labels, best, positive
 
-    def detect(
-        self, images: Padded, features: list[Tensor], proposals: Tensor, real: Tensor
-    ) -> Detections:
+    def detect(self, images: Padded, features: list[Tensor], proposals: Proposals) -> Detections:
         """The detections after class-wise NMS. Waits for the device once, to be exact."""
-        logits, deltas = self.head(images, features, proposals)
+        recipe = self.recipe
+        logits, deltas = self.head(features, proposals.boxes)
         scores = logits.softmax(dim=-1)[..., 1:]
-        box = boxes.decode(deltas[:, :, 1:], proposals[:, :, None], self.recipe.bbox_reg_weights)
+        box = boxes.decode(
+            deltas[:, :, 1:], proposals.boxes[:, :, None], recipe.bbox_reg_weights, recipe.clamp
+        )
         box = boxes.clip(box, images.sizes)
-        usable = (scores > self.score_thresh) & real[..., None]
-        usable &= ((box[..., 2:] - box[..., :2]) >= _LEAST_SIDE).all(dim=-1)
+        usable = (scores > self.score_thresh) & proposals.real[..., None]
+        usable &= boxes.at_least(box, recipe.min_side)
         scores = scores.masked_fill(~usable, -1.0)
         exact, detections = self._suppress(scores, box, _CANDIDATES)
         if not exact.all():
             _, detections = self._suppress(scores, box, scores[0].numel())
-        return detections
+        box, scores, labels = detections
+        if recipe.drop_empty:
+            labels = labels * boxes.has_area(box)
+        return Detections(boxes.rescale(box, images.originals / images.sizes), scores, labels)
 
     def _suppress(self, scores: Tensor, box: Tensor, most: int) -> tuple[Tensor, Detections]:
         """NMS among the `most` best of each image; `exact` ``(N,)``: more would change nothing.
@@ -141,6 +149,18 @@ class RoIHeads(nn.Module):
         top, order = top.masked_fill(~keep, -1.0).topk(min(wanted, top.shape[1]), dim=1)
         label = label.gather(1, order) * (top >= 0)
         return exact, Detections(boxes.take(box, order), top, label)
+
+
+def _box_head(recipe: recipes.RoIHeads, backbone: Backbone) -> tuple[nn.Module, int]:
+    """The head and the width of its output."""
+    channels, pool, width = backbone.out_channels, recipe.pool_size, recipe.representation_size
+    if recipe.head == "res5":
+        return LastStage(backbone.last_stage.pop()), 2 * channels
+    if recipe.head == "4conv1fc":
+        convolutions = [channels] * 4
+        size = channels, pool, pool
+        return FastRCNNConvFCHead(size, convolutions, [width], norm_layer=nn.BatchNorm2d), width
+    return TwoMLPHead(channels * pool**2, width), width
 
 
 def _diagnose(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

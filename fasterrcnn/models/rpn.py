@@ -7,6 +7,10 @@ ground-truth boxes (padded, label 0), S sampled anchors, P proposals.
 
 from __future__ import annotations
 
+import math
+import sys
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,32 +18,51 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 
 from fasterrcnn import recipes
+from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
 from fasterrcnn.models.nms import nms_lists
+from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid
 from fasterrcnn.models.transform import Padded
 
 _WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 _MOST_SHAPES = 64  # whose anchors are kept (4 MB each at 800 x 1333 px)
-_LEAST_SIDE = 1e-3  # px; smaller proposals are dropped, as torchvision does
+
+
+class Proposals(NamedTuple):
+    """The P best of each image, best first."""
+
+    boxes: Tensor  # float32 (N, P, 4), px of the padded input
+    scores: Tensor  # float32 (N, P): logits, or what the recipe ranks by
+    real: Tensor  # bool (N, P): False in places left empty
 
 
 class RegionProposalNetwork(nn.Module):
-    """Proposals from features, and the two losses."""
+    """Proposals from features, and the two losses. `strides` are those of the features."""
 
-    def __init__(self, recipe: recipes.RPN, channels: int) -> None:
+    def __init__(self, recipe: recipes.RPN, channels: int, strides: tuple[int, ...]) -> None:
         super().__init__()
         self.recipe = recipe
+        self.strides = strides
         sizes = tuple((size,) for size in recipe.anchor_sizes)
+        if recipe.all_sizes_per_level:
+            sizes = (recipe.anchor_sizes,) * len(strides)
+        if len(sizes) != len(strides):
+            raise UsageError(
+                f"--rpn.anchor-sizes: {len(sizes)} given, this backbone has {len(strides)} levels"
+            )
         self.anchor_generator = AnchorGenerator(sizes, (recipe.aspect_ratios,) * len(sizes))
-        self.head = RPNHead(channels, len(recipe.aspect_ratios))
-        self._anchors: dict[tuple, Tensor] = {}
+        if not recipe.round_anchors:
+            self.anchor_generator.cell_anchors = [
+                _cell_anchors(level, recipe.aspect_ratios) for level in sizes
+            ]
+        per_cell = len(sizes[0]) * len(recipe.aspect_ratios)
+        self.head = RPNHead(channels, per_cell, recipe.conv_depth)
+        self._anchors: dict[tuple, list[Tensor]] = {}
 
-    def proposals(
-        self, images: Padded, features: list[Tensor], *, training: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Proposals ``(N, P, 4)``, px of the padded input, best first; which are real ``(N, P)``.
+    def proposals(self, images: Padded, features: list[Tensor], *, training: bool) -> Proposals:
+        """The best after NMS; `training` chooses how many.
 
-        `training` chooses how many. Without a graph: the losses make their own (`sparse_head`).
+        Without a graph: the losses make their own (`sparse_head`).
         """
         recipe = self.recipe
         before, after = (
@@ -49,24 +72,40 @@ class RegionProposalNetwork(nn.Module):
         )
         with torch.no_grad():
             objectness, deltas = self.dense_head(features)
-            anchors = self.anchors(images.pixels, features)
+            anchors = self.anchors(images.pixels, Pyramid(features).shapes)
             return self.select(objectness, deltas, anchors, images.sizes, before, after)
 
-    def anchors(self, pixels: Tensor, features: list[Tensor]) -> list[Tensor]:
+    def detect(self, images: Padded, features: list[Tensor]) -> boxes.Detections:
+        """Proposals as the result: px of the images as given, scores 0..1, every label 1."""
+        recipe = self.recipe
+        objectness, deltas = self.dense_head(features)
+        found, scores, real = self.select(
+            objectness,
+            deltas,
+            self.anchors(images.pixels, Pyramid(features).shapes),
+            images.sizes,
+            recipe.pre_nms_top_n_test,
+            recipe.post_nms_top_n_test,
+        )
+        if recipe.rank == "logits":
+            scores = scores.sigmoid()
+        found = boxes.rescale(found, images.originals / images.sizes)
+        return boxes.Detections(found, scores, real.long())
+
+    def anchors(self, pixels: Tensor, shapes: Shapes) -> list[Tensor]:
         """Per level float32 ``(A_l, 4)``, in the order cell by cell; made once per shape."""
-        shapes = tuple(tuple(f.shape[2:]) for f in features)
         key = (pixels.shape[2:], shapes, pixels.device)
         if key not in self._anchors:
             if len(self._anchors) == _MOST_SHAPES:
                 self._anchors.clear()
             generator, device = self.anchor_generator, pixels.device
             generator.set_cell_anchors(torch.float32, device)
-            height, width = pixels.shape[2:]
-            strides = [
-                [torch.tensor(height // h, device=device), torch.tensor(width // w, device=device)]
-                for h, w in shapes
-            ]
-            self._anchors[key] = generator.grid_anchors([list(s) for s in shapes], strides)
+            strides = [(s, s) for s in self.strides]
+            if self.recipe.anchor_strides == "grid":
+                height, width = pixels.shape[2:]
+                strides = [(height // h, width // w) for h, w in shapes]
+            on_device = [[torch.tensor(s, device=device) for s in pair] for pair in strides]
+            self._anchors[key] = generator.grid_anchors([list(s) for s in shapes], on_device)
         return self._anchors[key]
 
     def dense_head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -85,67 +124,119 @@ class RegionProposalNetwork(nn.Module):
         sizes: Tensor,
         before: int,
         after: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Proposals:
         """The best `before` of each level, decoded; after NMS per image and level, the best
         `after` of all levels."""
+        recipe = self.recipe
+        if recipe.rank == "scores":
+            objectness = [o.sigmoid() for o in objectness]
         most = min(before, max(o.shape[1] for o in objectness))
         scores, found = [], []
         for logits, delta, anchor in zip(objectness, deltas, anchors, strict=True):
             score, index = logits.topk(min(most, logits.shape[1]), dim=1)
-            box = boxes.decode(boxes.take(delta, index), boxes.take(anchor[None], index), _WEIGHTS)
+            box = boxes.decode(
+                boxes.take(delta, index), boxes.take(anchor[None], index), _WEIGHTS, recipe.clamp
+            )
             missing = most - index.shape[1]
             scores.append(functional.pad(score, (0, missing), value=-torch.inf))
             found.append(functional.pad(box, (0, 0, 0, missing)))
         n, levels = len(sizes), len(scores)
         score, box = torch.stack(scores, dim=1), torch.stack(found, dim=1)  # (N, L, most [, 4])
         box = boxes.clip(box, sizes)
-        real = ((box[..., 2:] - box[..., :2]) >= _LEAST_SIDE).all(dim=-1) & (score > -torch.inf)
+        real = boxes.has_area(box) & boxes.at_least(box, recipe.min_side)
+        real &= score >= self._least_score()
         keep = nms_lists(
             box.view(n * levels, most, 4),
             torch.zeros(n * levels, most, dtype=torch.int64, device=box.device),
             real.view(n * levels, most),
-            self.recipe.nms_thresh,
+            recipe.nms_thresh,
         ).view_as(real)
         score = score.masked_fill(~keep, -torch.inf).flatten(1)
         score, index = score.topk(min(after, score.shape[1]), dim=1)
-        return boxes.take(box.flatten(1, 2), index), score > -torch.inf
+        return Proposals(boxes.take(box.flatten(1, 2), index), score, score > -torch.inf)
 
-    def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
+    def _least_score(self) -> float:
+        """The score threshold as `select` compares it; padding scores -inf and stays below."""
+        least = self.recipe.score_thresh
+        if self.recipe.rank == "scores":
+            return least
+        return math.log(least / (1 - least)) if least > 0 else -sys.float_info.max
+
+    def losses(self, images: Padded, pyramid: Pyramid | UnfinishedPyramid) -> dict[str, Tensor]:
         """`loss_objectness` and `loss_rpn_box_reg` of a random sample of anchors per image."""
         recipe, truth = self.recipe, images.boxes
-        anchors = torch.cat(self.anchors(images.pixels, features))[None]
-        label, best = boxes.match(
-            boxes.iou(truth, anchors),
-            images.labels > 0,
-            foreground=recipe.fg_iou_thresh,
-            background=recipe.bg_iou_thresh,
-            low_quality=True,
-        )
-        index, positive, valid = boxes.sample(
-            label, recipe.batch_size_per_image, recipe.positive_fraction
-        )
-        objectness, deltas = self.sparse_head(features, index)
-        anchor = boxes.take(anchors, index)
-        target = boxes.encode(boxes.take(truth, best.gather(1, index)), anchor, _WEIGHTS)
+        anchors = torch.cat(self.anchors(images.pixels, pyramid.shapes))[None]
+        index, best, positive, valid = self.sample(images, pyramid.shapes, anchors)
+        if recipe.conv_depth == 1:
+            objectness, deltas = self.sparse_head(pyramid, index)
+        else:
+            dense = [torch.cat(levels, dim=1) for levels in self.dense_head(pyramid.levels)]
+            objectness = dense[0].gather(1, index)
+            deltas = boxes.take(dense[1], index)
+        target = boxes.encode(boxes.take(truth, best), boxes.take(anchors, index), _WEIGHTS)
         target = torch.where(positive[..., None], target, 0.0)
         entropy = functional.binary_cross_entropy_with_logits(
             objectness, positive.float(), reduction="none"
         )
-        distance = functional.smooth_l1_loss(deltas, target, beta=1 / 9, reduction="none").sum(-1)
-        count = valid.sum().clamp(min=1)
+        distance = functional.smooth_l1_loss(deltas, target, beta=recipe.beta, reduction="none")
+        if recipe.normalizer == "sampled":
+            count = valid.sum().clamp(min=1)
+        else:
+            count = recipe.batch_size_per_image * len(valid)
         self.diagnostics = {"rpn_positives": positive.sum() / len(positive)}
         return {
             "loss_objectness": (entropy * valid).sum() / count,
-            "loss_rpn_box_reg": (distance * positive).sum() / count,
+            "loss_rpn_box_reg": (distance.sum(-1) * positive).sum() / count,
         }
 
-    def sparse_head(self, features: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def sample(
+        self, images: Padded, shapes: Shapes, anchors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Anchors sampled for the losses, all ``(N, S)``: index, truth, positive, not empty."""
+        recipe = self.recipe
+        quality = boxes.iou(images.boxes, anchors)
+        usable = None if recipe.padding_anchors else self._inside(images, shapes)
+        if usable is not None:
+            quality = quality.masked_fill(~usable[:, None], -1.0)
+        label, best = boxes.match(
+            quality,
+            images.labels > 0,
+            foreground=recipe.fg_iou_thresh,
+            background=recipe.bg_iou_thresh,
+            low_quality=boxes.LowQuality(recipe.low_quality_iou, recipe.low_quality_truth),
+        )
+        if usable is not None:
+            label = label.masked_fill(~usable, -1)
+        index, positive, valid = boxes.sample(
+            label, recipe.batch_size_per_image, recipe.positive_fraction
+        )
+        return index, best.gather(1, index), positive, valid
+
+    def _inside(self, images: Padded, shapes: Shapes) -> Tensor:
+        """bool ``(N, A)``: anchors of cells inside the image's own size, padded to 32."""
+        own = (images.sizes / 32).ceil() * 32  # (N, 2)
+        per_cell = self.head.cls_logits.out_channels
+        masks = []
+        for shape, stride in zip(shapes, self.strides, strict=True):
+            cells = (own / stride).ceil()[:, :, None]
+            rows, columns = (
+                torch.arange(side, device=own.device) < cells[:, axis]
+                for axis, side in enumerate(shape)
+            )
+            mask = (rows[:, :, None] & columns[:, None]).flatten(1)
+            masks.append(mask.repeat_interleave(per_cell, dim=1))
+        return torch.cat(masks, dim=1)
+
+    def sparse_head(
+        self, pyramid: Pyramid | UnfinishedPyramid, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Objectness ``(N, S)`` and deltas ``(N, S, 4)`` of the anchors `index` ``(N, S)`` alone.
 
         The same function of the same weights as `dense_head`, from 3 x 3 patches of features: the
         gradient is the same for a fraction of the work.
         """
-        patches = gather_patches(features, index // self.head.cls_logits.out_channels)
+        patches = pyramid.patches(index // self.head.cls_logits.out_channels)
         conv = self.head.conv[0][0]
         hidden = functional.linear(
             patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias
@@ -160,28 +251,11 @@ class RegionProposalNetwork(nn.Module):
         return objectness.gather(2, pick).squeeze(2), deltas.squeeze(2)
 
 
-def gather_patches(features: list[Tensor], cell: Tensor) -> Tensor:
-    """3 x 3 patches ``(N, S, 9 * C)`` around cells ``(N, S)`` counted over all levels.
-
-    Zero outside the level, as the padding of a convolution.
-    """
-    n = len(features[0])
-    table = torch.cat([f.permute(0, 2, 3, 1).flatten(1, 2) for f in features], dim=1)
-    start, height, width = (torch.zeros_like(cell) for _ in range(3))
-    first = 0
-    for feature in features:
-        h, w = feature.shape[2:]
-        here = cell >= first
-        start, height, width = (
-            x.masked_fill(here, v) for x, v in ((start, first), (height, h), (width, w))
-        )
-        first += h * w
-    step = torch.arange(-1, 2, device=cell.device)
-    y = ((cell - start) // width)[:, :, None, None] + step[:, None]
-    x = ((cell - start) % width)[:, :, None, None] + step
-    inside = (y >= 0) & (y < height[:, :, None, None]) & (x >= 0) & (x < width[:, :, None, None])
-    row = start[:, :, None, None] + y * width[:, :, None, None] + x
-    image = torch.arange(n, device=cell.device)[:, None] * first
-    row = torch.where(inside, row, 0).flatten(2) + image[:, :, None]  # (N, S, 9)
-    patches = functional.embedding(row, table.flatten(0, 1))
-    return (patches * inside.flatten(2)[..., None]).flatten(2)
+def _cell_anchors(sizes: tuple[int, ...], ratios: tuple[float, ...]) -> Tensor:
+    """float32 ``(R * S, 4)`` around 0, unrounded; ratio by ratio, as torchvision orders them."""
+    corners = [
+        (size / math.sqrt(ratio) / 2, size * math.sqrt(ratio) / 2)
+        for ratio in ratios
+        for size in sizes
+    ]
+    return torch.tensor([[-w, -h, w, h] for w, h in corners])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fasterrcnn import recipes
-from fasterrcnn.data.sampler import STRIDE, bucket_of, buckets, resized
+from fasterrcnn.data.sampler import resized, smallest_bucket
 
 
 class Padded(NamedTuple):
@@ -21,12 +21,13 @@ class Padded(NamedTuple):
 
     pixels: Tensor  # float32 (N, 3, H, W), normalised, zero where padded, channels last
     sizes: Tensor  # float32 (N, 2): H, W of each image in it (px)
-    boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in its pixels; zero where padded
+    originals: Tensor  # float32 (N, 2): H, W of each image as given (px)
+    boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in pixels of the tensor; zero where padded
     labels: Tensor  # int64 (N, G) in 1..K; 0 where padded
 
 
 class Transform(nn.Module):
-    """Normalise, resize and pad, as torchvision's GeneralizedRCNNTransform."""
+    """Normalise, resize and pad; by default as torchvision's GeneralizedRCNNTransform."""
 
     def __init__(self, recipe: recipes.Input) -> None:
         super().__init__()
@@ -37,31 +38,54 @@ class Transform(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> Padded:
-        """uint8 ``(3, H, W)`` images; ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)`` of each.
+        """uint8 ``(3, H, W)`` RGB images; ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)`` of each.
 
         In training padded to a bucket's shape (`data.sampler.buckets`), so that few shapes occur;
-        otherwise to the least multiple of 32, so that a lone image is not changed by a batch.
+        otherwise to the least multiple of `size_divisible`, so that a lone image is not changed by
+        a batch.
         """
-        old = [tuple(image.shape[-2:]) for image in images]
-        new = [resized(h, w, self.recipe) for h, w in old]
-        shape = len(images), 3, *self._shape(old, new)
+        recipe, old = self.recipe, [tuple(image.shape[-2:]) for image in images]
+        short = self._short_side()
+        new = [resized(h, w, recipe, short) for h, w in old]
+        shape = len(images), 3, *self._shape(new)
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
-        for row, image, (h, w) in zip(pixels, images, new, strict=True):
-            normal = (image.float() / 255 - self.mean) / self.std
-            row[:, :h, :w] = functional.interpolate(normal[None], size=(h, w), mode="bilinear")[0]
+        for row, image, size in zip(pixels, images, new, strict=True):
+            row[:, : size[0], : size[1]] = self._normal(image, size)
         sizes, before = torch.tensor([new, old], dtype=torch.float32).to(
             pixels.device, non_blocking=True
         )
         scale = (sizes / before).flip(-1).repeat(1, 2)  # of x1 y1 x2 y2
-        return Padded(pixels, sizes, *_pad(targets or [], scale))
+        return Padded(pixels, sizes, before, *_pad(targets or [], scale))
 
-    def _shape(self, old: list[tuple[int, int]], new: list[tuple[int, int]]) -> tuple[int, int]:
+    def _short_side(self) -> int:
+        """Drawn in training, from torch's CPU generator; one for the whole batch."""
+        sides = self.recipe.train_min_sizes
+        if not self.training or not sides:
+            return self.recipe.min_size
+        if self.recipe.train_sampling == "range":
+            return int(torch.randint(sides[0], sides[1] + 1, ()))
+        return sides[int(torch.randint(len(sides), ()))]
+
+    def _shape(self, new: list[tuple[int, int]]) -> tuple[int, int]:
         if self.training:
-            indices = [bucket_of(h, w, self.recipe) for h, w in old]
-            shapes = [buckets(self.recipe)[i] for i in indices]
+            shapes = [smallest_bucket(h, w, self.recipe) for h, w in new]
         else:
-            shapes = [tuple(math.ceil(side / STRIDE) * STRIDE for side in size) for size in new]
+            step = self.recipe.size_divisible
+            shapes = [tuple(math.ceil(side / step) * step for side in size) for size in new]
         return max(h for h, _ in shapes), max(w for _, w in shapes)
+
+    def _normal(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """float32 ``(3, *size)`` in the network's channel order."""
+        recipe = self.recipe
+        image = image.float() if recipe.channel_order == "rgb" else image.flip(0).float()
+        if recipe.resize == "float":
+            image = (image / recipe.pixel_scale - self.mean) / self.std
+        image = functional.interpolate(
+            image[None], size=size, mode="bilinear", antialias=recipe.resize == "pillow"
+        )[0]
+        if recipe.resize != "float":
+            image = (image.round() / recipe.pixel_scale - self.mean) / self.std
+        return image
 
 
 def _pad(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor]:

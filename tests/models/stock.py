@@ -17,21 +17,24 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from fasterrcnn import recipes
 from fasterrcnn.models.transform import Padded
 
-_BLOCKS = {
-    "resnet10": (resnet.BasicBlock, [1, 1, 1, 1]),
-    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (resnet.Bottleneck, [3, 8, 36, 3]),
-}
+_BODIES = {
+    "resnet10": partial(resnet.ResNet, resnet.BasicBlock, [1, 1, 1, 1]),
+    "resnext101_32x4d": partial(
+        resnet.ResNet, resnet.Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4
+    ),
+    **{
+        name: getattr(resnet, name)
+        for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+                     "resnext101_32x8d", "resnext101_64x4d")
+    },
+}  # fmt: skip
 
 
 def stock(recipe: recipes.Recipe, num_classes: int) -> FasterRCNN:
     """No code of this project in it."""
     r, h, b = recipe.rpn, recipe.roi_heads, recipe.backbone
     norm = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}[b.norm]
-    body = resnet.ResNet(*_BLOCKS[b.name], norm_layer=partial(norm, eps=b.norm_eps))
+    body = _BODIES[b.name](norm_layer=partial(norm, eps=b.norm_eps))
     backbone = _resnet_fpn_extractor(body, b.trainable_layers)
     if b.fpn_channels != 256:
         channels = [64, 128, 256, 512]

@@ -62,7 +62,13 @@ def test_match_is_torchvisions(grid: float, fg: float, bg: float, low_quality: b
     truth[3, 0] = torch.tensor([500.0, 500.0, 600.0, 600.0])  # overlaps nothing
     valid = torch.arange(9) < torch.tensor(counts)[:, None]
     quality = boxes.iou(truth, candidates)
-    label, best = boxes.match(quality, valid, foreground=fg, background=bg, low_quality=low_quality)
+    label, best = boxes.match(
+        quality,
+        valid,
+        foreground=fg,
+        background=bg,
+        low_quality=boxes.LowQuality() if low_quality else None,
+    )
     matcher = Matcher(fg, bg, allow_low_quality_matches=low_quality)
     for i, count in enumerate(counts):
         if count == 0:

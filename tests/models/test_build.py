@@ -11,7 +11,8 @@ import torch
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
 from fasterrcnn.models.backbones import BODIES
-from fasterrcnn.models.build import build, diagnostics
+from fasterrcnn.models.build import build
+from fasterrcnn.models.sparse import Pyramid
 from tests.models.stock import feed_padded, feed_samples, randomise_norms, stock
 
 R50 = recipes.fasterrcnn_r50_fpn_1x()
@@ -70,12 +71,12 @@ def test_losses_and_gradients_are_torchvisions(monkeypatch, recipe, counts: tupl
     monkeypatch.setattr(boxes, "sample", sample)
     padded = ours.transform(images, targets)
     features = ours.features(padded)
-    proposals, real = ours.rpn.proposals(padded, features, training=True)
+    proposals = ours.rpn.proposals(padded, features, training=True)
     mine = ours.losses(padded, features)
     sum(mine.values()).backward()
 
     feed_padded(theirs, padded)
-    feed_samples(theirs, proposals, real, *sampled)
+    feed_samples(theirs, proposals.boxes, proposals.real, *sampled)
     yours = theirs(images, targets)
     sum(yours.values()).backward()
     assert set(mine) == set(yours)
@@ -121,11 +122,13 @@ def test_only_convolutions_and_linear_layers_leave_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         padded = ours.transform(images, targets)
         features = ours.features(padded)
-        proposals, _ = ours.rpn.proposals(padded, features, training=True)
+        proposals = ours.rpn.proposals(padded, features, training=True)
         losses = ours.losses(padded, features)
     assert {f.dtype for f in features} == {torch.bfloat16}
-    assert {a.dtype for a in ours.rpn.anchors(padded.pixels, features)} == {torch.float32}
-    assert proposals.dtype == padded.boxes.dtype == torch.float32
+    assert {a.dtype for a in ours.rpn.anchors(padded.pixels, Pyramid(features).shapes)} == {
+        torch.float32
+    }
+    assert proposals.boxes.dtype == padded.boxes.dtype == torch.float32
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
 
 
@@ -150,7 +153,7 @@ def test_images_without_boxes_train():
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    noted = diagnostics(model)
+    noted = model.diagnostics()
     assert noted["rpn_positives"] == noted["roi_positives"] == noted["roi_accuracy"] == 0
 
 
@@ -159,7 +162,7 @@ def test_diagnostics_count():
     model = build(DEMO, 7).train()
     images, targets = example()
     model(images, targets)
-    noted = diagnostics(model)
+    noted = model.diagnostics()
     assert set(noted) == {"rpn_positives", "roi_positives", "roi_accuracy", "roi_false_negatives"}
     assert 0 < noted["rpn_positives"] <= 32  # half of 64
     assert 4 <= noted["roi_positives"] <= 24  # ground truth is among the proposals

@@ -10,8 +10,9 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from fasterrcnn.models.roi_align import level_of, pyramid_roi_align
+from fasterrcnn.recipes import RoIHeads
 
-STRIDES = [4, 8, 16, 32]
+STRIDES = (4, 8, 16, 32)
 SIZE = (256, 320)
 
 
@@ -37,7 +38,8 @@ def test_values_and_gradients_are_torchvisions(bins: int, sampling_ratio: int):
     ours = pyramid(2)
     theirs = [f.detach().clone().requires_grad_() for f in ours]
     rois = some_rois(2, 40)
-    pooled = pyramid_roi_align(ours, rois, STRIDES, bins, sampling_ratio)
+    recipe = RoIHeads(pool_size=bins, sampling_ratio=sampling_ratio)
+    pooled = pyramid_roi_align(ours, rois, STRIDES, recipe)
     stock = MultiScaleRoIAlign(["0", "1", "2", "3"], bins, sampling_ratio)
     expected = stock(
         OrderedDict((str(i), f) for i, f in enumerate(theirs)), list(rois), [SIZE, SIZE]
@@ -56,7 +58,7 @@ def test_levels_are_torchvisions():
     sides = torch.tensor([56.0, 112, 224, 448, 896])  # where levels change
     exact = torch.stack([torch.zeros(5), torch.zeros(5), sides, sides], dim=1)
     rois = torch.cat([rois, exact[None]], dim=1)
-    assert level_of(rois, 4)[0].equal(LevelMapper(2, 5)([rois[0]]))
+    assert level_of(rois, STRIDES)[0].equal(LevelMapper(2, 5)([rois[0]]))
 
 
 def test_half_precision_features_are_summed_in_float32():
@@ -64,5 +66,5 @@ def test_half_precision_features_are_summed_in_float32():
     features = [f.detach() for f in pyramid(1)]
     rois = some_rois(1, 20)
     half = [f.bfloat16() for f in features]
-    expected = pyramid_roi_align([f.float() for f in half], rois, STRIDES, 7, 2)
-    assert pyramid_roi_align(half, rois, STRIDES, 7, 2).equal(expected)
+    expected = pyramid_roi_align([f.float() for f in half], rois, STRIDES, RoIHeads())
+    assert pyramid_roi_align(half, rois, STRIDES, RoIHeads()).equal(expected)

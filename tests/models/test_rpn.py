@@ -9,6 +9,7 @@ from torchvision.models.detection.image_list import ImageList
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
 from fasterrcnn.models.rpn import RegionProposalNetwork
+from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.models.transform import Padded
 
 RECIPE = recipes.fasterrcnn_r50_fpn_1x().rpn
@@ -17,7 +18,7 @@ RECIPE = recipes.fasterrcnn_r50_fpn_1x().rpn
 @pytest.fixture
 def rpn() -> RegionProposalNetwork:
     torch.manual_seed(0)
-    rpn = RegionProposalNetwork(RECIPE, 8)
+    rpn = RegionProposalNetwork(RECIPE, 8, (4, 8, 16, 32, 64))
     for parameter in rpn.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return rpn
@@ -32,8 +33,9 @@ def pyramid(n: int = 2, size: tuple[int, int] = (128, 192)) -> list[torch.Tensor
 
 def test_anchors_are_torchvisions_and_made_once(rpn):
     pixels, features = torch.zeros(2, 3, 128, 192), pyramid()
-    mine = rpn.anchors(pixels, features)
-    assert rpn.anchors(pixels, features) is mine
+    shapes = Pyramid(features).shapes
+    mine = rpn.anchors(pixels, shapes)
+    assert rpn.anchors(pixels, shapes) is mine
     yours = rpn.anchor_generator(ImageList(pixels, [(128, 192)] * 2), features)
     assert all(torch.cat(mine).equal(own) for own in yours)
 
@@ -45,7 +47,7 @@ def test_the_sparse_head_is_the_dense_one_values_and_gradients(rpn):
     count = objectness.shape[1]
     index = torch.stack([torch.randperm(count)[:400], torch.arange(count - 400, count)])
     index[0, :3] = torch.tensor([0, count - 1, 0])  # one twice
-    some_objectness, some_deltas = rpn.sparse_head(sparse, index)
+    some_objectness, some_deltas = rpn.sparse_head(Pyramid(sparse), index)
     torch.testing.assert_close(some_objectness, objectness.gather(1, index))
     torch.testing.assert_close(some_deltas, boxes.take(deltas, index))
 
@@ -66,10 +68,11 @@ def test_few_proposals_leave_places_empty(rpn):
     padded = Padded(
         torch.zeros(2, 3, 128, 128),
         torch.tensor([[128.0, 128.0], [0.0, 0.0]]),  # the second has no room for a box
+        torch.tensor([[128.0, 128.0], [1.0, 1.0]]),
         torch.zeros(2, 8, 4),
         torch.zeros(2, 8, dtype=torch.int64),
     )
-    proposals, real = rpn.proposals(padded, features, training=True)
+    proposals, _, real = rpn.proposals(padded, features, training=True)
     assert proposals.shape == (2, 5 * 12, 4)
     assert 0 < real[0].sum() <= 60
     assert not real[1].any()

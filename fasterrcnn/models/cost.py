@@ -1,0 +1,26 @@
+"""What a detector costs: parameters, and operations of one forward pass at batch 1."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fasterrcnn import recipes
+from fasterrcnn.models.build import FasterRCNN, build
+
+
+def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Parameters; multiply-adds of convolutions and matrix products on one `shape` (H, W) image.
+
+    One multiply-add counts once, as in torchvision's and MMDetection's tables. Nothing is computed:
+    shapes alone decide.
+    """
+    with torch.device("meta"):
+        model = build(recipe, num_classes).eval()
+        image = torch.empty(1, 3, *shape)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            features = model.backbone(image)
+            model.rpn.dense_head(features)
+            if isinstance(model, FasterRCNN):
+                model.roi_heads.head(features, torch.empty(1, recipe.rpn.post_nms_top_n_test, 4))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

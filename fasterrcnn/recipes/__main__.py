@@ -1,0 +1,129 @@
+"""Show recipes: ``python -m fasterrcnn.recipes [NAME...]``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fasterrcnn import cli, recipes, schedule
+from fasterrcnn.data.sampler import buckets
+from fasterrcnn.errors import UsageError
+from fasterrcnn.models.cost import cost
+from fasterrcnn.recipes import Recipe, setting
+
+_COCO_IMAGES = 117_266  # of train2017, with boxes
+_COCO_CLASSES = 81  # background counted
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is shown: all recipes in a line each, or those named in full."""
+
+    names: tuple[str, ...] = setting(
+        (), "recipes to show (default: a list of all)", positional=True
+    )
+    diff: bool = setting(False, "what differs from the first recipe named to the second")
+    plot: Path | None = setting(None, "draw the learning rate over COCO to this picture")
+    json: bool = setting(False, "print json")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    options = cli.parse_options(Options, argv, "Show recipes.")
+    chosen = [recipes.get(name) for name in options.names]
+    if options.diff:
+        if len(chosen) != 2:
+            raise UsageError(f"--diff: needs two recipes, {len(chosen)} given")
+        lines = recipes.difference(*chosen)
+        print(json.dumps(lines, indent=1) if options.json else "\n".join(lines))
+        return
+    if options.plot is not None:
+        if not chosen:
+            raise UsageError("--plot: name the recipes to draw")
+        plot(chosen, options.plot)
+        print(f"learning rate of {', '.join(options.names)}: {options.plot}")
+        return
+    if options.json:
+        shown = chosen or [recipes.get(name) for name in recipes.RECIPES]
+        print(json.dumps([as_json(recipe) for recipe in shown], indent=1))
+        return
+    print("\n\n".join(map(full, chosen)) if chosen else listing())
+
+
+def listing() -> str:
+    """A line per recipe: name, backbone, style, schedule, published number, source."""
+    rows = [("recipe", "backbone", "style", "schedule", "published", "source")]
+    for name, entry in recipes.RECIPES.items():
+        value = entry.published.value if entry.published else None
+        rows.append((
+            name,
+            entry.make().backbone.name,
+            entry.style,
+            entry.schedule,
+            "-" if value is None else f"{entry.metric} {value:g}",
+            entry.source,
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return "\n".join(
+        "  ".join([*(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False)), row[5]])
+        for row in rows
+    )
+
+
+def full(recipe: Recipe) -> str:
+    """Label, every value, size and schedule of one recipe."""
+    height, width = max(buckets(recipe.input), key=lambda shape: shape[::-1])
+    parameters, operations = cost(recipe, _COCO_CLASSES, (height, width))
+    return "\n".join([
+        recipes.RECIPES[recipe.name].label(),
+        recipes.describe(recipe),
+        f"size: {parameters:,} parameters, {operations / 1e9:.1f} G multiply-adds for an image of "
+        f"{width} x {height} px, COCO's 80 classes",
+        schedule.describe(recipe.schedule, steps := _steps(recipe),
+                          schedule.total_steps(recipe.schedule, steps)) + " (COCO)",
+    ])  # fmt: skip
+
+
+def as_json(recipe: Recipe) -> dict:
+    """A recipe with its label's parts."""
+    entry = recipes.RECIPES[recipe.name]
+    published = dataclasses.asdict(entry.published) if entry.published else None
+    return {
+        **dataclasses.asdict(recipe),
+        "source": entry.source,
+        "published": published,
+        "measured": entry.measured,
+    }
+
+
+def plot(chosen: list[Recipe], path: Path) -> None:
+    """Learning rate over epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for recipe in chosen:
+        per_epoch = _steps(recipe)
+        total = schedule.total_steps(recipe.schedule, per_epoch)
+        every = max(1, total // 5000)
+        steps = [*range(min(total, 2 * recipe.schedule.warmup_steps)), *range(0, total, every)]
+        steps = sorted(set(steps))
+        rates = [schedule.lr_at(step, recipe.schedule, per_epoch) for step in steps]
+        axes.plot([step / per_epoch for step in steps], rates, label=recipe.name)
+    axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def _steps(recipe: Recipe) -> int:
+    """Steps per epoch on COCO."""
+    return -(-_COCO_IMAGES // recipe.schedule.images_per_step)
+
+
+if __name__ == "__main__":
+    cli.run(main)

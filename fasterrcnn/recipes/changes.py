@@ -1,0 +1,86 @@
+"""Recipes changed, compared, printed and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+from fasterrcnn.recipes.fields import Recipe
+
+
+def change(recipe: Recipe, **changes: Any) -> Recipe:
+    """`recipe` with other values: ``change(r, name="x", schedule=dict(epochs=24.0))``."""
+    for group, value in changes.items():
+        if isinstance(value, dict):
+            changes[group] = dataclasses.replace(getattr(recipe, group), **value)
+    return dataclasses.replace(recipe, **changes)
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """``{"seed": 0, "schedule.lr": 0.02, ...}``: every value under its dotted name."""
+    values = {}
+    for name, value in vars(recipe).items():
+        if dataclasses.is_dataclass(value):
+            values |= {f"{name}.{leaf}": item for leaf, item in vars(value).items()}
+        else:
+            values[name] = value
+    return values
+
+
+def as_text(value: Any) -> str:
+    """A value as its flag takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def difference(old: Recipe, new: Recipe) -> list[str]:
+    """``["schedule.lr: 0.02 -> 0.01", ...]``: the fields whose values differ."""
+    before, after = flat(old), flat(new)
+    return [f"{k}: {before[k]} -> {after[k]}" for k in before if before[k] != after[k]]
+
+
+def from_dict(saved: dict[str, Any]) -> Recipe:
+    """The inverse of `dataclasses.asdict` after a trip through json (lists become tuples).
+
+    Raises ValueError that names a field this version does not know.
+    """
+
+    def build(kind: type, values: dict[str, Any]):
+        types = get_type_hints(kind)
+        if unknown := sorted(set(values) - set(types)):
+            raise ValueError(f"{unknown[0]}: unknown recipe field")
+        for name, value in values.items():
+            if dataclasses.is_dataclass(types[name]):
+                values = {**values, name: build(types[name], value)}
+            elif isinstance(value, list):
+                values = {**values, name: tuple(value)}
+        return kind(**values)
+
+    return build(Recipe, saved)
+
+
+def with_images_per_step(recipe: Recipe, images: int) -> Recipe:
+    """Another global batch: lr follows linearly, warm-up keeps its length in images.
+
+    Linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
+    """
+    old = recipe.schedule
+    return change(
+        recipe,
+        schedule=dict(
+            images_per_step=images,
+            lr=old.lr * images / old.images_per_step,
+            warmup_steps=round(old.warmup_steps * old.images_per_step / images),
+        ),
+    )
+
+
+def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
+    """A longer or shorter run whose milestones stay at the same fractions of it."""
+    old = recipe.schedule
+    milestones = tuple(round(m * epochs / old.epochs, 3) for m in old.milestones)
+    return change(recipe, schedule=dict(epochs=epochs, milestones=milestones))
+
+
+def with_coco_weights(recipe: Recipe) -> Recipe:
+    """Start from torchvision's COCO_V1 detector, which was trained with epsilon 0 in its norms."""
+    return change(recipe, weights="coco", backbone=dict(norm_eps=0.0))
