@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from safetensors.torch import load_file
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from fasterrcnn import recipes, train
+from fasterrcnn import checkpoint, evaluation, recipes, runtime, train
+from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Classes
+from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.initial_weights import initialise
 from fasterrcnn.models.build import build
@@ -193,6 +201,51 @@ def test_unreadable_files(tmp_path: Path):
         init(detector(ANIMALS, 1), "imagnet")
     with pytest.raises(UsageError, match="none published for resnet10"):
         init(detector(ANIMALS, 1), "imagenet")
+
+
+def test_coco_person_from_a_run_with_80_classes(coco_tiny: Path, tmp_path: Path, capsys):
+    """Head rows are kept by name; the evaluation is pycocotools' on that class alone."""
+    flags = [*TINY, "--data-path", str(coco_tiny), "--bad-data", "skip"]
+    train.main(
+        [*flags, "--output-dir", str(tmp_path / "all"), "--steps", "2", "--val-split", "none"]
+    )
+    train.main(
+        [*flags, "--output-dir", str(tmp_path / "person"), "--weights", str(tmp_path / "all")]
+        + ["--classes", "person", "--steps", "1", "--lr", "0", "--schedule.weight-decay", "0"]
+    )
+    assert "box head: rows kept for person" in capsys.readouterr().out
+    before, after = (
+        load_file(tmp_path / f"{run}/checkpoints/step-0000000{step}/model.safetensors")
+        for run, step in (("all", 2), ("person", 1))
+    )
+    for key in ("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias"):
+        rows = [f[f"roi_heads.box_predictor.{key}"] for f in (before, after)]
+        per_class = 4 if key.startswith("bbox") else 1
+        assert len(rows[0]) == 81 * per_class
+        assert rows[1].equal(rows[0][: 2 * per_class])  # background, then person
+    assert all(
+        value.equal(before[key])
+        for key, value in after.items()
+        if "box_predictor" not in key and "running" not in key and "num_batches" not in key
+    )
+    results = json.loads((tmp_path / "person" / "results.json").read_text())
+    assert set(results["per_class"]) == {"person"}
+    model, state, _ = checkpoint.load_detector(tmp_path / "person")
+    data = formats.read(coco_tiny, "val", "auto", state.classes, Problems(skip=True))
+    _, found = evaluation.evaluate(
+        model, data, state.recipe, runtime.start("cpu"), images_per_gpu=2, workers=0
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(coco_tiny / "annotations/instances_val2017.json"))
+        found[:, 0] = [int(data.ids[int(i)]) for i in found[:, 0]]
+        evaluator = COCOeval(truth, truth.loadRes(found), "bbox")  # person is category 1
+        evaluator.params.catIds = [1]
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    assert len(found) > 100
+    assert results["AP"] == evaluator.stats[0]
+    assert results["AR_100"] == evaluator.stats[8] > 0
 
 
 def test_fine_tuning_on_a_subset_keeps_rows(shapes_folder: Path, tmp_path: Path, capsys):

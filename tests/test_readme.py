@@ -15,6 +15,7 @@ from tests.conftest import PROJECT
 
 READMES = [PROJECT / name / "README.md" for name in (".", "fasterrcnn", "datasets")]
 README, INSIDE, _ = (path.read_text() for path in READMES)
+OPTIONS = {f"fasterrcnn.{name}" for name in ("evaluate", "predict", "propose", "report")}
 COMMANDS = sorted(
     set(re.findall(r"(?:[A-Z_]+=\S+ )*bash \w+/\w+\.sh[^`#\n]*", README.replace("\\\n", "")))
 )
@@ -45,7 +46,7 @@ def understood_by_its_command(words: list[str]) -> None:
     for i, word in enumerate(words):
         if word in ("fasterrcnn.train", "fasterrcnn.benchmark"):
             cli.parse_recipe_and_options(import_module(word).Options, words[i + 1 :], "")
-        elif word in ("fasterrcnn.evaluate", "fasterrcnn.predict"):
+        elif word in OPTIONS:
             cli.parse_options(import_module(word).Options, words[i + 1 :], "")
 
 
@@ -57,10 +58,14 @@ def test_the_commands_were_found():
 
 
 def test_recipes_are_listed_with_their_published_numbers():
-    rows = dict(re.findall(r"^\| `(fasterrcnn_\w+)` \|[^|]*\| ?([\d.]*)", README, re.MULTILINE))
-    assert list(rows) == list(recipes.RECIPES)
-    for name, published in rows.items():
-        assert f"box AP {published}" in recipes.RECIPES[name].__doc__ or not published
+    rows = dict(
+        re.findall(r"^\| `((?:fasterrcnn|rpn)_\w+)` \|[^|]*\| ?([\d.]*)", README, re.MULTILINE)
+    )
+    assert set(rows) <= set(recipes.RECIPES)
+    assert set(rows) >= {"fasterrcnn_r50_fpn_1x", "rpn_r50_fpn_1x", "fasterrcnn_r10_fpn_shapes"}
+    for name, written in rows.items():
+        published = recipes.RECIPES[name].published
+        assert written == (f"{published.value:g}" if published else ""), name
 
 
 def test_exit_codes():
@@ -83,7 +88,7 @@ def test_layers_are_listed():
         ("plain values", test_layers.VALUES),
     ):
         (row,) = re.findall(rf"^\| {label}[^|]*\|([^|]*)\|", INSIDE, re.MULTILINE)
-        assert {n.rstrip("/") for n in re.findall(r"`([\w/]+)`", row)} == names
+        assert {n.rstrip("/") for n in re.findall(r"`([\w/.]+)`", row)} == names
 
 
 def test_what_to_edit_exists():

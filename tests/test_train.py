@@ -356,6 +356,18 @@ def test_keep_empty(shapes_folder: Path, tmp_path: Path, keep: bool, capsys):
     assert (left_out == 0) == keep
 
 
+def test_small_images_are_left_out(shapes_folder: Path, tmp_path: Path, capsys):
+    """MMDetection's filter. Short sides are 120 to 160 px."""
+    flags = ("--steps", "1", "--val-split", "none", "--data.min-image-side")
+    run(shapes_folder, tmp_path / "few", *flags, "130")
+    out = capsys.readouterr().out
+    left_out = int(out.split(" training images smaller than --data.min-image-side")[0].split()[-1])
+    assert 0 < left_out < 24
+    assert f"{24 - left_out} training images with" in out
+    run(shapes_folder, tmp_path / "all", *flags, "32")
+    assert "smaller than" not in capsys.readouterr().out
+
+
 def test_eight_images_or_one_train(tmp_path: Path):
     make.coco(tmp_path / "data")
     run(tmp_path / "data", tmp_path / "run", "--steps", "3", "--val-split", "none",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cache
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +18,14 @@ def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tu
     One multiply-add counts once, as in torchvision's and MMDetection's tables. Nothing is computed:
     shapes alone decide.
     """
+    network = dataclasses.replace(  # what is left of it decides
+        recipe, name="", schedule=recipes.Schedule(), data=recipes.Data(), input=recipes.Input()
+    )
+    return _cost(network, num_classes, shape)
+
+
+@cache
+def _cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tuple[int, int]:
     with torch.device("meta"):
         model = build(recipe, num_classes).eval()
         image = torch.empty(1, 3, *shape)

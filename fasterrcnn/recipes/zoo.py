@@ -113,7 +113,8 @@ def rpn_r10_fpn_shapes() -> Recipe:
         fasterrcnn_r10_fpn_shapes(),
         name="rpn_r10_fpn_shapes",
         detector="rpn",
-        rpn=dict(pre_nms_top_n_test=1000, post_nms_top_n_test=1000),
+        rpn=dict(pre_nms_top_n_test=1000, post_nms_top_n_test=1000, batch_size_per_image=128),
+        schedule=dict(epochs=10.0, milestones=(8.0, 9.5)),
     )
 
 
@@ -386,7 +387,7 @@ RECIPES: dict[str, Entry] = {
     "rpn_r10_fpn_shapes": Entry(
         rpn_r10_fpn_shapes,
         "the demo's region proposal network alone",
-        "4.25 epochs",
+        "10 epochs",
         "this project",
     ),
 }

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fasterrcnn.data.annotations import Annotations, Classes, Strings
+
 CONTENT = {
     "images": [
         {"id": 1, "file_name": "a.png", "height": 40, "width": 60},
@@ -71,3 +73,26 @@ def changed(place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     else:
         item[last] = value
     return content
+
+
+def annotations_of(
+    boxes: list[list[tuple[float, float, float, float]]], *, crowd: list[int] | None = None
+) -> Annotations:
+    """Annotations without files: the boxes (x y w h) of each image, one class; crowd by number."""
+    xywh = np.array([box for own in boxes for box in own], dtype=np.float64).reshape(-1, 4)
+    is_crowd = np.isin(np.arange(len(xywh)), crowd or [])
+    names = Strings(str(i) for i in range(len(boxes)))
+    return Annotations(
+        folder=Path(),
+        ids=names,
+        files=names,
+        sizes=np.full((len(boxes), 2), 400, np.int32),
+        rotate=np.zeros(len(boxes), bool),
+        first=np.cumsum([0, *map(len, boxes)]),
+        xywh=xywh,
+        labels=np.ones(len(xywh), np.int64),
+        area=xywh[:, 2] * xywh[:, 3],
+        crowd=is_crowd,
+        trainable=~is_crowd,
+        classes=Classes(("thing",), (1,)),
+    )
