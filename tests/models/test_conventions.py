@@ -234,6 +234,67 @@ def test_anchors_in_the_padding():
         assert bool(beyond) == takes_part
 
 
+def test_a_truths_best_anchor_is_looked_for_inside_only():
+    """A truth whose best anchor of all lies in the padding."""
+    padded = padded_of((128, 256), [[150.0, 40.0, 190.0, 60.0]], (128, 160))
+    levels = Pyramid(pyramid((128, 256)))
+    centres = {}
+    for takes_part in (True, False):
+        rpn = rpn_of(padding_anchors=takes_part, batch_size_per_image=100_000)
+        anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
+        index, _, positive, _ = rpn.sample(padded, levels.shapes, anchors)
+        chosen = boxes.take(anchors, index)[positive]
+        centres[takes_part] = chosen[:, [0, 2]].mean(dim=1)
+    assert (centres[True] > 160).all()
+    assert len(centres[False]) > 0
+    assert (centres[False] < 160).all()
+
+
+@pytest.mark.parametrize("clamp", ["max", "both"])
+def test_clamp_reaches_both_heads(clamp: str):
+    rpn = rpn_of(clamp=clamp)
+    torch.nn.init.zeros_(rpn.head.bbox_pred.weight)
+    rpn.head.bbox_pred.bias.data = torch.tensor([0.0, 0.0, -9.0, -9.0]).repeat(3)
+    padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
+    proposals = rpn.proposals(padded, pyramid((128, 128)), training=False)
+    sides = (proposals.boxes[..., 2:] - proposals.boxes[..., :2])[proposals.real]
+    assert (sides.max() < 0.1) == (clamp == "max")
+
+    torch.manual_seed(0)
+    model = build(recipes.change(SMALL, roi_heads=dict(clamp=clamp, score_thresh=0.0)), 3).eval()
+    torch.nn.init.zeros_(model.roi_heads.box_predictor.bbox_pred.weight)
+    bias = torch.tensor([0.0, 0.0, -45.0, -45.0]).repeat(3)  # deltas of -9, times the weight 5
+    model.roi_heads.box_predictor.bbox_pred.bias.data = bias
+    images, _ = example(counts=(1,))
+    with torch.no_grad():
+        (found,) = model(images)
+    sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
+    assert (sides.max() < 0.1) == (clamp == "max")
+
+
+def test_the_least_side_of_a_proposal():
+    """torchvision drops sides below a thousandth of a pixel, the others only empty boxes."""
+    padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
+    counts = []
+    for least in (1e-3, 0.0):
+        rpn = rpn_of(min_side=least)
+        torch.nn.init.zeros_(rpn.head.bbox_pred.weight)
+        rpn.head.bbox_pred.bias.data = torch.tensor([0.0, 0.0, -11.0, -11.0]).repeat(3)
+        counts.append(int(rpn.proposals(padded, pyramid((128, 128)), training=False).real.sum()))
+    assert 0 < counts[0] < counts[1]
+
+
+def test_beta_reaches_the_box_head():
+    images, targets = example()
+    losses = []
+    for beta in (0.0, 1 / 9, 1.0):
+        torch.manual_seed(0)
+        model = build(recipes.change(SMALL, roi_heads=dict(beta=beta)), 7).train()
+        torch.manual_seed(1)
+        losses.append(float(model(images, targets)["loss_box_reg"].detach()))
+    assert losses[0] > losses[1] > losses[2] > 0
+
+
 def test_ranking_by_scores_keeps_the_order_but_for_ties():
     rpn, by_score = rpn_of(), rpn_of(rank="scores")
     padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
