@@ -148,7 +148,9 @@ def _add_fields(group: Any, kind: type) -> None:
                 field.name, nargs=count, type=inner, metavar=field.name.upper(), help=help
             )
         else:
-            _add(group, [_flag(field.name)], field.name, types[field.name], field, field.default)
+            short = field.metadata["flag"]
+            flags = [short, _flag(field.name)] if short else [_flag(field.name)]
+            _add(group, flags, field.name, types[field.name], field, field.default)
 
 
 def _add_recipe(parser: _Parser, everyday: Any, base: recipes.Recipe) -> None:

@@ -23,6 +23,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+from fasterrcnn.importers.names import modern
 from fasterrcnn.models.backbones import C4
 from fasterrcnn.models.build import Detector, FasterRCNN
 
@@ -139,7 +140,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(f"{path}: holds no state dict; a plain state dict is needed")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    return modern({key.removeprefix("module."): value for key, value in content.items()})
 
 
 def _load_body(model: Detector, source: Source) -> list[str]:

@@ -199,7 +199,7 @@ def test_unreadable_files(tmp_path: Path):
             init(detector(ANIMALS, 1), tmp_path / name)
     with pytest.raises(UsageError, match="not imagenet, coco, none, a run or a file"):
         init(detector(ANIMALS, 1), "imagnet")
-    with pytest.raises(UsageError, match="none published for resnet10"):
+    with pytest.raises(UsageError, match="publishes none for resnet10"):
         init(detector(ANIMALS, 1), "imagenet")
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from fasterrcnn import recipes
 from fasterrcnn.data.sampler import resized, smallest_bucket
+from fasterrcnn.models import resize
 
 
 class Padded(NamedTuple):
@@ -77,14 +78,13 @@ class Transform(nn.Module):
     def _normal(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """float32 ``(3, *size)`` in the network's channel order."""
         recipe = self.recipe
-        image = image.float() if recipe.channel_order == "rgb" else image.flip(0).float()
-        if recipe.resize == "float":
-            image = (image / recipe.pixel_scale - self.mean) / self.std
-        image = functional.interpolate(
-            image[None], size=size, mode="bilinear", antialias=recipe.resize == "pillow"
-        )[0]
+        if recipe.channel_order == "bgr":
+            image = image.flip(0)
         if recipe.resize != "float":
-            image = (image.round() / recipe.pixel_scale - self.mean) / self.std
+            image = getattr(resize, recipe.resize)(image, size)
+        image = (image.float() / recipe.pixel_scale - self.mean) / self.std
+        if recipe.resize == "float":
+            image = functional.interpolate(image[None], size=size, mode="bilinear")[0]
         return image
 
 

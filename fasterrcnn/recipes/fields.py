@@ -46,8 +46,8 @@ class Input:
     )
     resize: str = setting(
         "float",
-        "float: bilinear after normalising, as torchvision; opencv: bilinear, to whole numbers; "
-        "pillow: the same, smoothed when shrinking",
+        "float: bilinear after normalising, as torchvision; opencv, pillow: as those libraries, "
+        "in whole numbers",
         choices=("float", "opencv", "pillow"),
     )
     channel_order: str = setting("rgb", "order of the network's channels", choices=("rgb", "bgr"))

@@ -1,0 +1,1 @@
+"""Other people's checkpoints: read safely, recognised, translated both ways."""

@@ -1,0 +1,128 @@
+"""How frameworks call what we call by torchvision's names, and in which order they keep rows.
+
+`entries` is the whole translation of a recipe's model, in both directions: each tensor of ours from
+exactly one of theirs. Sources: `mmdet/models` of MMDetection 3.3, `detectron2/modeling` of
+Detectron2 0.6; torchvision's names are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fasterrcnn.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: its two names, and how its rows are turned into each other's."""
+
+    ours: str
+    theirs: str
+    take: Callable[[Tensor], Tensor] = lambda tensor: tensor  # from theirs to ours
+    give: Callable[[Tensor], Tensor] = lambda tensor: tensor  # from ours to theirs
+
+
+def entries(framework: str, recipe: Recipe, ours: list[str], rpn: str = "rpn_head") -> list[Entry]:
+    """The translation of tensors `ours` of the model of `recipe`.
+
+    `rpn`: what MMDetection's file calls the RPN: "rpn_head", or "bbox_head" of one alone (3.x).
+    """
+    rules = {"mmdetection": _MMDETECTION, "detectron2": _detectron2(recipe), "torchvision": ()}
+    made = []
+    for name in ours:
+        if name.endswith("num_batches_tracked"):
+            continue
+        theirs = name
+        for pattern, replacement in rules[framework]:
+            if re.match(pattern, name):
+                theirs = re.sub(pattern, replacement, name)
+                break
+        theirs = theirs.replace("RPN.", f"{rpn}.", 1) if framework == "mmdetection" else theirs
+        made.append(Entry(name, theirs, *_rows(framework, recipe, name)))
+    return made
+
+
+def modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of torchvision before 0.14, COCO_V1's among them, under today's names."""
+    old = ((r"rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+           (r"(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"))  # fmt: skip
+    for pattern, replacement in old:
+        tensors = {re.sub(pattern, replacement, name): value for name, value in tensors.items()}
+    return tensors
+
+
+_MMDETECTION = (
+    (r"backbone\.body\.", "backbone."),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv."),
+    (r"rpn\.head\.conv\.0\.0\.", "RPN.rpn_conv."),
+    (r"rpn\.head\.cls_logits\.", "RPN.rpn_cls."),
+    (r"rpn\.head\.bbox_pred\.", "RPN.rpn_reg."),
+    (r"roi_heads\.box_head\.layer4\.", "roi_head.shared_head.layer4."),
+    (r"roi_heads\.box_head\.fc6\.", "roi_head.bbox_head.shared_fcs.0."),
+    (r"roi_heads\.box_head\.fc7\.", "roi_head.bbox_head.shared_fcs.1."),
+    (r"roi_heads\.box_predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
+    (r"roi_heads\.box_predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+)
+
+
+def _detectron2(recipe: Recipe) -> tuple[tuple[str, str | Callable], ...]:
+    body = "backbone.bottom_up." if recipe.backbone.neck == "fpn" else "backbone."
+    one, many = r"\.(\d+)\.", r"(\d)\."
+
+    def stage(match: re.Match) -> str:
+        return f"{body}res{int(match[1]) + 1}.{match[2]}."
+
+    def level(kind: str) -> Callable[[re.Match], str]:
+        return lambda match: f"backbone.fpn_{kind}{int(match[1]) + 2}."
+
+    def block(prefix: str, target: Callable[[re.Match], str]) -> list[tuple[str, Callable]]:
+        inside = rf"{prefix}{one}"
+        return [
+            (rf"{inside}conv{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}."),
+            (rf"{inside}bn{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}.norm."),
+            (rf"{inside}downsample\.0\.", lambda m: f"{target(m)}shortcut."),
+            (rf"{inside}downsample\.1\.", lambda m: f"{target(m)}shortcut.norm."),
+        ]
+
+    return (
+        (r"backbone\.body\.conv1\.", f"{body}stem.conv1."),
+        (r"backbone\.body\.bn1\.", f"{body}stem.conv1.norm."),
+        *block(r"backbone\.body\.layer(\d)", stage),
+        *block(r"roi_heads\.box_head\.layer4", lambda m: f"roi_heads.res5.{m[1]}."),
+        (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", level("lateral")),
+        (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.", level("output")),
+        (r"rpn\.head\.conv\.0\.0\.", "proposal_generator.rpn_head.conv."),
+        (r"rpn\.head\.cls_logits\.", "proposal_generator.rpn_head.objectness_logits."),
+        (r"rpn\.head\.bbox_pred\.", "proposal_generator.rpn_head.anchor_deltas."),
+        (r"roi_heads\.box_head\.fc6\.", "roi_heads.box_head.fc1."),
+        (r"roi_heads\.box_head\.fc7\.", "roi_heads.box_head.fc2."),
+    )
+
+
+def _rows(
+    framework: str, recipe: Recipe, name: str
+) -> tuple[Callable[[Tensor], Tensor], ...] | tuple[()]:
+    """Background is row 0 here and the last there, where it has no boxes; anchors of several sizes
+    are ordered ratio by ratio here and size by size in Detectron2."""
+    if framework == "torchvision":
+        return ()
+    if name.startswith("roi_heads.box_predictor.cls_score"):
+        return (lambda t: t.roll(1, dims=0), lambda t: t.roll(-1, dims=0))
+    if name.startswith("roi_heads.box_predictor.bbox_pred"):
+        return (lambda t: torch.cat([torch.zeros_like(t[:4]), t]), lambda t: t[4:])
+    heads = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
+    if framework == "detectron2" and recipe.rpn.all_sizes_per_level and name.startswith(heads):
+        sizes, ratios = len(recipe.rpn.anchor_sizes), len(recipe.rpn.aspect_ratios)
+
+        def turn(tensor: Tensor, first: int, second: int) -> Tensor:
+            grid = tensor.view(first, second, -1, *tensor.shape[1:])
+            return grid.transpose(0, 1).reshape(tensor.shape)
+
+        return (lambda t: turn(t, sizes, ratios), lambda t: turn(t, ratios, sizes))
+    return ()

@@ -1,0 +1,218 @@
+"""Tensors out of files of strangers, without running anything in them.
+
+torch files are read by torch's weights-only unpickler, in which objects of MMEngine's runner become
+inert stubs. Pickles of Detectron2 and Detectron are read by an unpickler that rebuilds numpy arrays
+and refuses every other name. Nothing named in a file is ever imported, and there is no fallback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fasterrcnn.errors import CheckpointError
+
+_MOST_BYTES = 8 << 30  # of a file, and of what it says it holds
+_HARMLESS = ("mmengine.", "mmcv.", "mmdet.")  # whose objects are replaced by stubs
+_KINDS = "fiub"  # numpy kinds of dtypes that weights can have
+
+
+@dataclass
+class File:
+    """What was in a file."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    sha256: str
+    meta: dict[str, Any] = field(default_factory=dict)  # plain values beside the tensors
+
+
+def read(path: Path) -> File:
+    """The state dict of a .pth, .pt, .pkl or .safetensors file. Raises CheckpointError."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; give a checkpoint file") from None
+    if size > _MOST_BYTES:
+        raise CheckpointError(f"{path}: {size / 2**30:.1f} GiB: larger than any such checkpoint")
+    try:
+        content = _content(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged and hostile files raise every kind
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: cannot be read: {first}; is it complete?") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no state dict; give a checkpoint file")
+    tensors, meta = _state_dict(content)
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors; give a checkpoint file")
+    for name, tensor in tensors.items():
+        _check(path, name, tensor)
+    return File(path, tensors, hashlib.sha256(path.read_bytes()).hexdigest(), meta)
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}; is it complete?") from None
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04":
+        _check_zip(path)
+        return _read_torch(path)
+    if path.suffix == ".pkl":
+        with path.open("rb") as file:
+            return _ArraysOnly(path, file).load()
+    return _read_torch(path)  # torch's format before 1.6
+
+
+def _read_torch(path: Path) -> Any:
+    with torch.serialization.safe_globals(_allowed(path)):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _allowed(path: Path) -> list[tuple[Any, str]]:
+    """Inert stand-ins for names in a zip file that torch refuses. Raises CheckpointError."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # the format before 1.6 cannot be listed: none are allowed
+        return []
+    allowed: list[tuple[Any, str]] = []
+    for name in names:
+        if name.startswith(_HARMLESS) or name.startswith("numpy."):
+            allowed.append((type("Stub", (_Stub,), {}), name))
+        else:
+            raise CheckpointError(
+                f"{path}: wants to run {name}; only tensors are read; save a plain state dict"
+            )
+    return allowed
+
+
+class _Stub(dict):
+    """Takes whatever an object is made from and does nothing with it."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Stub:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _check_zip(path: Path) -> None:
+    """torch stores tensors uncompressed: whatever grows when read is no checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
+                raise CheckpointError(f"{path}: {entry.filename}: compressed; torch writes no such")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Dicts, lists, numbers, strings and numpy arrays."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        super().__init__(file, encoding="latin1")
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for one of the names that numpy's arrays are pickled with."""
+        numpy = module.replace("numpy._core", "numpy.core")
+        known = {
+            ("numpy.core.multiarray", "_reconstruct"): _Array,
+            ("numpy.core.multiarray", "scalar"): _scalar,
+            ("numpy", "ndarray"): None,
+            ("numpy", "dtype"): _DType,
+            ("collections", "OrderedDict"): OrderedDict,
+            ("_codecs", "encode"): _encode,
+        }
+        if (numpy, name) not in known:
+            raise CheckpointError(
+                f"{self.path}: wants to run {module}.{name}; only arrays are read; give another"
+            )
+        return known[numpy, name]
+
+
+class _DType:
+    """A numpy dtype of numbers, by name."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.dtype = np.dtype(str(name))
+        if self.dtype.kind not in _KINDS:
+            raise ValueError(f"{name}: not a dtype of weights")
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """What `_reconstruct` makes; its state brings the data, which bounds the size."""
+
+    value: np.ndarray
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, fortran, raw = state
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw
+        value = np.frombuffer(raw, kind.dtype)
+        self.value = value.reshape(shape, order="F" if fortran else "C")
+
+
+def _scalar(kind: _DType, raw: Any) -> Any:
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw
+    return np.frombuffer(raw, kind.dtype, count=1)[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"{encoding}: not an encoding of bytes")
+    return text.encode("latin1")
+
+
+def _state_dict(content: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by name, wherever frameworks put them, and the plain values beside them."""
+    inner = content
+    for key in ("state_dict", "model", "blobs"):
+        if isinstance(content.get(key), dict):
+            inner = content[key]
+            break
+    tensors = {}
+    for name, value in inner.items():
+        if isinstance(value, _Array):
+            array = np.array(value.value)  # a writable copy in native byte order
+            value = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+        if isinstance(value, Tensor):
+            tensors[str(name).removeprefix("module.")] = value
+    meta = content.get("meta")
+    plain = dict(meta) if isinstance(meta, dict) else {}
+    return tensors, {**plain, "__author__": content.get("__author__")}
+
+
+def _check(path: Path, name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        raise CheckpointError(f"{path}: {name}: not a dense tensor of real numbers; save it as one")
+    if tensor.is_floating_point():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise CheckpointError(
+                f"{path}: {name}: {bad} of {tensor.numel()} numbers are NaN or infinite; "
+                "the training diverged, give an earlier checkpoint"
+            )
