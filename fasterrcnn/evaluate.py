@@ -14,6 +14,7 @@ from fasterrcnn import checkpoint, cli, drawing, evaluation, recipes, runtime
 from fasterrcnn.data import formats, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes import setting
 
 
@@ -81,6 +82,8 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
 def read_data(options: Options, state: checkpoint.State) -> Annotations:
     """The split, with the checkpoint's classes. Raises UsageError or DataError."""
     problems = Problems(skip=options.bad_data == "skip")
+    if options.data_path is None and not state.data["path"]:
+        raise UsageError("--data-path: this run was imported and has no data; give a folder")
     root = options.data_path or Path(state.data["path"])
     dataset = options.dataset or (state.data["dataset"] if options.data_path is None else "auto")
     split = options.split or (

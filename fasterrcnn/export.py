@@ -1,4 +1,4 @@
-"""Write a detector as another framework's checkpoint: ``python -m fasterrcnn.export --checkpoint RUN
+"""Write a detector for another framework: ``python -m fasterrcnn.export --checkpoint RUN
 --format FRAMEWORK -o FILE``.
 
 Only where that framework computes the same with it: exit 2 names what it could not be told.

@@ -136,6 +136,7 @@ class _ArraysOnly(pickle.Unpickler):
         known = {
             ("numpy.core.multiarray", "_reconstruct"): _Array,
             ("numpy.core.multiarray", "scalar"): _scalar,
+            ("numpy.core.numeric", "_frombuffer"): _from_buffer,
             ("numpy", "ndarray"): None,
             ("numpy", "dtype"): _DType,
             ("collections", "OrderedDict"): OrderedDict,
@@ -174,6 +175,13 @@ class _Array:
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
         value = np.frombuffer(raw, kind.dtype)
         self.value = value.reshape(shape, order="F" if fortran else "C")
+
+
+def _from_buffer(raw: bytes, kind: _DType, shape: tuple, order: str) -> _Array:
+    """An array of pickle's protocol 5."""
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", bytes(raw)))
+    return array
 
 
 def _scalar(kind: _DType, raw: Any) -> Any:

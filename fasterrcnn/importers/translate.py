@@ -38,9 +38,7 @@ def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
         else:
             report[entry.ours] = {"from": entry.theirs, "shape": [*tensor.shape]}
         if not tensor.is_floating_point():
-            raise CheckpointError(
-                f"{file.path}: {entry.theirs}: {tensor.dtype}: weights are floats"
-            )
+            raise CheckpointError(f"{file.path}: {entry.theirs}: {tensor.dtype}: is no weight")
         tensor = entry.take(tensor)
         if found.rows is not None and "box_predictor" in entry.ours:
             per_class = 4 if "bbox_pred" in entry.ours else 1

@@ -1,7 +1,7 @@
 """Resizing images as Pillow and OpenCV do, to the last bit, on any device.
 
 Both compute in whole numbers, one axis after the other: every resized row or column is a weighted
-sum of a few old ones, with weights rounded to a fixed number of binary digits. Sources of method and
+sum of a few old ones, with weights rounded to a fixed number of binary digits. Sources of method,
 constants: Pillow's `Resample.c` (bilinear, 22 digits, rounded to pixels between the axes) and
 OpenCV's `resize.cpp` (INTER_LINEAR of 8-bit pixels, 11 digits, the low 4 dropped between the axes).
 

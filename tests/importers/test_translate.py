@@ -1,0 +1,221 @@
+"""Every configuration of the zoos: each tensor exactly once, and back to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasterrcnn import recipes
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers import recognise, translate
+from fasterrcnn.importers.names import entries
+from fasterrcnn.importers.reading import File
+from fasterrcnn.models.build import build
+from tests.importers import synthetic
+
+X101 = {"32x4d": (101, 32, 4), "64x4d": (101, 64, 4), "32x8d": (101, 32, 8)}
+# framework, body, neck, detector, source where the tensors cannot tell -> the recipe they are of
+CONFIGURATIONS = {
+    **{f"mmdet r{depth} {style} {kind}": (
+        "mmdetection", (depth, 1, 64), "fpn", kind,
+        f"mmdet:{name}_r{depth}{'_caffe' if style == 'caffe' else ''}_fpn_1x")
+       for depth in (50, 101) for style in ("pytorch", "caffe")
+       for kind, name in (("rpn", "rpn"), ("faster_rcnn", "faster_rcnn"))},
+    **{f"mmdet x101 {width} {kind}": ("mmdetection", X101[width], "fpn", kind, None)
+       for width in X101 for kind in ("rpn", "faster_rcnn") if (width, kind) != ("32x8d", "rpn")},
+    "mmdet c4": ("mmdetection", (50, 1, 64), "none", "faster_rcnn", None),
+    "mmdet c4 rpn": ("mmdetection", (50, 1, 64), "none", "rpn", None),
+    "detectron2 r50": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
+    "detectron2 r50 rpn": ("detectron2", (50, 1, 64), "fpn", "rpn", None),
+    "detectron2 r101": ("detectron2", (101, 1, 64), "fpn", "faster_rcnn", None),
+    "detectron2 x101": ("detectron2", X101["32x8d"], "fpn", "faster_rcnn", None),
+    "detectron2 c4": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
+    "detectron2 c4 rpn": ("detectron2", (50, 1, 64), "none", "rpn", None),
+}  # fmt: skip
+
+
+def file_of(tensors: dict[str, torch.Tensor], **meta) -> File:
+    return File(Path("x.pth"), tensors, "0" * 64, meta)
+
+
+def shapes_of(name: str) -> synthetic.Shapes:
+    framework, body, neck, detector, _ = CONFIGURATIONS[name]
+    return getattr(synthetic, framework)(*body, neck=neck, detector=detector)
+
+
+def check_recipe(name: str, recipe: recipes.Recipe) -> None:
+    """The conventions are those of the framework and the style."""
+    framework = CONFIGURATIONS[name][0]
+    caffe = "caffe" in name or "c4" in name or (framework == "detectron2" and "x101" not in name)
+    assert recipe.backbone.stride_in_1x1 == caffe
+    bgr = caffe or framework == "detectron2" or "32x8d" in name
+    assert recipe.input.channel_order == ("bgr" if bgr else "rgb")
+    assert recipe.input.image_std == (
+        (1.0, 1.0, 1.0) if caffe
+        else (57.375, 57.12, 58.395) if bgr else (58.395, 57.12, 57.375)
+    )  # fmt: skip
+    assert recipe.rpn.rank == ("scores" if framework == "mmdetection" else "logits")
+    assert recipe.roi_heads.drop_empty == (framework == "detectron2")
+    if recipe.detector == "rpn":
+        assert (recipe.rpn.pre_nms_top_n_test, recipe.rpn.post_nms_top_n_test) == {
+            ("mmdetection", "fpn"): (2000, 1000), ("mmdetection", "none"): (12000, 2000),
+            ("detectron2", "fpn"): (1000, 2000), ("detectron2", "none"): (12000, 2000),
+        }[framework, recipe.backbone.neck]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_names_and_shapes(name: str):
+    """On the meta device: every tensor of theirs has one of ours, of the shape it becomes."""
+    framework, _, _, _, source = CONFIGURATIONS[name]
+    theirs = {k: torch.empty(s, device="meta") for k, s in shapes_of(name).items()}
+    found = recognise.recognise(file_of(theirs), source, ())
+    check_recipe(name, found.recipe)
+    with torch.device("meta"):
+        ours = build(found.recipe, 81).state_dict()
+    left = {k for k in theirs if not k.endswith("num_batches_tracked")}
+    for entry in entries(framework, found.recipe, [*ours], found.rpn):
+        assert entry.take(theirs[entry.theirs]).shape == ours[entry.ours].shape, entry
+        assert entry.give(ours[entry.ours]).shape == theirs[entry.theirs].shape, entry
+        left.remove(entry.theirs)
+    assert not left
+
+
+def there_and_back(name: str) -> None:
+    framework, _, _, detector, source = CONFIGURATIONS[name]
+    tensors = synthetic.filled(shapes_of(name))
+    found = recognise.recognise(file_of(tensors), source, ())
+    model, report = translate.load(file_of(tensors), found)
+    assert all(name.endswith("num_batches_tracked") for name in report["not_used"])
+    again = translate.dump(model, found.recipe, framework, found.rpn)
+    assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in tensors.items()}
+    assert all(again[k].equal(v) for k, v in tensors.items())
+    model.transform.recipe = recipes.change(
+        found.recipe, input=dict(min_size=96, max_size=128, train_min_sizes=())
+    ).input
+    with torch.no_grad():
+        (detections,) = model([torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8)])
+    assert torch.isfinite(detections["boxes"]).all()
+    assert torch.isfinite(detections["scores"]).all()
+    assert detector != "rpn" or len(detections["scores"]) > 10
+
+
+@pytest.mark.parametrize("name", ["mmdet r50 caffe rpn", "detectron2 c4"])
+def test_there_and_back(name: str):
+    there_and_back(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_configuration_there_and_back(name: str):
+    there_and_back(name)
+
+
+def test_rows_change_places():
+    """Background first here and last there; boxes of background only here."""
+    shapes = synthetic.detectron2(detector="faster_rcnn", classes=3)
+    tensors = synthetic.filled(shapes)
+    found = recognise.recognise(file_of(tensors), None, ("cat", "dog", "fox"))
+    model, _ = translate.load(file_of(tensors), found)
+    predictor = model.roi_heads.box_predictor
+    theirs = tensors["roi_heads.box_predictor.cls_score.weight"]
+    assert predictor.cls_score.weight[0].equal(theirs[3])
+    assert predictor.cls_score.weight[1:].equal(theirs[:3])
+    boxes = tensors["roi_heads.box_predictor.bbox_pred.weight"]
+    assert not predictor.bbox_pred.weight[:4].any()
+    assert predictor.bbox_pred.weight[4:].equal(boxes)
+    assert found.classes.names == ("cat", "dog", "fox")
+
+
+def test_anchors_of_several_sizes_change_places():
+    """Detectron2 goes size by size, 5 sizes of 3 ratios; here ratio by ratio."""
+    tensors = synthetic.filled(synthetic.detectron2(neck="none", detector="rpn"))
+    found = recognise.recognise(file_of(tensors), None, ())
+    model, _ = translate.load(file_of(tensors), found)
+    logits = tensors["proposal_generator.rpn_head.objectness_logits.bias"]
+    deltas = tensors["proposal_generator.rpn_head.anchor_deltas.bias"]
+    for size in range(5):
+        for ratio in range(3):
+            ours, theirs = ratio * 5 + size, size * 3 + ratio
+            assert model.rpn.head.cls_logits.bias[ours] == logits[theirs]
+            own = model.rpn.head.bbox_pred.bias[4 * ours : 4 * ours + 4]
+            assert own.equal(deltas[4 * theirs : 4 * theirs + 4])
+            anchor = model.rpn.anchor_generator.cell_anchors[0][ours]
+            area = (anchor[2] - anchor[0]) * (anchor[3] - anchor[1])
+            assert area.sqrt() == pytest.approx(32 * 2**size)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t: t.pop("neck.fpn_convs.2.conv.bias"), "neck.fpn_convs.2.conv.bias: missing"),
+    (lambda t: t.update({"roi_head.mask_head.conv.weight": torch.zeros(3)}),
+     r"mask_head.conv.weight: unknown \(1 such"),
+    (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(5)}), r"rpn_cls.bias: shape \(5,\)"),
+    (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(3, dtype=torch.int64)}),
+     "rpn_cls.bias: torch.int64: is no weight"),
+], ids=["missing", "extra", "shape", "dtype"])  # fmt: skip
+def test_files_that_do_not_fit(change, message: str):
+    tensors = synthetic.filled(synthetic.mmdetection(detector="faster_rcnn"))
+    change(tensors)
+    file = file_of(tensors)
+    found = recognise.recognise(file, "mmdet:faster_rcnn_r50_fpn_1x", ())
+    with pytest.raises(CheckpointError, match=message):
+        translate.load(file, found)
+
+
+def test_statistics_that_detectron2_left_out():
+    tensors = synthetic.filled(synthetic.detectron2(detector="rpn"))
+    for leaf in ("running_mean", "running_var"):
+        del tensors[f"backbone.bottom_up.stem.conv1.norm.{leaf}"]
+    found = recognise.recognise(file_of(tensors), None, ())
+    model, report = translate.load(file_of(tensors), found)
+    norm = model.backbone.body.bn1
+    assert not norm.running_mean.any()
+    assert (norm.running_var + norm.eps == 1).all()
+    assert report["tensors"]["backbone.body.bn1.running_var"]["from"] is None
+
+
+@pytest.mark.parametrize(("name", "framework", "message"), [
+    ("fasterrcnn_r50_fpn_1x", "mmdetection", "rpn.round_anchors is True, there False"),
+    ("fasterrcnn_r50_fpn_1x_mmdetection", "torchvision", "rpn.round_anchors is False"),
+    ("fasterrcnn_r50_fpn_1x_detectron2", "mmdetection", "rpn.rank is logits"),
+    ("fasterrcnn_mobilenet_v3_large_fpn_torchvision", "detectron2", "rpn.round_anchors"),
+])  # fmt: skip
+def test_what_another_framework_cannot_compute_is_not_exported(name, framework, message):
+    with pytest.raises(UsageError, match=message):
+        translate.check_expressible(recipes.get(name), framework)
+
+
+def test_mmdetections_config_says_what_tensors_cannot():
+    tensors = synthetic.filled(synthetic.mmdetection(detector="rpn", old_rpn_names=True))
+    with pytest.raises(UsageError, match="mmdet:rpn_r50_caffe_fpn_1x or mmdet:rpn_r50_fpn"):
+        recognise.recognise(file_of(tensors), None, ())
+    old = (
+        "model = dict(type='RPN', pretrained='x', backbone=dict(type='ResNet', style='caffe', "
+        "norm_cfg=dict(type='BN', requires_grad=False)))\n"
+        "test_cfg = dict(rpn=dict(nms_across_levels=False, nms_pre=2000, nms_post=2000, "
+        "max_num=900, nms_thr=0.65, min_bbox_size=0))\n"
+        "img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
+        "x = __import__('os').system('false')\n"
+    )
+    found = recognise.recognise(file_of(tensors, config=old), None, ())
+    assert found.rpn == "rpn_head"
+    recipe = found.recipe
+    assert recipe.backbone.stride_in_1x1
+    assert recipe.backbone.norm == "frozen"
+    assert recipe.input.channel_order == "bgr"
+    assert recipe.input.image_mean == (103.53, 116.28, 123.675)
+    assert (recipe.rpn.post_nms_top_n_test, recipe.rpn.nms_thresh) == (900, 0.65)
+    text = translate.config_text(recipe)
+    assert recognise.recognise(file_of(tensors, cfg=text), None, ()).recipe == recipe
+
+
+def test_other_files_are_named():
+    conv = torch.zeros(64, 3, 7, 7)
+    for tensors, message in (
+        ({"conv1.weight": conv, "fc.weight": torch.zeros(2, 2)}, "a classifier; as first weights"),
+        ({"transformer.encoder.weight": conv}, "no Faster R-CNN or RPN of"),
+        ({"rpn_head.rpn_conv.weight": conv, "backbone.stage1.weight": conv}, "no ResNet body"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            recognise.recognise(file_of(tensors), None, ())
