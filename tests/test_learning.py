@@ -1,4 +1,4 @@
-"""It learns real images by heart: the whole of training and evaluation, from scratch."""
+"""It learns: the whole of training and evaluation, from scratch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from fasterrcnn import train
+from fasterrcnn import evaluation, recipes, runtime, train
+from fasterrcnn.data import formats, shapes
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.models.build import build
 
 EIGHT_IMAGES = (
     "--recipe", "fasterrcnn_r10_fpn_shapes",
@@ -60,3 +64,23 @@ def test_eight_real_images_are_learned_by_heart(coco_tiny: Path, tmp_path: Path)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["AP50"] >= 0.95
     assert results["AP"] >= 0.70
+
+
+@pytest.mark.slow
+def test_an_rpn_alone_learns_to_propose(tmp_path: Path):
+    """From scratch on the demo's images: AR at 100 proposals, before and after."""
+    shapes.write(tmp_path / "data", train=1000, val=200)
+    recipe = recipes.get("rpn_r10_fpn_shapes")
+    data = formats.read(tmp_path / "data", "val", "auto", (), Problems())
+    torch.manual_seed(0)
+    untrained, _ = evaluation.evaluate(
+        build(recipe, 7), data, recipe, runtime.start("cpu"), images_per_gpu=4, workers=0
+    )
+    train.main([
+        "--recipe", recipe.name, "--device", "cpu", "--amp", "auto",
+        "--data-path", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run"),
+        "--eval-every", "0", "--save-every", "0",
+    ])  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert untrained["AR_100"] < 0.2
+    assert results["AR_100"] >= 0.6

@@ -15,7 +15,17 @@ from tests.conftest import PROJECT
 
 READMES = [PROJECT / name / "README.md" for name in (".", "fasterrcnn", "datasets")]
 README, INSIDE, _ = (path.read_text() for path in READMES)
-OPTIONS = {f"fasterrcnn.{name}" for name in ("evaluate", "predict", "propose", "report")}
+OPTIONS = {
+    f"fasterrcnn.{name}"
+    for name in (
+        "evaluate",
+        "export",
+        "import_checkpoint",
+        "predict",
+        "propose",
+        "report",
+    )
+}
 COMMANDS = sorted(
     set(re.findall(r"(?:[A-Z_]+=\S+ )*bash \w+/\w+\.sh[^`#\n]*", README.replace("\\\n", "")))
 )
