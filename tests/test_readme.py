@@ -71,6 +71,7 @@ def test_recipes_are_listed_with_their_published_numbers():
     rows = dict(
         re.findall(r"^\| `((?:fasterrcnn|rpn)_\w+)` \|[^|]*\| ?([\d.]*)", README, re.MULTILINE)
     )
+    assert f"lists all {len(recipes.RECIPES)} " in README
     assert set(rows) <= set(recipes.RECIPES)
     assert set(rows) >= {"fasterrcnn_r50_fpn_1x", "rpn_r50_fpn_1x", "fasterrcnn_r10_fpn_shapes"}
     for name, written in rows.items():

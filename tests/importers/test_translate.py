@@ -101,7 +101,7 @@ def there_and_back(name: str) -> None:
     assert detector != "rpn" or len(detections["scores"]) > 10
 
 
-@pytest.mark.parametrize("name", ["mmdet r50 caffe rpn", "detectron2 c4"])
+@pytest.mark.parametrize("name", ["mmdet r50 caffe rpn", "detectron2 r50"])
 def test_there_and_back(name: str):
     there_and_back(name)
 
