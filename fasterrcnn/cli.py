@@ -73,11 +73,11 @@ def parse_recipe_and_options(
     parser = _Parser(description)
     everyday = parser.add_argument_group("everyday flags")
     everyday.add_argument("-h", "--help", action="help", help="show this and stop")
-    names = ", ".join(recipes.RECIPES)
     everyday.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"one of: {names} (default: {base.name}); below, its values",
+        help=f"one of {len(recipes.RECIPES)}, listed by python -m fasterrcnn.recipes "
+        f"(default: {base.name}); below, its values",
     )
     _add_fields(everyday, kind)
     _add_recipe(parser, everyday, base)

@@ -23,6 +23,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+from fasterrcnn.importers import reading
 from fasterrcnn.importers.names import modern
 from fasterrcnn.models.backbones import C4
 from fasterrcnn.models.build import Detector, FasterRCNN
@@ -85,9 +86,9 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
                 f"--weights: imagenet: torchvision publishes none for {body.name}{style}; use "
                 "--weights none or a file"
             ) from None
-        return Source(_read_pth(_download(url)), None, url)
+        return Source(_read(_download(url)), None, url)
     if weights == "coco":
-        return Source(_read_pth(_download(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+        return Source(_read(_download(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
     path = Path(weights)
     if path.is_dir():
         path = checkpoint.find(path)
@@ -101,7 +102,7 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
             return Source(tensors, None, str(path))
         state = checkpoint.load_state(path.parent)
         return Source(tensors, ["__background__", *state.classes.names], str(path), state.recipe)
-    tensors = _read_pth(path)
+    tensors = _read(path)
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])
     return Source(tensors, coco if rows == len(coco) else None, str(path))
@@ -127,20 +128,9 @@ def _download(url: str) -> Path:
     return path
 
 
-def _read_pth(path: Path) -> dict[str, Tensor]:
-    """A torch file's state dict. Nothing in it is executed. Raises CheckpointError."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds on damaged or unsafe files
-        raise CheckpointError(
-            f"{path}: not loaded: {str(error).splitlines()[0]}; a plain state dict is needed"
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: holds no state dict; a plain state dict is needed")
-    return modern({key.removeprefix("module."): value for key, value in content.items()})
+def _read(path: Path) -> dict[str, Tensor]:
+    """A file's state dict under today's names. Nothing in it is run. Raises CheckpointError."""
+    return modern(reading.read(path).tensors)
 
 
 def _load_body(model: Detector, source: Source) -> list[str]:

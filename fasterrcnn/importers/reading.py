@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -51,8 +52,7 @@ def read(path: Path) -> File:
     except CheckpointError:
         raise
     except Exception as error:  # damaged and hostile files raise every kind
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: cannot be read: {first}; is it complete?") from None
+        raise CheckpointError(f"{path}: {_reason(error)}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no state dict; give a checkpoint file")
     tensors, meta = _state_dict(content)
@@ -61,6 +61,17 @@ def read(path: Path) -> File:
     for name, tensor in tensors.items():
         _check(path, name, tensor)
     return File(path, tensors, hashlib.sha256(path.read_bytes()).hexdigest(), meta)
+
+
+def _reason(error: Exception) -> str:
+    """One line. torch's own would advise to read unsafely."""
+    text = str(error).strip()
+    if wanted := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"wants to run {wanted[1]}; only tensors are read; save a plain state dict"
+    if "weights_only" in text:
+        return "cannot be read: holds no tensors; give a checkpoint file"
+    first = (text.splitlines() or [type(error).__name__])[0]
+    return f"cannot be read: {first}; is it complete?"
 
 
 def _content(path: Path) -> Any:
