@@ -17,6 +17,7 @@ from fasterrcnn import recipes, runtime
 from fasterrcnn.data import formats, loader
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.models import resize
 from fasterrcnn.models.build import build
 from fasterrcnn.step import Training, make_optimizer, one_step
 
@@ -28,6 +29,14 @@ SMALL = dict(
 RECIPES = {
     "frozen norm": recipes.change(recipes.fasterrcnn_r50_fpn_1x(), **SMALL),
     "batch norm": recipes.fasterrcnn_r10_fpn_shapes(),
+    "MMDetection": recipes.change(recipes.get("fasterrcnn_r50_fpn_1x_mmdetection"), **SMALL),
+    "RPN alone": recipes.change(
+        recipes.get("rpn_r50_fpn_1x"), **SMALL, rpn=dict(batch_size_per_image=16)
+    ),
+    "Detectron2": recipes.change(
+        recipes.get("fasterrcnn_r50_fpn_1x_detectron2"),
+        **{**SMALL, "input": dict(min_size=128, max_size=160, train_min_sizes=(96, 128))},
+    ),
 }
 
 
@@ -55,6 +64,15 @@ def training(recipe: recipes.Recipe, rt: runtime.Runtime) -> Training:
     return Training(detector, detector, optimizer, rt.scaler("fp16"), None)
 
 
+@pytest.fixture
+def _no_cached_weights():
+    """What resizing keeps must not be fake afterwards."""
+    yield
+    for kept in (resize._pillow_axis, resize._opencv_axis):
+        kept.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_cached_weights")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.Recipe):
     rt = runtime.start("cpu")

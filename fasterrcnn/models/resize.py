@@ -28,25 +28,22 @@ def pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
     half = 1 << (_PILLOW_DIGITS - 1)
     pixels = image.int()
     for axis in (2, 1):
-        index, weight = _pillow_axis(pixels.shape[axis], size[axis - 1])
+        index, weight = _pillow_axis(pixels.shape[axis], size[axis - 1], image.device)
         pixels = (_weighted(pixels, axis, index, weight) + half) >> _PILLOW_DIGITS
     return pixels
 
 
 def opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 ``(C, H, W)`` -> int32 ``(C, *size)`` as ``cv2.resize(..., INTER_LINEAR)``."""
-    index, weight = _opencv_axis(image.shape[2], size[1], ends=True)
+    index, weight = _opencv_axis(image.shape[2], size[1], True, image.device)
     wide = _weighted(image.int(), 2, index, weight) >> 4
-    index, weight = (
-        part.to(image.device) for part in _opencv_axis(image.shape[1], size[0], ends=False)
-    )
+    index, weight = _opencv_axis(image.shape[1], size[0], False, image.device)
     above, below = ((wide[:, index[:, t]] * weight[:, t, None]) >> 16 for t in range(2))
     return (above + below + 2) >> 2
 
 
 def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
     """Sums along an axis of old pixels `index` ``(M, T)`` times `weight` ``(M, T)`` int32."""
-    index, weight = index.to(pixels.device), weight.to(pixels.device)
     if axis == 1:
         weight = weight[:, :, None]
     total = 0
@@ -55,8 +52,8 @@ def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tenso
     return total
 
 
-@lru_cache(256)
-def _pillow_axis(old: int, new: int) -> tuple[Tensor, Tensor]:
+@lru_cache(1024)  # on the device, where making them anew would wait for it
+def _pillow_axis(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """A triangle as wide as the pixels are far apart, at least one pixel to each side."""
     scale = old / new
     reach = max(scale, 1.0)
@@ -68,11 +65,11 @@ def _pillow_axis(old: int, new: int) -> tuple[Tensor, Tensor]:
     weight = weight * (index < last[:, None])
     weight = weight / weight.sum(dim=1, keepdim=True)
     digits = (weight * (1 << _PILLOW_DIGITS) + 0.5).floor()
-    return index.clamp(max=old - 1), digits.int()
+    return index.clamp(max=old - 1).to(device), digits.int().to(device)
 
 
-@lru_cache(256)
-def _opencv_axis(old: int, new: int, *, ends: bool) -> tuple[Tensor, Tensor]:
+@lru_cache(1024)
+def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """The pixels before and after each place; `ends`: beyond the last, that one alone counts."""
     scale = 1.0 / (new / old)
     place = ((torch.arange(new, dtype=torch.float64) + 0.5) * scale - 0.5).float()
@@ -82,4 +79,5 @@ def _opencv_axis(old: int, new: int, *, ends: bool) -> tuple[Tensor, Tensor]:
         part = part.masked_fill((low < 0) | (low >= old - 1), 0.0)
     low = low.long()
     weight = torch.stack([1 - part, part], dim=1) * (1 << _OPENCV_DIGITS)
-    return torch.stack([low, low + 1], dim=1).clamp(0, old - 1), weight.round().int()
+    index = torch.stack([low, low + 1], dim=1).clamp(0, old - 1)
+    return index.to(device), weight.round().int().to(device)

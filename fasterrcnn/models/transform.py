@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fasterrcnn import recipes
+from fasterrcnn import recipes, seeds
 from fasterrcnn.data.sampler import resized, smallest_bucket
 from fasterrcnn.models import resize
 
@@ -59,13 +59,13 @@ class Transform(nn.Module):
         return Padded(pixels, sizes, before, *_pad(targets or [], scale))
 
     def _short_side(self) -> int:
-        """Drawn in training, from torch's CPU generator; one for the whole batch."""
+        """In training drawn by torch's seed, which is set for every micro-batch; on the host."""
         sides = self.recipe.train_min_sizes
         if not self.training or not sides:
             return self.recipe.min_size
         if self.recipe.train_sampling == "range":
-            return int(torch.randint(sides[0], sides[1] + 1, ()))
-        return sides[int(torch.randint(len(sides), ()))]
+            sides = range(sides[0], sides[1] + 1)
+        return sides[int(seeds.fraction(torch.initial_seed(), "short side") * len(sides))]
 
     def _shape(self, new: list[tuple[int, int]]) -> tuple[int, int]:
         if self.training:
