@@ -67,7 +67,7 @@ def test_losses_that_mean_nothing_are_refused(losses: list[float]):
 def test_a_step_that_trains_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(benchmark, "_LR", 0.0)
     with pytest.raises(Diverged, match="ours"):
-        benchmark.main([*SMALL])
+        benchmark.main([*SMALL, "--recipe", "fasterrcnn_r10_fpn_shapes"])
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_r10_fpn_shapes", "rpn_r10_fpn_shapes"])

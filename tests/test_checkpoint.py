@@ -63,7 +63,11 @@ def test_there_is_no_pickle(tmp_path: Path):
     assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}
     for source in (PROJECT / "fasterrcnn").rglob("*.py"):
         text = source.read_text()
-        assert "import pickle" not in text
+        other = source.name == "export.py" or source.match(
+            "importers/reading.py"
+        )  # frameworks' files
+        assert other or "import pickle" not in text
+        assert "pickle.load" not in text
         assert text.count("torch.load(") == text.count("weights_only=True)")
 
 

@@ -135,7 +135,12 @@ def test_a_world_size_that_does_not_fit_exits_2_and_names_what_does(
 
 
 @pytest.mark.parametrize(
-    "victim", ["launcher", pytest.param("rank 0", marks=pytest.mark.slow), "rank 1", "worker"]
+    "victim",
+    [
+        "launcher",
+        "rank 1",
+        *(pytest.param(v, marks=pytest.mark.slow) for v in ("rank 0", "worker")),
+    ],
 )
 def test_killing_any_process_leaves_no_other_and_the_same_command_ends_with_the_same_bits(
     shapes_folder: Path, run_folder: Path, victim: str
@@ -171,10 +176,10 @@ def test_killing_any_process_leaves_no_other_and_the_same_command_ends_with_the_
     ("script", "ngpu", "number", "target"),
     [
         (ONE, 1, signal.SIGTERM, "launcher"),
-        (ONE, 1, signal.SIGTERM, "group"),
+        pytest.param(ONE, 1, signal.SIGTERM, "group", marks=pytest.mark.slow),
         (ONE, 1, signal.SIGINT, "group"),
         (ALL, 2, signal.SIGTERM, "launcher"),
-        (ALL, 2, signal.SIGINT, "group"),
+        pytest.param(ALL, 2, signal.SIGINT, "group", marks=pytest.mark.slow),
     ],
 )
 def test_signals_save_and_exit(

@@ -113,7 +113,7 @@ def distinct() -> list[str]:
 
 QUICK = (
     "fasterrcnn_r50_fpn_v2_torchvision", "fasterrcnn_mobilenet_v3_large_320_fpn_torchvision",
-    "rpn_r50_fpn_1x", "fasterrcnn_r50_fpn_ms_3x", "fasterrcnn_r50_caffe_c4_1x",
+    "rpn_r50_fpn_1x", "fasterrcnn_r50_fpn_ms_3x",
     "fasterrcnn_r50_fpn_3x_detectron2", "rpn_r50_c4_1x_detectron2",
 )  # fmt: skip
 

@@ -28,7 +28,13 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("peers")
 
 
-@pytest.fixture(scope="module", params=list(peers.NAMES))
+QUICK = "detectron2"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in peers.NAMES],
+)
 def imported(request, target: Path):
     """A peer's outputs and the model made from its file."""
     peer = peers.peer(request.param, target, ".pkl" if request.param == "detectron2" else ".pth")

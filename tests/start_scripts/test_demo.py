@@ -31,12 +31,14 @@ def run(shell, project: Path, *flags: str, timeout: float) -> dict:
         assert done.code == 0, done.err
     assert "already finished" in done.out
     run = project / "output" / "demo"
-    assert len(list((run / "pictures").glob("*.png"))) == 12
+    assert len(list((run / "pictures").glob("*.png"))) in (8, 12)  # of all images, at most 12
     assert str(project / "start_scripts" / "predict_torch.sh").replace(" ", "\\ ") in done.out
     return json.loads((run / "results.json").read_text())
 
 
-def test_a_few_steps(shell, project: Path):
+def test_a_few_steps(shell, project: Path, shapes_folder: Path):
+    """On few images, which are there already."""
+    shutil.copytree(shapes_folder, project / "datasets" / "shapes")
     results = run(shell, project, "--steps", "3", timeout=300)
     assert results["step"] == 3
     assert set(results["per_class"]) == {"circle", "square", "triangle", "star", "cross", "ring"}
