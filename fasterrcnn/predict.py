@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fasterrcnn import checkpoint, cli, drawing, runtime
 from fasterrcnn.data import images
-from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes import setting
 
 
@@ -49,11 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     rows: list[dict[str, Any]] = []
-    for file, name in files:
-        try:
-            image = images.decode(file, apply_orientation=True)
-        except ValueError as error:
-            raise DataError(f"{file}: {error}; give another image") from None
+    for file, name, image in images.decoded(files):
         with torch.no_grad(), rt.autocast(amp):
             (found,) = model([image.to(rt.device)])
         found = {key: value.cpu() for key, value in found.items()}

@@ -14,7 +14,6 @@ import torch
 
 from fasterrcnn import checkpoint, cli, drawing, runtime
 from fasterrcnn.data import images
-from fasterrcnn.errors import DataError
 from fasterrcnn.models.build import split
 from fasterrcnn.recipes import setting
 
@@ -45,11 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.output_dir or path.parent.parent / "proposals"
 
     rows: list[dict[str, Any]] = []
-    for file, name in files:
-        try:
-            image = images.decode(file, apply_orientation=True)
-        except ValueError as error:
-            raise DataError(f"{file}: {error}; give another image") from None
+    for file, name, image in images.decoded(files):
         with torch.no_grad(), rt.autocast(amp):
             padded = model.transform([image.to(rt.device)])
             (found,) = split(model.rpn.detect(padded, model.features(padded)))

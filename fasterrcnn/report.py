@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn import checkpoint, cli, recipes
-from fasterrcnn.data.sampler import buckets
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.cost import cost
+from fasterrcnn.models.cost import coco_cost
 from fasterrcnn.recipes import Recipe, setting
 
-_COCO_CLASSES = 81  # background counted
 _TITLES = {"rpn": "Region proposal networks", "faster_rcnn": "Faster R-CNN"}
 _HEAD = (
     "recipe", "backbone", "style", "lr schd", "parameters (M)", "G multiply-adds",
@@ -127,8 +125,7 @@ def table(kind: str, measured: dict[str, Measured]) -> str:
 
 def row(recipe: Recipe, entry: recipes.Entry, found: Measured) -> list[str]:
     """One line of a table."""
-    shape = max(buckets(recipe.input), key=lambda shape: shape[::-1])
-    parameters, operations = cost(recipe, _COCO_CLASSES, shape)
+    parameters, operations, _ = coco_cost(recipe)
     published = entry.published or recipes.Published(None, "")
     return [
         f"`{recipe.name}`",

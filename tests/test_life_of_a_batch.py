@@ -85,6 +85,7 @@ def row_4(annotations, micro_batch, batch, detector):
     assert tuple(padded.pixels.shape[2:]) in sampler.buckets(RECIPE.input)
     assert padded.boxes.shape == (*padded.labels.shape, 4)
     assert len(padded.pixels) == len(padded.sizes) == len(padded.boxes) == N
+    assert padded.originals.tolist() == [annotations.sizes[i].tolist() for i in micro_batch.images]
     rows = zip(micro_batch.images, padded.sizes, batch.targets(), padded.boxes, strict=True)
     for i, size, before, after in rows:
         height, width = annotations.sizes[i].tolist()

@@ -9,6 +9,7 @@ either.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image, read_file
 
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import DataError, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never EPS or PDF
@@ -130,3 +131,12 @@ def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
         if names.count(name) > 1:
             raise UsageError(f"{file}: another image is called {name} too; give the folder of both")
     return found
+
+
+def decoded(files: list[tuple[Path, str]]) -> Iterator[tuple[Path, str, torch.Tensor]]:
+    """What `find` found, one image after the other as it is displayed. Raises DataError."""
+    for file, name in files:
+        try:
+            yield file, name, decode(file, apply_orientation=True)
+        except ValueError as error:
+            raise DataError(f"{file}: {error}; give another image") from None

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from fasterrcnn.errors import CheckpointError
 
-_MOST_BYTES = 8 << 30  # of a file, and of what it says it holds
-_HARMLESS = ("mmengine.", "mmcv.", "mmdet.")  # whose objects are replaced by stubs
+_MOST_BYTES = 8 << 30  # of a file
+_HARMLESS = ("mmengine.", "mmcv.", "mmdet.", "numpy.")  # whose objects are replaced by stubs
 _KINDS = "fiub"  # numpy kinds of dtypes that weights can have
 
 
@@ -104,8 +104,8 @@ def _allowed(path: Path) -> list[tuple[Any, str]]:
         return []
     allowed: list[tuple[Any, str]] = []
     for name in names:
-        if name.startswith(_HARMLESS) or name.startswith("numpy."):
-            allowed.append((type("Stub", (_Stub,), {}), name))
+        if name.startswith(_HARMLESS):
+            allowed.append((_Stub, name))
         else:
             raise CheckpointError(
                 f"{path}: wants to run {name}; only tensors are read; save a plain state dict"
@@ -129,6 +129,8 @@ class _Stub(dict):
 def _check_zip(path: Path) -> None:
     """torch stores tensors uncompressed: whatever grows when read is no checkpoint."""
     with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise CheckpointError(f"{path}: says it holds more than it does; torch writes no such")
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
                 raise CheckpointError(f"{path}: {entry.filename}: compressed; torch writes no such")

@@ -18,6 +18,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers.names import entries, modern
 from fasterrcnn.importers.reading import File
 from fasterrcnn.recipes import Recipe, change
 
@@ -63,7 +64,22 @@ def recognise(file: File, source: str | None, names: tuple[str, ...]) -> Recogni
         "bbox_head" if any(k.startswith("bbox_head.rpn_conv") for k in file.tensors) else "rpn_head"
     )
     classes, rows = classes_of(file, framework, names)
-    return Recognised(framework, recipe, rpn, classes, rows, rule)
+    return Recognised(
+        framework, _with_widths(recipe, file, framework, rpn), rpn, classes, rows, rule
+    )
+
+
+def _with_widths(recipe: Recipe, file: File, framework: str, rpn: str) -> Recipe:
+    """The recipe with the width of the file's pyramid and box head."""
+    ours = ["rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"]
+    conv, first = (
+        modern(file.tensors).get(entry.theirs) for entry in entries(framework, recipe, ours, rpn)
+    )
+    if conv is not None and recipe.backbone.neck == "fpn":
+        recipe = change(recipe, backbone=dict(fpn_channels=int(conv.shape[1])))
+    if first is not None:
+        recipe = change(recipe, roi_heads=dict(representation_size=int(first.shape[0])))
+    return recipe
 
 
 def framework_of(file: File) -> str:

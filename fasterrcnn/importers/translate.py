@@ -17,7 +17,7 @@ from fasterrcnn.recipes import Recipe, change, conventions, flat
 
 # Tensors that frameworks keep in files although a model makes them itself.
 _MADE = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
-_IDENTITY = {"running_mean": 0.0, "running_var": 1.0 - 1e-5, "weight": 1.0, "bias": 0.0}
+_IDENTITY = {"running_mean": 0.0, "running_var": 1.0 - 1e-5}  # with epsilon: changes nothing
 
 
 def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
@@ -26,7 +26,7 @@ def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
     Raises CheckpointError for a tensor that is missing, unknown or of another shape.
     """
     theirs = modern(file.tensors) if found.framework == "torchvision" else file.tensors
-    recipe = _widths(found.recipe, theirs, found)
+    recipe = found.recipe
     model = build(recipe, found.classes.num_classes)
     left, report = dict(theirs), {}
     for entry in entries(found.framework, recipe, [*model.state_dict()], found.rpn):
@@ -56,7 +56,6 @@ def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
             f"{file.path}: {unknown[0]}: unknown ({len(unknown)} such tensors); this detector has "
             "parts that are not supported"
         )
-    found.recipe = recipe
     return model.eval(), {"tensors": report, "not_used": unused}
 
 
@@ -126,7 +125,7 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
     different = [
         f"{name} is {here[name]}, there {there[name]}"
         for name in here
-        if name.startswith(("rpn.", "roi_heads."))
+        if name.startswith(("rpn.", "roi_heads.", "input.resize", "input.rounding"))
         and not (recipe.detector == "rpn" and name.startswith("roi_heads."))
         and name not in sayable
         and here[name] != there[name]
@@ -141,26 +140,15 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
     elif recipe.backbone.name == "mobilenet_v3_large" or recipe.roi_heads.head == "4conv1fc":
         different.append(f"{framework} has no such network here")
     if different:
-        raise UsageError(f"--format: {framework}: would not compute the same: {different[0]}")
-
-
-def _widths(recipe: Recipe, theirs: dict[str, Tensor], found: Recognised) -> Recipe:
-    """The recipe with the pyramid's and the head's width of the file."""
-    names = {entry.ours: entry.theirs for entry in entries(
-        found.framework, recipe, ["rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"],
-        found.rpn)}  # fmt: skip
-    conv = theirs.get(names["rpn.head.conv.0.0.weight"])
-    first = theirs.get(names["roi_heads.box_head.fc6.weight"])
-    if conv is not None and recipe.backbone.neck == "fpn":
-        recipe = change(recipe, backbone=dict(fpn_channels=int(conv.shape[1])))
-    if first is not None:
-        recipe = change(recipe, roi_heads=dict(representation_size=int(first.shape[0])))
-    return recipe
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UsageError(
+            f"--format: {framework}: would not compute the same: {'; '.join(different[:3])}{more}"
+        )
 
 
 def _missing(path: Path, name: str, own: Tensor) -> Tensor:
     """Detectron2's oldest bodies leave the statistics of folded norms out."""
     leaf = name.rsplit(".", 1)[-1]
-    if ".norm." in name and leaf in ("running_mean", "running_var"):
+    if ".norm." in name and leaf in _IDENTITY:
         return torch.full_like(own, _IDENTITY[leaf])
     raise CheckpointError(f"{path}: {name}: missing; is the file complete?")

@@ -7,6 +7,8 @@ batch at once, in shapes that do not depend on the data.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
@@ -19,7 +21,7 @@ from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.models.transform import Padded, Transform
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """What every detector is from outside; below, how it does it."""
 
     backbone: Backbone
@@ -44,17 +46,17 @@ class Detector(nn.Module):
         """Per level ``(N, C, H / stride, W / stride)``, in autocast's precision."""
         return self.backbone(images.pixels)
 
+    @abstractmethod
     def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
         """The losses by name, float32 scalars on the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def detect(self, images: Padded, features: list[Tensor]) -> Detections:
         """Detections in pixels of the images as given."""
-        raise NotImplementedError
 
+    @abstractmethod
     def diagnostics(self) -> dict[str, Tensor]:
         """Scalars on the device about the last training batch: how well sampling and heads do."""
-        raise NotImplementedError
 
 
 class FasterRCNN(Detector, GeneralizedRCNN):

@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn import recipes
+from fasterrcnn.data.sampler import buckets
 from fasterrcnn.models.build import FasterRCNN, build
 
 
@@ -22,6 +23,12 @@ def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tu
         recipe, name="", schedule=recipes.Schedule(), data=recipes.Data(), input=recipes.Input()
     )
     return _cost(network, num_classes, shape)
+
+
+def coco_cost(recipe: recipes.Recipe) -> tuple[int, int, tuple[int, int]]:
+    """As `cost` with COCO's 80 classes on the recipe's largest landscape shape, and that shape."""
+    shape = max(buckets(recipe.input), key=lambda shape: shape[::-1])
+    return *cost(recipe, 81, shape), shape
 
 
 @cache

@@ -16,6 +16,8 @@ from fasterrcnn import recipes, seeds
 from fasterrcnn.data.sampler import resized, smallest_bucket
 from fasterrcnn.models import resize
 
+_RESIZE = {"opencv": resize.opencv, "pillow": resize.pillow}
+
 
 class Padded(NamedTuple):
     """Images in one padded tensor, with their ground truth."""
@@ -81,7 +83,7 @@ class Transform(nn.Module):
         if recipe.channel_order == "bgr":
             image = image.flip(0)
         if recipe.resize != "float":
-            image = getattr(resize, recipe.resize)(image, size)
+            image = _RESIZE[recipe.resize](image, size)
         image = (image.float() / recipe.pixel_scale - self.mean) / self.std
         if recipe.resize == "float":
             image = functional.interpolate(image[None], size=size, mode="bilinear")[0]

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn import cli, recipes, schedule
-from fasterrcnn.data.sampler import buckets
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.cost import cost
+from fasterrcnn.models.cost import coco_cost
 from fasterrcnn.recipes import Recipe, setting
 
 _COCO_IMAGES = 117_266  # of train2017, with boxes
-_COCO_CLASSES = 81  # background counted
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,7 @@ def listing() -> str:
 
 def full(recipe: Recipe) -> str:
     """Label, every value, size and schedule of one recipe."""
-    height, width = max(buckets(recipe.input), key=lambda shape: shape[::-1])
-    parameters, operations = cost(recipe, _COCO_CLASSES, (height, width))
+    parameters, operations, (height, width) = coco_cost(recipe)
     return "\n".join([
         recipes.RECIPES[recipe.name].label(),
         recipes.describe(recipe),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import zipfile
@@ -139,7 +140,23 @@ def test_zip_bombs(tmp_path: Path):
             for entry in good.infolist():
                 bomb.writestr(entry.filename, good.read(entry))
             bomb.writestr("archive/data/9", bytes(50_000_000))
-    refused(tmp_path / "x.pth", "compressed")
+    refused(tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as small:
+        small.writestr("archive/data.pkl", os.urandom(100))  # does not even grow
+    refused(tmp_path / "y.pth", "compressed")
+
+
+def test_entries_that_share_their_bytes(tmp_path: Path):
+    """A hundred names for the same megabyte."""
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("archive/data/0", bytes(1 << 20))
+        (entry,) = archive.infolist()
+        for i in range(1, 100):
+            other = copy.copy(entry)
+            other.filename = f"archive/data/{i}"
+            archive.filelist.append(other)
+    assert (tmp_path / "x.pth").stat().st_size < 2 << 20
+    refused(tmp_path / "x.pth", "says it holds more than it does")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

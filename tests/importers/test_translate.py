@@ -186,6 +186,15 @@ def test_what_another_framework_cannot_compute_is_not_exported(name, framework, 
         translate.check_expressible(recipes.get(name), framework)
 
 
+def test_another_resizing_is_another_detector():
+    recipe = recipes.get("fasterrcnn_r50_fpn_1x")
+    translate.check_expressible(recipe, "torchvision")
+    with pytest.raises(UsageError, match=r"input\.resize is pillow, there float"):
+        translate.check_expressible(
+            recipes.change(recipe, input=dict(resize="pillow")), "torchvision"
+        )
+
+
 def test_mmdetections_config_says_what_tensors_cannot():
     tensors = synthetic.filled(synthetic.mmdetection(detector="rpn", old_rpn_names=True))
     with pytest.raises(UsageError, match="mmdet:rpn_r50_caffe_fpn_1x or mmdet:rpn_r50_fpn"):
