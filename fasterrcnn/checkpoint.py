@@ -178,6 +178,12 @@ def find(path: Path) -> Path:
     return found
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of the weights that `load_detector` takes from checkpoint `path`."""
+    files = json.loads((path / _MANIFEST).read_text())
+    return files["ema.safetensors" if "ema.safetensors" in files else "model.safetensors"]["sha256"]
+
+
 def load_state(path: Path) -> State:
     """`state.json` of checkpoint `path`. Raises CheckpointError."""
     try:

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 
 from fasterrcnn import checkpoint, cli, drawing, evaluation, recipes, runtime
-from fasterrcnn.data import formats, images
+from fasterrcnn.data import formats, images, proposals
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.problems import Problems
-from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes import setting
 
 
@@ -29,6 +27,7 @@ class Options:
     )
     split: str | None = setting(None, "split to evaluate on (default: the run's)")
     bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
+    proposals: Path | None = setting(None, "stored proposals of the split, for Fast R-CNN")
     images_per_gpu: int = setting(2, "images of equal padded size evaluated together")
     amp: str | None = setting(
         None, "precision (default: the run's)", choices=("auto", "fp16", "bf16", "off")
@@ -55,8 +54,13 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     model, state, path = checkpoint.load_detector(options.checkpoint)
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
     recipe = recipes.change(state.recipe, amp=amp)
+    proposals.check_given("--proposals", options.proposals, recipe.detector)
     rt.say(rt.describe())
-    data = rt.on_main(lambda: read_data(options, state))
+    data = rt.on_main(
+        lambda: evaluation.read_split(
+            state, options.data_path, options.dataset, options.split, options.bad_data
+        )
+    )
     rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
     results, detections = evaluation.evaluate(
         rt.place(model),
@@ -65,6 +69,7 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
         rt,
         images_per_gpu=options.images_per_gpu,
         workers=rt.default_workers() if options.workers is None else options.workers,
+        stored=options.proposals and proposals.read(options.proposals),
     )
     if not rt.is_main:
         return
@@ -77,22 +82,6 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
         draw(data, picture, detections, names, options.score_threshold, run / "pictures")
     if options.draw:
         rt.say(f"pictures: {run / 'pictures'}")
-
-
-def read_data(options: Options, state: checkpoint.State) -> Annotations:
-    """The split, with the checkpoint's classes. Raises UsageError or DataError."""
-    problems = Problems(skip=options.bad_data == "skip")
-    if options.data_path is None and not state.data["path"]:
-        raise UsageError("--data-path: this run was imported and has no data; give a folder")
-    root = options.data_path or Path(state.data["path"])
-    dataset = options.dataset or (state.data["dataset"] if options.data_path is None else "auto")
-    split = options.split or (
-        state.data["val_split"] if state.data["val_split"] != "none" else "val"
-    )
-    data = formats.read(root, split, dataset, state.classes, problems)
-    for what, count in problems.counts().items():
-        print(f"data: {count} x {what}")
-    return data
 
 
 def draw(

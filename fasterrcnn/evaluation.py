@@ -17,16 +17,23 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import checkpoint, seeds
-from fasterrcnn.data import loader
+from fasterrcnn.data import formats, loader
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.data.sampler import MicroBatch, resized
+from fasterrcnn.errors import UsageError
 from fasterrcnn.metrics import coco, proposals
 from fasterrcnn.models.build import Detector, split
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
 
-METRICS = {"faster_rcnn": coco.evaluate, "rpn": proposals.evaluate}
+METRICS = {
+    "faster_rcnn": coco.evaluate,
+    "fast_rcnn": coco.evaluate,
+    "rpn": proposals.evaluate,
+}
 
 
 def evaluate(
@@ -37,18 +44,20 @@ def evaluate(
     *,
     images_per_gpu: int,
     workers: int,
+    stored: StoredProposals | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The metrics with the mean validation losses, and the detections.
 
     Metrics are those of `metrics.coco`, of an RPN alone those of `metrics.proposals`. Detections
     are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
-    `model` is left in the mode it came in. Raises Stopped as soon as this rank is signalled.
+    `stored` are the proposals that Fast R-CNN takes. `model` is left in the mode it came in.
+    Raises Stopped as soon as this rank is signalled.
     """
     was_training = model.training
     model.eval()
     detections, losses = [], []
     for batch in loader.load(
-        loader.Images(annotations),
+        loader.Images(annotations, proposals=stored),
         micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks),
         workers=workers,
         pin_memory=runtime.pin_memory,
@@ -64,6 +73,31 @@ def evaluate(
     gathered = runtime.gather((detections, [(n, _floats(loss)) for n, loss in losses]))
     metric = METRICS[recipe.detector]
     return runtime.on_main(lambda: _results(annotations, gathered, metric))
+
+
+def read_split(
+    state: checkpoint.State,
+    data_path: Path | None,
+    dataset: str | None,
+    split: str | None,
+    bad_data: str,
+) -> Annotations:
+    """A split with the classes of a run; what is None is as the run had it.
+
+    Says what was found in the data. Raises UsageError or DataError.
+    """
+    problems = Problems(skip=bad_data == "skip")
+    if data_path is None and not state.data["path"]:
+        raise UsageError("--data-path: this run was imported and has no data; give a folder")
+    if dataset is None:
+        dataset = state.data["dataset"] if data_path is None else "auto"
+    if split is None:
+        split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
+    root = data_path or Path(state.data["path"])
+    data = formats.read(root, split, dataset, state.classes, problems)
+    for what, count in problems.counts().items():
+        print(f"data: {count} x {what}")
+    return data
 
 
 def micro_batches(

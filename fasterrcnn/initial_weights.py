@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
@@ -25,11 +25,12 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.importers import reading
 from fasterrcnn.importers.names import modern
-from fasterrcnn.models.backbones import C4
-from fasterrcnn.models.build import Detector, FasterRCNN
+from fasterrcnn.models.backbones import C4, VGG
+from fasterrcnn.models.build import Detector
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 _HEAD = "roi_heads.box_predictor."
+_BODY_STARTS = {"conv1.weight", "features.0.0.weight", "features.0.weight"}  # of classifiers
 
 
 @dataclass
@@ -50,7 +51,7 @@ def initialise(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if recipe.weights == "none":
         return _fresh(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
-    if "conv1.weight" in source.tensors or "features.0.0.weight" in source.tensors:
+    if _BODY_STARTS & source.tensors.keys():
         return _load_body(model, source)
     log = _load_detector(model, source, classes)
     for line in recipes.difference(source.recipe or recipe, recipe):
@@ -65,10 +66,12 @@ def _fresh(model: Detector, recipe: recipes.Recipe) -> list[str]:
     line = "weights: fresh, from the seed"
     if recipe.backbone.norm == "batch":
         return [line]
-    line += "; frozen norms, so residual branches start scaled by 0.2"
+    if not isinstance(model.backbone, VGG):
+        line += "; frozen norms, so residual branches start scaled by 0.2"
     if recipe.input.pixel_scale * max(recipe.input.image_std) < 2:
-        model.backbone.body.conv1.weight.div_(57)  # ImageNet's std, by which pixels are not divided
-        line += " and the first convolution by 1/57"
+        first = next(m for m in model.backbone.body.modules() if isinstance(m, nn.Conv2d))
+        first.weight.div_(57)  # ImageNet's std, by which pixels are not divided
+        line += "; the first convolution is scaled by 1/57"
     return [line]
 
 
@@ -134,38 +137,55 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _load_body(model: Detector, source: Source) -> list[str]:
-    """ImageNet weights into the body, and of C4 into the box head; the classifier is not used."""
+    """ImageNet weights into the body, and the layers of C4 and VGG after it into the box head; the
+    classifier is not used."""
     tensors = {key.removeprefix("features."): value for key, value in source.tensors.items()}
     _copy(model.backbone.body, tensors, source.origin)
-    if isinstance(model.backbone, C4) and isinstance(model, FasterRCNN):
-        _copy(model.roi_heads.box_head, tensors, source.origin)
-        return [f"weights: body and box head from {source.origin}, the rest fresh"]
-    return [f"weights: body from {source.origin}, pyramid and heads fresh"]
+    box_head = getattr(getattr(model, "roi_heads", None), "box_head", None)
+    if box_head is None or not isinstance(model.backbone, (C4, VGG)):
+        return [f"weights: body from {source.origin}, pyramid and heads fresh"]
+    for theirs, ours in (("classifier.0.", "fc6."), ("classifier.3.", "fc7.")):  # VGG's
+        for kind in ("weight", "bias"):
+            if theirs + kind in tensors:
+                tensors[ours + kind] = tensors[theirs + kind]
+    _copy(box_head, tensors, source.origin)
+    return [f"weights: body and box head from {source.origin}, the rest fresh"]
 
 
 def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:
-    """A whole detector; box head rows of classes with the same name, the others stay fresh."""
+    """A detector; heads that the file has none of stay fresh, and so do box head rows of classes
+    with other names."""
     tensors = dict(source.tensors)
     log = [f"weights: {source.origin}"]
-    if not isinstance(model, FasterRCNN):
-        _copy(model, tensors, source.origin)
-        unused = len(tensors) - len(model.state_dict())
-        return [*log, f"box head: {unused} tensors of the file not used"] if unused > 0 else log
     rows = {key: tensors.pop(f"{_HEAD}{key}", None) for key in _head_keys()}
-    has_heads = any(key.startswith("roi_heads.") for key in tensors)
-    _copy(model, tensors, source.origin, optional=_HEAD if has_heads else "roi_heads.")
-    if any(value is None for value in rows.values()):
-        return [*log, "box head: none in the file, fresh"]
-    wanted = ["__background__", *classes.names]
+    fresh = [_HEAD]
+    for prefix, part in (("rpn.", "region proposal network"), ("roi_heads.", "box head")):
+        if not any(key.startswith(prefix) for key in tensors):
+            fresh.append(prefix)
+            if hasattr(model, prefix[:-1]):
+                log.append(f"{part}: none in the file, fresh")
+    _copy(model, tensors, source.origin, optional=tuple(fresh))
+    if hasattr(model, "roi_heads") and all(value is not None for value in rows.values()):
+        log += _load_rows(model.roi_heads.box_predictor, rows, source, classes)
+    if unused := len(source.tensors.keys() - model.state_dict().keys()):
+        log.append(f"{unused} tensors of the file not used")
+    return log
+
+
+def _load_rows(
+    predictor: nn.Module, rows: dict[str, Tensor], source: Source, classes: Classes
+) -> list[str]:
+    """Of the box predictor the rows of classes with the same name."""
+    wanted, log = ["__background__", *classes.names], []
     names = source.names
     if names is None and len(rows["cls_score.bias"]) == len(wanted):
         names = wanted
         log.append("box head: the file has no class names; taken for these classes in this order")
     kept = [(i, names.index(name)) for i, name in enumerate(wanted) if name in (names or ())]
-    predictor = model.roi_heads.box_predictor.state_dict()
-    if rows["cls_score.weight"].shape[1:] != predictor["cls_score.weight"].shape[1:]:
+    own_rows = predictor.state_dict()
+    if rows["cls_score.weight"].shape[1:] != own_rows["cls_score.weight"].shape[1:]:
         raise CheckpointError(f"{source.origin}: {_HEAD}cls_score.weight: of another width")
-    for key, own in predictor.items():
+    for key, own in own_rows.items():
         per_class = 4 if key.startswith("bbox_pred") else 1
         mine = own.view(len(wanted), per_class, *own.shape[1:])
         theirs = rows[key].view(-1, per_class, *own.shape[1:])
@@ -187,7 +207,7 @@ def _head_keys() -> list[str]:
 
 
 def _copy(
-    module: torch.nn.Module, tensors: dict[str, Tensor], origin: str, optional: str = "\0"
+    module: nn.Module, tensors: dict[str, Tensor], origin: str, optional: tuple[str, ...] = ()
 ) -> None:
     """Copy every tensor of `module`, those under `optional` excepted. Raises CheckpointError."""
     for key, own in module.state_dict().items():

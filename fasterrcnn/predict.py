@@ -42,6 +42,11 @@ def main(argv: list[str] | None = None) -> None:
             f"--checkpoint: {options.checkpoint}: proposes, but detects no classes; use "
             "start_scripts/propose_torch.sh"
         )
+    if state.recipe.detector == "fast_rcnn":
+        raise UsageError(
+            f"--checkpoint: {options.checkpoint}: detects in stored proposals only; evaluate it "
+            "with --proposals, or put it together with an RPN by python -m fasterrcnn.assemble"
+        )
     model = rt.place(model)
     model.roi_heads.score_thresh = options.score_threshold
     amp = rt.resolve_amp(options.amp or state.recipe.amp)

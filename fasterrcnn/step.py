@@ -38,9 +38,12 @@ def make_optimizer(model: nn.Module, recipe: recipes.Schedule) -> torch.optim.SG
     keeps an uninitialised buffer when the first fp16 step overflows.
     """
     norms, others = split_parameters(model)
-    decay = recipe.weight_decay
+    decay, factor = recipe.weight_decay, recipe.bias_lr_factor
+    named = model.named_parameters() if factor != 1 else ()
+    biases = {parameter for name, parameter in named if name.endswith(".bias")}
     groups = [
-        {"params": others, "weight_decay": decay},
+        {"params": [p for p in others if p not in biases], "weight_decay": decay},
+        {"params": [p for p in others if p in biases], "weight_decay": decay, "lr_factor": factor},
         {"params": norms, "weight_decay": decay if recipe.decay_norms else 0.0},
     ]
     optimizer = torch.optim.SGD(
@@ -91,7 +94,7 @@ def one_step(
             scaler.scale(loss).backward()
         scalars.append({**losses, **training.detector.diagnostics()})
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
     scaler.unscale_(optimizer)
     gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     grad_norm = nn.utils.get_total_norm(gradients)

@@ -26,9 +26,10 @@ from fasterrcnn import (
     schedule,
     seeds,
 )
-from fasterrcnn.data import formats, loader
+from fasterrcnn.data import formats, loader, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.data.sampler import Plan, bucket_of, check_ranks
 from fasterrcnn.errors import CheckpointError, DataError, Stopped, UsageError
 from fasterrcnn.metric_log import MetricLog, Step
@@ -48,6 +49,8 @@ class Options:
     data_path: Path = setting(cli.PROJECT / "datasets" / "coco", "folder of the data set")
     dataset: str = setting("auto", "its format", choices=("auto", *formats.READERS))
     val_split: str = setting("val", "split to evaluate on; none: no evaluation")
+    proposals: Path | None = setting(None, "stored proposals of the training split, for Fast R-CNN")
+    val_proposals: Path | None = setting(None, "the same of --val-split")
     bad_data: str = setting(
         "stop", "what to do with boxes and images that cannot be used", choices=("stop", "skip")
     )
@@ -69,6 +72,13 @@ class Data:
 
     train: Annotations
     val: Annotations | None
+    proposals: StoredProposals | None
+    val_proposals: StoredProposals | None
+
+    def digest(self) -> str:
+        """Of everything that training depends on."""
+        stored = f" {self.proposals.sha256}" if self.proposals else ""
+        return self.train.digest() + stored
 
 
 @dataclass
@@ -98,6 +108,7 @@ def train(
 ) -> None:
     """The whole run. Raises Stopped, with the state saved, when signalled."""
     recipes.check(recipe)
+    proposals.check_given("--proposals", options.proposals, recipe.detector)
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"--steps: {options.steps}: must be positive")
     micro_batches = recipe.schedule.images_per_step // recipe.schedule.images_per_gpu
@@ -127,7 +138,7 @@ def train(
         classes=data.train.classes,
         scaler={},
         data={
-            "digest": data.train.digest(),
+            "digest": data.digest(),
             "path": str(options.data_path.absolute()),
             "dataset": options.dataset,
             "val_split": options.val_split,
@@ -178,7 +189,9 @@ def train_steps(
     )
     workers = rt.default_workers() if options.workers is None else options.workers
     stream = loader.load(
-        loader.Images(data.train, flip=recipe.input.flip, seed=recipe.seed),
+        loader.Images(
+            data.train, flip=recipe.input.flip, seed=recipe.seed, proposals=data.proposals
+        ),
         plan.micro_batches(state.step, last, rt.rank, rt.ranks),
         workers=workers,
         pin_memory=rt.pin_memory,
@@ -216,6 +229,7 @@ def train_steps(
                 rt,
                 images_per_gpu=recipe.schedule.images_per_gpu,
                 workers=workers,
+                stored=data.val_proposals,
             )
             if rt.is_main:
                 evaluation.report(results, state.step, path)
@@ -253,7 +267,25 @@ def read_data(recipe: Recipe, options: Options, folder: RunFolder) -> Data:
     )
     for what, count in problems.counts().items():
         print(f"data: {count} x {what} (listed in {folder.path / 'problems.jsonl'})")
-    return Data(train, val)
+    stored = read_proposals(recipe, options, train, val)
+    return Data(train, val, *stored)
+
+
+def read_proposals(
+    recipe: Recipe, options: Options, train: Annotations, val: Annotations | None
+) -> list[StoredProposals | None]:
+    """Of both splits, where the detector takes any; every image must have some."""
+    found = []
+    for flag, path, images in (
+        ("--proposals", options.proposals, train),
+        ("--val-proposals", options.val_proposals, val),
+    ):
+        if images is not None or path is not None:
+            proposals.check_given(flag, path, recipe.detector)
+        found.append(None if path is None else proposals.read(path))
+        if found[-1] is not None and images is not None:
+            found[-1].positions(images.ids)
+    return found
 
 
 def find_start(folder: RunFolder, state: checkpoint.State, options: Options) -> Start:

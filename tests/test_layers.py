@@ -16,8 +16,8 @@ SERVICES = {
     "step",
 }  # fmt: skip
 VERBS = {
-    "benchmark", "evaluate", "export", "fetch", "import_checkpoint", "make_shapes", "predict",
-    "propose", "recipes.__main__", "report", "self_test", "torchrun", "train",
+    "assemble", "benchmark", "evaluate", "export", "fetch", "import_checkpoint", "make_shapes",
+    "predict", "propose", "recipes.__main__", "report", "self_test", "torchrun", "train",
 }  # fmt: skip
 LIBRARIES = {"data", "importers", "models", "metrics", "drawing"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")

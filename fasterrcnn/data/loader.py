@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from fasterrcnn import seeds
 from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.proposals import OfImage, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.errors import DataError
 from fasterrcnn.processes import die_with_parent
@@ -25,7 +27,7 @@ from fasterrcnn.processes import die_with_parent
 
 @dataclass
 class Batch:
-    """N images of any sizes and their boxes in three buffers, so that a copy is three copies."""
+    """N images of any sizes and their boxes in few buffers, so that a copy is few copies."""
 
     micro_batch: MicroBatch
     names: list[str]  # file of each image
@@ -34,6 +36,9 @@ class Batch:
     pixels: torch.Tensor  # uint8 (sum of H * W * 3,), each image H W 3
     boxes: torch.Tensor  # float32 (sum of counts, 4): x1 y1 x2 y2 (px)
     labels: torch.Tensor  # int64 (sum of counts,) in 1..K
+    proposals: torch.Tensor | None = None  # float32 (sum of proposal_counts, 4), stored ones
+    proposal_counts: tuple[int, ...] = ()
+    proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W their pixels are counted on
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader where asked to."""
@@ -44,8 +49,10 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, move) -> Batch:
-        buffers = (move(self.pixels), move(self.boxes), move(self.labels))
-        return Batch(self.micro_batch, self.names, self.sizes, self.counts, *buffers)
+        buffers = {name: move(getattr(self, name)) for name in ("pixels", "boxes", "labels")}
+        if self.proposals is not None:
+            buffers["proposals"] = move(self.proposals)
+        return replace(self, **buffers)
 
     def images(self) -> list[torch.Tensor]:
         """uint8 RGB ``(3, H, W)`` views, one per image."""
@@ -56,9 +63,24 @@ class Batch:
         ]
 
     def targets(self) -> list[dict[str, torch.Tensor]]:
-        """``{"boxes": (G, 4), "labels": (G,)}`` views, one per image."""
+        """``{"boxes": (G, 4), "labels": (G,)}`` views, one per image; with stored proposals also
+        ``"proposals": (P, 4)`` and ``"proposal_size": (H, W)``."""
         boxes, labels = self.boxes.split(self.counts), self.labels.split(self.counts)
-        return [{"boxes": b, "labels": n} for b, n in zip(boxes, labels, strict=True)]
+        targets = [{"boxes": b, "labels": n} for b, n in zip(boxes, labels, strict=True)]
+        if self.proposals is not None:
+            parts = self.proposals.split(self.proposal_counts)
+            for target, part, size in zip(targets, parts, self.proposal_sizes, strict=True):
+                target |= {"proposals": part, "proposal_size": size}
+        return targets
+
+
+class Loaded(NamedTuple):
+    """One image."""
+
+    pixels: torch.Tensor  # uint8 (H, W, 3)
+    boxes: np.ndarray  # float32 (G, 4): x1 y1 x2 y2 (px)
+    labels: np.ndarray  # int64 (G,)
+    proposals: OfImage | None
 
 
 class Images(Dataset):
@@ -67,18 +89,27 @@ class Images(Dataset):
     A failure is returned, not raised: torch would bury its message in a worker's traceback.
     """
 
-    def __init__(self, annotations: Annotations, *, flip: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        annotations: Annotations,
+        *,
+        flip: float = 0.0,
+        seed: int = 0,
+        proposals: StoredProposals | None = None,
+    ) -> None:
         self.annotations = annotations
         self.flip = flip
         self.seed = seed
+        self.proposals = proposals
+        self.stored_at = None if proposals is None else proposals.positions(annotations.ids)
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         try:
             loaded = [self._load(i, micro_batch.epoch) for i in micro_batch.images]
         except DataError as error:
             return error
-        pixels, boxes, labels = zip(*loaded, strict=True)
-        return Batch(
+        pixels, boxes, labels, proposals = zip(*loaded, strict=True)
+        batch = Batch(
             micro_batch,
             names=[self.annotations.path(i) for i in micro_batch.images],
             sizes=[tuple(p.shape[:2]) for p in pixels],
@@ -87,9 +118,17 @@ class Images(Dataset):
             boxes=torch.from_numpy(np.concatenate(boxes)),
             labels=torch.from_numpy(np.concatenate(labels)),
         )
+        if self.proposals is None:
+            return batch
+        return replace(
+            batch,
+            proposals=torch.from_numpy(np.concatenate([p.boxes for p in proposals])),
+            proposal_counts=tuple(len(p.boxes) for p in proposals),
+            proposal_sizes=tuple(p.size for p in proposals),
+        )
 
-    def _load(self, i: int, epoch: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-        """Image i as uint8 ``(H, W, 3)`` with boxes and labels, flipped if its number says so."""
+    def _load(self, i: int, epoch: int) -> Loaded:
+        """Image i, flipped if its number says so."""
         data = self.annotations
         path = data.path(i)
         try:
@@ -101,10 +140,17 @@ class Images(Dataset):
             ) from None
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)
+        proposals = None if self.proposals is None else self.proposals.of(self.stored_at[i])
         if self.flip and seeds.fraction(self.seed, "flip", epoch, data.ids[i]) < self.flip:
             image = image.flip(1)
-            boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
-        return image, boxes, labels
+            _mirror(boxes, image.shape[1])
+            if proposals is not None:
+                _mirror(proposals.boxes, proposals.size[1])
+        return Loaded(image, boxes, labels, proposals)
+
+
+def _mirror(boxes: np.ndarray, width: int) -> None:
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
 
 
 def load(

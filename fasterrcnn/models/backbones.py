@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import mobilenet_v3_large, resnet
+from torchvision.models import mobilenet_v3_large, resnet, vgg
 from torchvision.models.detection.backbone_utils import _mobilenet_extractor
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -120,6 +120,7 @@ BODIES: dict[str, tuple[type[nn.Module], list[int], int, int]] = {
     "resnext101_32x8d": (Bottleneck, [3, 4, 23, 3], 32, 8),
 }
 _MOBILENET = "mobilenet_v3_large"
+_VGG = "vgg16"
 
 
 class BackboneWithFPN(nn.Module):
@@ -181,6 +182,37 @@ class C4(nn.Module):
         return Pyramid(self(x))
 
 
+class VGG(nn.Module):
+    """torchvision's VGG-16 up to conv5_3: one level."""
+
+    strides = (16,)
+    roi_levels = 1
+
+    def __init__(self, recipe: recipes.Backbone) -> None:
+        super().__init__()
+        stages = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # width, convolutions
+        layers: list[str | int] = []
+        for width, convolutions in stages:
+            layers += [width * recipe.base_channels] * convolutions + ["M"]
+        self.body = vgg.make_layers(layers[:-1])  # without the last stage's pooling
+        self.out_channels = stages[-1][0] * recipe.base_channels
+        convs = [module for module in self.body if isinstance(module, nn.Conv2d)]
+        for conv in convs:  # as torchvision's VGG starts
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+        _check_trainable(recipe.trainable_layers)
+        for conv in convs[: sum(n for _, n in stages[: 5 - recipe.trainable_layers])]:
+            conv.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The one level, stride 16."""
+        return [self.body(x)]
+
+    def pyramid(self, x: Tensor, cells: int) -> Pyramid:
+        """The one level, as a pyramid."""
+        return Pyramid(self(x))
+
+
 class MobileNetFPN(nn.Module):
     """torchvision's MobileNetV3-Large with a pyramid of its last two levels and a pooled one."""
 
@@ -203,11 +235,18 @@ class MobileNetFPN(nn.Module):
         return Pyramid(self(x))
 
 
-Backbone = BackboneWithFPN | C4 | MobileNetFPN
+Backbone = BackboneWithFPN | C4 | VGG | MobileNetFPN
 
 
 def build_backbone(recipe: recipes.Backbone) -> Backbone:
     """The body and neck of `recipe` with fresh weights from torch's global generator."""
+    backbone = _build(recipe)
+    return backbone.requires_grad_(False) if recipe.fixed else backbone
+
+
+def _build(recipe: recipes.Backbone) -> Backbone:
+    if recipe.name == _VGG:
+        return VGG(recipe)
     if recipe.name == _MOBILENET:
         if recipe.neck == "none" or recipe.stride_in_1x1:
             raise UsageError(
@@ -217,7 +256,7 @@ def build_backbone(recipe: recipes.Backbone) -> Backbone:
     if recipe.name not in BODIES:
         raise UsageError(
             f"--backbone.name: {recipe.name}: unknown; choose from "
-            f"{', '.join([*BODIES, _MOBILENET])}"
+            f"{', '.join([*BODIES, _VGG, _MOBILENET])}"
         )
     body = ResNet(recipe)
     if recipe.neck == "none":
@@ -227,13 +266,17 @@ def build_backbone(recipe: recipes.Backbone) -> Backbone:
 
 def freeze(body: nn.Module, trainable_layers: int) -> None:
     """Train only the last `trainable_layers` of stem and stages, as torchvision counts them."""
-    if not 0 <= trainable_layers <= 5:
-        raise UsageError(f"--backbone.trainable-layers: {trainable_layers}: must be 0 to 5")
+    _check_trainable(trainable_layers)
     trained = ["layer4", "layer3", "layer2", "layer1", "conv1"][:trainable_layers]
     if trainable_layers == 5:
         trained.append("bn1")
     for name, parameter in body.named_parameters():
         parameter.requires_grad_(name.split(".")[0] in trained)
+
+
+def _check_trainable(layers: int) -> None:
+    if not 0 <= layers <= 5:
+        raise UsageError(f"--backbone.trainable-layers: {layers}: must be 0 to 5")
 
 
 @torch.no_grad()

@@ -79,6 +79,14 @@ class Detections(NamedTuple):
     labels: Tensor  # int64 (N, D)
 
 
+class Proposals(NamedTuple):
+    """The P best of each image, best first."""
+
+    boxes: Tensor  # float32 (N, P, 4), px of the padded input
+    real: Tensor  # bool (N, P): False in places left empty
+    scores: Tensor | None = None  # float32 (N, P), 0..1; box heads need none
+
+
 class Match(NamedTuple):
     """For each of B boxes of N images."""
 

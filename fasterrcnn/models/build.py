@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import recipes
 from fasterrcnn.models.backbones import Backbone, build_backbone
-from fasterrcnn.models.boxes import Detections
+from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.roi_heads import RoIHeads
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
@@ -25,8 +26,14 @@ class Detector(nn.Module, ABC):
     """What every detector is from outside; below, how it does it."""
 
     backbone: Backbone
-    rpn: RegionProposalNetwork
     transform: Transform
+
+    def train(self, mode: bool = True) -> Detector:
+        """As every module; norms of a backbone that is not trained keep their statistics."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
@@ -112,14 +119,54 @@ class ProposalNetwork(Detector):
         return self.rpn.diagnostics
 
 
+class FastRCNN(Detector):
+    """The box head on stored proposals: no region proposal network.
+
+    Uses the best of them, as many as a whole detector of the recipe would make, in places of a
+    fixed number, so that a whole detector with the same proposals computes the same bits.
+    """
+
+    def __init__(
+        self, backbone: Backbone, roi_heads: RoIHeads, transform: Transform, recipe: recipes.RPN
+    ) -> None:
+        super().__init__()
+        self.backbone, self.roi_heads, self.transform = backbone, roi_heads, transform
+        self.recipe = recipe
+
+    def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
+        """The two losses of the box head."""
+        return self.roi_heads.losses(
+            images, features, _best(images.proposals, self.recipe.post_nms_top_n_train)
+        )
+
+    def detect(self, images: Padded, features: list[Tensor]) -> Detections:
+        """Detections of the box head."""
+        return self.roi_heads.detect(
+            images, features, _best(images.proposals, self.recipe.post_nms_top_n_test)
+        )
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Of the box head."""
+        return self.roi_heads.diagnostics
+
+
+def _best(proposals: Proposals, count: int) -> Proposals:
+    """The first `count` of each image, in that many places."""
+    missing = count - proposals.real.shape[1]
+    box = functional.pad(proposals.boxes, (0, 0, 0, missing))
+    return Proposals(box, functional.pad(proposals.real, (0, missing)))
+
+
 def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
     """The detector of `recipe` for `num_classes` (background counted), with fresh weights.
 
     Weights are drawn from torch's global generator: seed it first.
     """
-    backbone = build_backbone(recipe.backbone)
+    backbone, transform = build_backbone(recipe.backbone), Transform(recipe.input)
+    if recipe.detector == "fast_rcnn":
+        roi_heads = RoIHeads(recipe.roi_heads, backbone, num_classes)
+        return FastRCNN(backbone, roi_heads, transform, recipe.rpn)
     rpn = RegionProposalNetwork(recipe.rpn, backbone.out_channels, backbone.strides)
-    transform = Transform(recipe.input)
     if recipe.detector == "rpn":
         return ProposalNetwork(backbone, rpn, transform)
     return FasterRCNN(backbone, rpn, RoIHeads(recipe.roi_heads, backbone, num_classes), transform)

@@ -1,4 +1,4 @@
-"""RoIAlign over all levels of a pyramid at once, without looking at the data on the host.
+"""RoIAlign over all levels of a pyramid at once, without looking at the data on the host; RoIPool.
 
 The same samples and weights as torchvision's `MultiScaleRoIAlign` and `roi_align`. With a fixed
 number of samples every output bin is a weighted sum of pyramid cells: with the levels as one table
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import roi_align
+from torchvision.ops import roi_align, roi_pool
 
 from fasterrcnn import recipes
 
@@ -64,17 +64,32 @@ def _adaptive(
 ) -> Tensor:
     """As many samples per bin as it has cells, by torchvision's operator: one call per level with
     all rois, those of other levels emptied, so that shapes stay the same and work does not grow."""
-    n, r = rois.shape[:2]
-    image = torch.arange(n, device=rois.device, dtype=rois.dtype)[:, None, None].expand(n, r, 1)
     pooled = 0.0
     for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         here = (level == i)[..., None]
-        rows = torch.cat([image, rois * here], dim=-1).flatten(0, 1)
         out = roi_align(
-            feature.float(), rows, recipe.pool_size, 1.0 / stride, 0, aligned=recipe.aligned
+            feature.float(),
+            _with_image(rois * here),
+            recipe.pool_size,
+            1.0 / stride,
+            0,
+            aligned=recipe.aligned,
         )
         pooled = pooled + out * here.reshape(-1, 1, 1, 1)
     return pooled
+
+
+def pool_cells(feature: Tensor, rois: Tensor, stride: int, bins: int) -> Tensor:
+    """RoIPool of Fast R-CNN on one level: ``(N, C, H, W)`` and ``(N, R, 4)`` px -> ``(N * R, C, P,
+    P)`` float32, the maximum of whole cells; by torchvision's operator."""
+    return roi_pool(feature.float(), _with_image(rois.detach()), bins, 1.0 / stride)
+
+
+def _with_image(rois: Tensor) -> Tensor:
+    """``(N, R, 4)`` -> ``(N * R, 5)``: before each the number of its image, for operators."""
+    n, r = rois.shape[:2]
+    image = torch.arange(n, device=rois.device, dtype=rois.dtype)[:, None, None].expand(n, r, 1)
+    return torch.cat([image, rois], dim=-1).flatten(0, 1)
 
 
 def _taps(

@@ -19,10 +19,9 @@ from torchvision.models.detection.faster_rcnn import (
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
 from fasterrcnn.models.backbones import Backbone
-from fasterrcnn.models.boxes import Detections
+from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.nms import nms_lists
-from fasterrcnn.models.roi_align import pyramid_roi_align
-from fasterrcnn.models.rpn import Proposals
+from fasterrcnn.models.roi_align import pool_cells, pyramid_roi_align
 from fasterrcnn.models.transform import Padded
 
 _EMPTY = -100  # label of a slot without a roi
@@ -39,6 +38,19 @@ class LastStage(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """``(N * R, C, P, P)`` -> ``(N * R, 2 C)``."""
         return self.layer4(pooled).mean(dim=(2, 3))
+
+
+class DropoutMLPHead(TwoMLPHead):
+    """torchvision's two fully connected layers with VGG's dropout after each."""
+
+    def __init__(self, in_channels: int, representation_size: int, dropout: float) -> None:
+        super().__init__(in_channels, representation_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``(N * R, C, P, P)`` -> ``(N * R, representation_size)``."""
+        hidden = self.dropout(self.fc6(pooled.flatten(1)).relu())
+        return self.dropout(self.fc7(hidden).relu())
 
 
 class RoIHeads(nn.Module):
@@ -62,7 +74,10 @@ class RoIHeads(nn.Module):
     def head(self, features: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Rois ``(N, R, 4)`` -> float32 logits ``(N, R, K + 1)``, deltas ``(N, R, K + 1, 4)``."""
         features = features[: len(self.strides)]
-        pooled = pyramid_roi_align(features, rois, self.strides, self.recipe)
+        if self.recipe.pooling == "pool":
+            pooled = pool_cells(features[0], rois, self.strides[0], self.recipe.pool_size)
+        else:
+            pooled = pyramid_roi_align(features, rois, self.strides, self.recipe)
         logits, deltas = self.box_predictor(self.box_head(pooled))
         n, r = rois.shape[:2]
         return logits.float().view(n, r, -1), deltas.float().view(n, r, -1, 4)
@@ -160,6 +175,8 @@ def _box_head(recipe: recipes.RoIHeads, backbone: Backbone) -> tuple[nn.Module, 
         convolutions = [channels] * 4
         size = channels, pool, pool
         return FastRCNNConvFCHead(size, convolutions, [width], norm_layer=nn.BatchNorm2d), width
+    if recipe.dropout:
+        return DropoutMLPHead(channels * pool**2, width, recipe.dropout), width
     return TwoMLPHead(channels * pool**2, width), width
 
 

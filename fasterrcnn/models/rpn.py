@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +19,13 @@ from torchvision.models.detection.rpn import RPNHead
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
+from fasterrcnn.models.boxes import Proposals
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid
 from fasterrcnn.models.transform import Padded
 
 _WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 _MOST_SHAPES = 64  # whose anchors are kept (4 MB each at 800 x 1333 px)
-
-
-class Proposals(NamedTuple):
-    """The P best of each image, best first."""
-
-    boxes: Tensor  # float32 (N, P, 4), px of the padded input
-    scores: Tensor  # float32 (N, P): logits, or what the recipe ranks by
-    real: Tensor  # bool (N, P): False in places left empty
 
 
 class RegionProposalNetwork(nn.Module):
@@ -77,20 +69,9 @@ class RegionProposalNetwork(nn.Module):
 
     def detect(self, images: Padded, features: list[Tensor]) -> boxes.Detections:
         """Proposals as the result: px of the images as given, scores 0..1, every label 1."""
-        recipe = self.recipe
-        objectness, deltas = self.dense_head(features)
-        found, scores, real = self.select(
-            objectness,
-            deltas,
-            self.anchors(images.pixels, Pyramid(features).shapes),
-            images.sizes,
-            recipe.pre_nms_top_n_test,
-            recipe.post_nms_top_n_test,
-        )
-        if recipe.rank == "logits":
-            scores = scores.sigmoid()
-        found = boxes.rescale(found, images.originals / images.sizes)
-        return boxes.Detections(found, scores, real.long())
+        found = self.proposals(images, features, training=False)
+        box = boxes.rescale(found.boxes, images.originals / images.sizes)
+        return boxes.Detections(box, found.scores, found.real.long())
 
     def anchors(self, pixels: Tensor, shapes: Shapes) -> list[Tensor]:
         """Per level float32 ``(A_l, 4)``, in the order cell by cell; made once per shape."""
@@ -153,7 +134,8 @@ class RegionProposalNetwork(nn.Module):
         ).view_as(real)
         score = score.masked_fill(~keep, -torch.inf).flatten(1)
         score, index = score.topk(min(after, score.shape[1]), dim=1)
-        return Proposals(boxes.take(box.flatten(1, 2), index), score, score > -torch.inf)
+        box, real = boxes.take(box.flatten(1, 2), index), score > -torch.inf
+        return Proposals(box, real, score.sigmoid() if recipe.rank == "logits" else score)
 
     def _least_score(self) -> float:
         """The score threshold as `select` compares it; padding scores -inf and stays below."""
@@ -196,7 +178,7 @@ class RegionProposalNetwork(nn.Module):
         """Anchors sampled for the losses, all ``(N, S)``: index, truth, positive, not empty."""
         recipe = self.recipe
         quality = boxes.iou(images.boxes, anchors)
-        usable = None if recipe.padding_anchors else self._inside(images, shapes)
+        usable = self._usable(images, shapes, anchors)
         if usable is not None:
             quality = quality.masked_fill(~usable[:, None], -1.0)
         label, best = boxes.match(
@@ -212,6 +194,13 @@ class RegionProposalNetwork(nn.Module):
             label, recipe.batch_size_per_image, recipe.positive_fraction
         )
         return index, best.gather(1, index), positive, valid
+
+    def _usable(self, images: Padded, shapes: Shapes, anchors: Tensor) -> Tensor | None:
+        """bool ``(N, A)``: anchors that may be sampled; None: all."""
+        if not self.recipe.border_anchors:
+            beyond = boxes.clip(anchors.expand(len(images.sizes), -1, -1), images.sizes) != anchors
+            return ~beyond.any(dim=-1)
+        return None if self.recipe.padding_anchors else self._inside(images, shapes)
 
     def _inside(self, images: Padded, shapes: Shapes) -> Tensor:
         """bool ``(N, A)``: anchors of cells inside the image's own size, padded to 32."""

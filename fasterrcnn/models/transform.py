@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from fasterrcnn import recipes, seeds
 from fasterrcnn.data.sampler import resized, smallest_bucket
-from fasterrcnn.models import resize
+from fasterrcnn.models import boxes, resize
+from fasterrcnn.models.boxes import Proposals
 
 _RESIZE = {"opencv": resize.opencv, "pillow": resize.pillow}
 
@@ -27,6 +28,7 @@ class Padded(NamedTuple):
     originals: Tensor  # float32 (N, 2): H, W of each image as given (px)
     boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in pixels of the tensor; zero where padded
     labels: Tensor  # int64 (N, G) in 1..K; 0 where padded
+    proposals: Proposals | None = None  # stored ones, where the targets have them
 
 
 class Transform(nn.Module):
@@ -41,7 +43,8 @@ class Transform(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> Padded:
-        """uint8 ``(3, H, W)`` RGB images; ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)`` of each.
+        """uint8 ``(3, H, W)`` RGB images; ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)`` of each,
+        or nothing. Stored ``proposals`` ``(P, 4)`` are in px of an image of ``proposal_size``.
 
         In training padded to a bucket's shape (`data.sampler.buckets`), so that few shapes occur;
         otherwise to the least multiple of `size_divisible`, so that a lone image is not changed by
@@ -54,11 +57,15 @@ class Transform(nn.Module):
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, size in zip(pixels, images, new, strict=True):
             row[:, : size[0], : size[1]] = self._normal(image, size)
-        sizes, before = torch.tensor([new, old], dtype=torch.float32).to(
+        targets = targets or []
+        has_proposals = "proposals" in (targets or [{}])[0]
+        stored = [target["proposal_size"] for target in targets] if has_proposals else old
+        sizes, before, of_proposals = torch.tensor([new, old, stored], dtype=torch.float32).to(
             pixels.device, non_blocking=True
         )
-        scale = (sizes / before).flip(-1).repeat(1, 2)  # of x1 y1 x2 y2
-        return Padded(pixels, sizes, before, *_pad(targets or [], scale))
+        truth = _pad(targets, sizes / before)
+        proposals = _pad_proposals(targets, sizes / of_proposals) if has_proposals else None
+        return Padded(pixels, sizes, before, *truth, proposals)
 
     def _short_side(self) -> int:
         """In training drawn by torch's seed, which is set for every micro-batch; on the host."""
@@ -91,13 +98,25 @@ class Transform(nn.Module):
 
 
 def _pad(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Ground truth, boxes times `scale` ``(N, 4)``; at least one row per image."""
+    """Ground truth, boxes times `scale` ``(N, 2)`` of (y, x); at least one row per image."""
     most = max((len(target["labels"]) for target in targets), default=0)
     most = max(8, math.ceil(most / 8) * 8)  # few shapes
-    boxes = scale.new_zeros(len(targets), most, 4)
+    box = scale.new_zeros(len(targets), most, 4)
     labels = torch.zeros((len(targets), most), dtype=torch.int64, device=scale.device)
     for i, target in enumerate(targets):
         count = len(target["labels"])
-        boxes[i, :count] = target["boxes"]
+        box[i, :count] = target["boxes"]
         labels[i, :count] = target["labels"]
-    return boxes * scale[: len(targets), None], labels
+    return boxes.rescale(box, scale[: len(targets)]), labels
+
+
+def _pad_proposals(targets: list[dict[str, Tensor]], scale: Tensor) -> Proposals:
+    """Stored proposals times `scale` ``(N, 2)`` of (y, x); of equal sizes the same bits."""
+    most = max(1, *(len(target["proposals"]) for target in targets))
+    box = scale.new_zeros(len(targets), most, 4)
+    real = torch.zeros((len(targets), most), dtype=torch.bool, device=scale.device)
+    for i, target in enumerate(targets):
+        count = len(target["proposals"])
+        box[i, :count] = target["proposals"]
+        real[i, :count] = True
+    return Proposals(boxes.rescale(box, scale), real)

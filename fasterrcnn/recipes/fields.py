@@ -73,8 +73,12 @@ class Backbone:
     )
     norm_eps: float = setting(1e-5, "epsilon of the norm (torchvision's COCO_V1 weights need 0)")
     trainable_layers: int = setting(3, "stages trained, counted from the last; 5 trains all")
+    fixed: bool = setting(False, "nothing of the backbone is trained, norms and pyramid included")
+    base_channels: int = setting(64, "channels of VGG's first stage; the later ones follow")
     neck: str = setting(
-        "fpn", "fpn: pyramid; none: stage 3 alone, stride 16 (C4)", choices=("fpn", "none")
+        "fpn",
+        "fpn: pyramid; none: one level of stride 16 (a ResNet's stage 3, C4; VGG's last)",
+        choices=("fpn", "none"),
     )
     fpn_channels: int = setting(256, "channels of every pyramid level")
     fpn_norm: str = setting("none", "norm of the pyramid's layers", choices=("none", "batch"))
@@ -112,6 +116,7 @@ class RPN:
         choices=("own", "best"),
     )
     padding_anchors: bool = setting(True, "anchors in the padding are sampled as negatives")
+    border_anchors: bool = setting(True, "anchors that reach beyond their image are sampled")
     beta: float = setting(1 / 9, "smooth L1 turns linear there; 0: L1")
     normalizer: str = setting(
         "sampled",
@@ -133,7 +138,11 @@ class RoIHeads:
         choices=("2fc", "4conv1fc", "res5"),
     )
     representation_size: int = setting(1024, "width of the fully connected layers")
-    pool_size: int = setting(7, "RoIAlign output side (bins)")
+    dropout: float = setting(0.0, "probability of dropping an output of a fully connected layer")
+    pooling: str = setting(
+        "align", "RoIAlign, or RoIPool: the maximum of whole cells", choices=("align", "pool")
+    )
+    pool_size: int = setting(7, "output side of RoIAlign or RoIPool (bins)")
     sampling_ratio: int = setting(2, "RoIAlign samples per bin and axis; 0: one per cell")
     aligned: bool = setting(False, "RoIAlign shifts by half a cell and keeps tiny rois tiny")
     level_map: str = setting(
@@ -175,6 +184,7 @@ class Schedule:
     milestones: tuple[float, ...] = setting((8.0, 11.0), "epochs after which lr is multiplied")
     gamma: float = setting(0.1, "factor at each milestone")
     lr: float = setting(0.02, "learning rate after warm-up; follows images-per-step", flag="--lr")
+    bias_lr_factor: float = setting(1.0, "biases learn at this multiple of lr")
     momentum: float = setting(0.9, "SGD momentum")
     weight_decay: float = setting(1e-4, "L2 on every trained parameter")
     decay_norms: bool = setting(True, "weights and biases of norms included")
@@ -193,9 +203,10 @@ class Recipe:
     name: str
     detector: str = setting(
         "faster_rcnn",
-        "what is trained: the whole detector, or its region proposal network alone",
+        "what is trained: the whole detector, its region proposal network alone, or its backbone "
+        "and box head on stored --proposals",
         flag="--detector",
-        choices=("faster_rcnn", "rpn"),
+        choices=("faster_rcnn", "rpn", "fast_rcnn"),
     )
     weights: str = setting(
         "imagenet",
@@ -247,11 +258,24 @@ def _check_sizes(sizes: Input) -> None:
 def _check_network(recipe: Recipe) -> None:
     if recipe.roi_heads.sampling_ratio < 0:
         raise UsageError("--roi-heads.sampling-ratio: must be positive, or 0 for one per cell")
-    res5, c4 = recipe.roi_heads.head == "res5", recipe.backbone.neck == "none"
-    if res5 != c4 and recipe.detector != "rpn":
-        raise UsageError("--roi-heads.head: res5 goes with --backbone.neck none, and only with it")
-    if c4 and not recipe.rpn.all_sizes_per_level:
+    vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
+    if vgg and not one_level:
+        raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
+    if not vgg and recipe.backbone.base_channels != 64:
+        raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
+    res5 = recipe.roi_heads.head == "res5"
+    if res5 != (one_level and not vgg) and recipe.detector != "rpn":
+        raise UsageError(
+            "--roi-heads.head: res5 goes with a ResNet and --backbone.neck none, and only with them"
+        )
+    if one_level and not recipe.rpn.all_sizes_per_level:
         raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
+    if recipe.roi_heads.dropout and recipe.roi_heads.head != "2fc":
+        raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
+    if not 0 <= recipe.roi_heads.dropout < 1:
+        raise UsageError(f"--roi-heads.dropout: {recipe.roi_heads.dropout}: must be 0 to below 1")
+    if recipe.roi_heads.pooling == "pool" and not one_level:
+        raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
 
 
 def _check_schedule(schedule: Schedule) -> None:
