@@ -34,7 +34,7 @@ from fasterrcnn import cli, recipes, runtime
 from fasterrcnn.data import formats, loader, shapes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, bucket_of
-from fasterrcnn.errors import Diverged
+from fasterrcnn.errors import Diverged, UsageError
 from fasterrcnn.models import nms
 from fasterrcnn.models.build import FasterRCNN, build
 from fasterrcnn.recipes import Recipe, setting
@@ -72,6 +72,9 @@ class Side:
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     recipe, options = cli.parse_recipe_and_options(Options, argv, "Measure speed.")
+    recipes.check(recipe)
+    if recipe.detector == "fast_rcnn":
+        raise UsageError("--detector: fast_rcnn: not measured alone; measure faster_rcnn")
     rt = runtime.start(options.device)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp), weights="none")
     rt.say(rt.describe())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fasterrcnn import initial_weights, recipes, runtime, schedule
-from fasterrcnn.data import formats, loader
+from fasterrcnn.data import formats, loader, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
@@ -68,7 +69,9 @@ SOURCES = {
 DETECTRON2 = {"1x": (90_000, (60_000, 80_000)), "3x": (270_000, (210_000, 250_000))}
 
 
-@pytest.mark.parametrize("name", [n for n in recipes.RECIPES if not n.endswith("_shapes")])
+@pytest.mark.parametrize(
+    "name", [n for n in recipes.RECIPES if not n.endswith(("_shapes", "_voc"))]
+)
 def test_learning_rates_are_the_sources(name: str):
     entry, recipe = recipes.RECIPES[name], recipes.get(name)
     plan, per_epoch = recipe.schedule, STEPS
@@ -99,6 +102,30 @@ def test_learning_rates_are_the_sources(name: str):
     assert plan.momentum == 0.9
 
 
+# py-faster-rcnn's solvers, and MMDetection's VOC schedule: images per step, rate, steps per epoch,
+# steps in all, the step of the drop. VOC 2007 trainval has 5,011 images, with 2012's 16,551.
+VOC = {
+    "fasterrcnn_vgg16_voc": (2, 0.001, 5011 / 2, 70_000, 50_000),
+    "rpn_vgg16_voc": (1, 0.001, 5011, 80_000, 60_000),
+    "fast_rcnn_vgg16_voc": (2, 0.001, 5011 / 2, 40_000, 30_000),
+    "fasterrcnn_r50_fpn_voc": (16, 0.01, 1035, 12 * 1035, 9 * 1035),
+    "rpn_r50_fpn_voc": (16, 0.01, 1035, 12 * 1035, 9 * 1035),
+    "fast_rcnn_r50_fpn_voc": (16, 0.01, 1035, 12 * 1035, 9 * 1035),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in recipes.RECIPES if n.endswith("_voc")])
+def test_learning_rates_on_voc_are_the_sources(name: str):
+    images, base, per_epoch, total, drop = VOC[name]
+    plan = recipes.get(name).schedule
+    assert plan.images_per_step == images
+    assert schedule.total_steps(plan, per_epoch) == total
+    rates = [schedule.lr_at(step, plan, per_epoch) for step in (0, drop - 1, drop)]
+    assert rates == [base, base, pytest.approx(base / 10)]
+    assert plan.momentum == 0.9
+    assert plan.weight_decay == (5e-4 if "vgg16" in name else 1e-4)
+
+
 def distinct() -> list[str]:
     """Recipes that differ in more than their schedule."""
     seen, names = set(), []
@@ -124,7 +151,17 @@ def coco(coco_tiny: Path) -> Annotations:
     return data.select(data.with_boxes())
 
 
-def trains(name: str, data: Annotations) -> None:
+def stored_truth(data: Annotations, path: Path) -> proposals.StoredProposals:
+    """The boxes of every image as its proposals."""
+    images = [
+        proposals.OfImage(boxes, np.ones(len(boxes)), tuple(size))
+        for boxes, size in ((data.training_boxes(i)[0], data.sizes[i]) for i in range(len(data)))
+    ]
+    proposals.write(path, data.ids, images, {})
+    return proposals.read(path)
+
+
+def trains(name: str, data: Annotations, folder: Path) -> None:
     """Two steps on two real images at a reduced size: the losses are finite and move."""
     recipe = recipes.change(
         recipes.get(name),
@@ -140,23 +177,25 @@ def trains(name: str, data: Annotations) -> None:
     model = rt.place(model).train()
     optimizer = make_optimizer(model, recipe.schedule)
     training = Training(model, model, optimizer, rt.scaler("off"), None)
-    batch = loader.Images(data)[MicroBatch(0, 0, 0, (0, 1))]
+    alone = recipe.detector == "fast_rcnn"
+    images = loader.Images(data, proposals=stored_truth(data, folder / "p") if alone else None)
+    batch = images[MicroBatch(0, 0, 0, (0, 1))]
     losses = []
     for _ in range(3):  # the last only to look
         (scalars,), norm = one_step(training, [batch], recipe, 1e-3, rt)
         losses.append({k: float(v) for k, v in scalars.items() if k.startswith("loss_")})
         assert math.isfinite(norm)
-    assert len(losses[0]) == (2 if recipe.detector == "rpn" else 4)
+    assert len(losses[0]) == (4 if recipe.detector == "faster_rcnn" else 2)
     assert all(math.isfinite(value) for each in losses for value in each.values())
     assert sum(losses[0].values()) != sum(losses[1].values()) != sum(losses[2].values())
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_trains_on_real_images(name: str, coco: Annotations):
-    trains(name, coco)
+def test_trains_on_real_images(name: str, coco: Annotations, tmp_path: Path):
+    trains(name, coco, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in distinct() if name not in QUICK])
-def test_every_other_network_trains_on_real_images(name: str, coco: Annotations):
-    trains(name, coco)
+def test_every_other_network_trains_on_real_images(name: str, coco: Annotations, tmp_path: Path):
+    trains(name, coco, tmp_path)

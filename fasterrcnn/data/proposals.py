@@ -95,8 +95,8 @@ def write(path: Path, ids: Iterable[str], images: Sequence[OfImage], about: dict
         "sizes": np.array([image.size for image in images], np.int32),
         "ids": np.frombuffer(json.dumps([*ids]).encode(), np.uint8),
     }
-    header = {"format": _FORMAT, "about": json.dumps(about), "sha256": _digest(tensors)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    header = {_FORMAT: json.dumps({"sha256": _digest(tensors), "about": about})}
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: a killed one leaves nothing behind
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=header)
@@ -104,7 +104,8 @@ def write(path: Path, ids: Iterable[str], images: Sequence[OfImage], about: dict
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
         raise StorageError(f"{path}: not written: {error}; check space and rights") from None
 
 
@@ -124,16 +125,15 @@ def read(path: Path) -> StoredProposals:
     """A file of `write`, checked. Raises DataError."""
     try:
         with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
-            if header.get("format") != _FORMAT:
+            header = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
+            if not header:
                 raise ValueError("not a file of proposals")
             if _digest({name: file.get_slice(name) for name in _TENSORS}) != header["sha256"]:
                 raise ValueError("damaged (SHA-256 differs)")
             first, sizes, ids = (file.get_tensor(name) for name in ("first", "sizes", "ids"))
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path}: {error}; make it with propose --proposals") from None
-    about, ids = json.loads(header["about"]), json.loads(ids.tobytes())
-    return StoredProposals(path, header["sha256"], about, first, sizes, ids)
+    return StoredProposals(path, **header, first=first, sizes=sizes, ids=json.loads(ids.tobytes()))
 
 
 def _digest(tensors: dict[str, Any]) -> str:

@@ -137,8 +137,13 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
             different.append("torchvision's bodies stride in 3x3 convolutions, under a pyramid")
         if recipe.input.channel_order != "rgb":
             different.append("torchvision's pixels are RGB")
-    elif recipe.backbone.name == "mobilenet_v3_large" or recipe.roi_heads.head == "4conv1fc":
+    elif (
+        recipe.backbone.name in ("mobilenet_v3_large", "vgg16")
+        or recipe.roi_heads.head == "4conv1fc"
+    ):
         different.append(f"{framework} has no such network here")
+    if recipe.detector == "fast_rcnn":
+        different.append("it has a region proposal network; python -m fasterrcnn.assemble adds one")
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise UsageError(

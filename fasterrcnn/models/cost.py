@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn import recipes
 from fasterrcnn.data.sampler import buckets
-from fasterrcnn.models.build import FasterRCNN, build
+from fasterrcnn.models.build import build
 
 
 def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tuple[int, int]:
@@ -38,7 +38,8 @@ def _cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> t
         image = torch.empty(1, 3, *shape)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             features = model.backbone(image)
-            model.rpn.dense_head(features)
-            if isinstance(model, FasterRCNN):
+            if hasattr(model, "rpn"):
+                model.rpn.dense_head(features)
+            if hasattr(model, "roi_heads"):
                 model.roi_heads.head(features, torch.empty(1, recipe.rpn.post_nms_top_n_test, 4))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

@@ -180,6 +180,8 @@ def test_statistics_that_detectron2_left_out():
     ("fasterrcnn_r50_fpn_1x_mmdetection", "torchvision", "rpn.round_anchors is False"),
     ("fasterrcnn_r50_fpn_1x_detectron2", "mmdetection", "rpn.rank is logits"),
     ("fasterrcnn_mobilenet_v3_large_fpn_torchvision", "detectron2", "rpn.round_anchors"),
+    ("fasterrcnn_vgg16_voc", "torchvision", "rpn.anchor_strides is fixed, there grid"),
+    ("fast_rcnn_r50_fpn_voc", "torchvision", "it has a region proposal network"),
 ])  # fmt: skip
 def test_what_another_framework_cannot_compute_is_not_exported(name, framework, message):
     with pytest.raises(UsageError, match=message):

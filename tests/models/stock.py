@@ -12,6 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.vgg import make_layers
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from fasterrcnn import recipes
@@ -112,3 +113,18 @@ def _masks(labels: list[Tensor], sample, first_moved: int, missing: list[int]):
             mask[index[chosen]] = 1
             masks.append(mask)
     return positive, negative
+
+
+def narrow_vgg16(channels: int, width: int) -> nn.Module:
+    """torchvision's VGG-16 with that many channels in its first stage, and fully connected layers
+    of that width, for ten classes."""
+    torch.manual_seed(1)
+    stages = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+    layers = [item for n, times in stages for item in (*[n * channels] * times, "M")]
+    network = nn.Module()
+    network.features = make_layers(layers)
+    network.classifier = nn.Sequential(
+        nn.Linear(8 * channels * 49, width), nn.ReLU(), nn.Dropout(),
+        nn.Linear(width, width), nn.ReLU(), nn.Dropout(), nn.Linear(width, 10),
+    )  # fmt: skip
+    return network

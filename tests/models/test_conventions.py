@@ -250,6 +250,21 @@ def test_a_truths_best_anchor_is_looked_for_inside_only():
     assert (centres[False] < 160).all()
 
 
+def test_anchors_beyond_the_border_are_left_out():
+    """Of the image, not of the tensor: 128 x 160 in 128 x 256."""
+    padded = padded_of((128, 256), [[100.0, 40.0, 140.0, 90.0]], (128, 160))
+    levels = Pyramid(pyramid((128, 256)))
+    for takes_part in (True, False):
+        rpn = rpn_of(border_anchors=takes_part, batch_size_per_image=100_000)
+        anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
+        index, _, _, valid = rpn.sample(padded, levels.shapes, anchors)
+        chosen = boxes.take(anchors, index)[valid]
+        limit = torch.tensor([0, 0, -160, -128])
+        inside = ((chosen * torch.tensor([1, 1, -1, -1])) >= limit).all(dim=1)
+        assert len(chosen) > 100
+        assert bool(inside.all()) != takes_part
+
+
 @pytest.mark.parametrize("clamp", ["max", "both"])
 def test_clamp_reaches_both_heads(clamp: str):
     rpn = rpn_of(clamp=clamp)

@@ -1,0 +1,109 @@
+"""Stored proposals: what is written is read, image by image, and nothing else is."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from fasterrcnn.data import formats, loader, proposals
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.proposals import OfImage
+from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.errors import DataError, StorageError, UsageError
+
+
+def some(count: int, size: tuple[int, int] = (60, 80)) -> OfImage:
+    random = np.random.default_rng(count)
+    corner = random.random((count, 2)) * 30
+    boxes = np.concatenate([corner, corner + 1 + random.random((count, 2)) * 20], axis=1)
+    return OfImage(boxes.astype(np.float32), random.random(count).astype(np.float32), size)
+
+
+IMAGES = {"a/1": some(3), "2": some(0), "ü": some(5, (40, 90))}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "folder" / "p.proposals"
+    proposals.write(path, IMAGES, [*IMAGES.values()], {"source": {"weights": "x"}})
+    return path
+
+
+def test_there_and_back(file: Path):
+    found = proposals.read(file)
+    assert found.ids == [*IMAGES]
+    assert found.about == {"source": {"weights": "x"}}
+    for stored in (found, pickle.loads(pickle.dumps(found))):
+        for i, image in enumerate(IMAGES.values()):
+            again = stored.of(i)
+            assert (again.boxes == image.boxes).all()
+            assert (again.scores == image.scores).all()
+            assert again.size == image.size
+    assert found.positions(["ü", "a/1"]).tolist() == [2, 0]
+    with pytest.raises(DataError, match=r"p\.proposals: image 7: has no proposals"):
+        found.positions(["2", "7"])
+
+
+def test_writing_twice_gives_the_same_bytes(file: Path, tmp_path: Path):
+    other = tmp_path / "again"
+    proposals.write(other, IMAGES, [*IMAGES.values()], {"source": {"weights": "x"}})
+    assert other.read_bytes() == file.read_bytes()
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_every_damaged_byte_is_seen(file: Path, tmp_path: Path):
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    damaged = tmp_path / "damaged"
+    for at in (start, start + 37, len(content) - 1):
+        changed = bytearray(content)
+        changed[at] ^= 0x10
+        damaged.write_bytes(changed)
+        with pytest.raises(DataError, match="damaged"):
+            proposals.read(damaged)
+    for part in (b"", content[:100], content[:-1]):
+        damaged.write_bytes(part)
+        with pytest.raises(DataError, match=f"{damaged}: "):
+            proposals.read(damaged)
+    save_file({"boxes": np.zeros((1, 4))}, damaged)
+    with pytest.raises(DataError, match="not a file of proposals"):
+        proposals.read(damaged)
+    with pytest.raises(DataError, match="nothing: "):
+        proposals.read(tmp_path / "nothing")
+
+
+def test_a_file_of_another_source_is_not_overwritten(file: Path, tmp_path: Path):
+    assert proposals.is_there(file, {"weights": "x"})
+    assert not proposals.is_there(tmp_path / "nothing", {"weights": "x"})
+    with pytest.raises(UsageError, match="of another checkpoint"):
+        proposals.is_there(file, {"weights": "y"})
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="not written"):
+        proposals.write(tmp_path / "file" / "p", IMAGES, [*IMAGES.values()], {})
+
+
+def test_batches_carry_them_flipped_with_the_image(shapes_folder: Path, tmp_path: Path):
+    data = formats.read(shapes_folder, "train", "auto", (), Problems())
+    made = [some(i % 4, (100 + i, 120 + i)) for i in range(len(data))]
+    proposals.write(tmp_path / "p", data.ids, made, {})
+    stored = proposals.read(tmp_path / "p")
+    chosen = MicroBatch(0, 0, 0, (3, 4, 6))
+    plain = loader.Images(data, proposals=stored)[chosen]
+    flipped = loader.Images(data, proposals=stored, flip=1.0)[chosen]
+    assert plain.proposal_counts == (3, 0, 2)
+    for i, target, turned in zip((3, 4, 6), plain.targets(), flipped.targets(), strict=True):
+        assert target["proposal_size"] == (100 + i, 120 + i)
+        box = torch.from_numpy(made[i].boxes)
+        assert torch.equal(target["proposals"], box)
+        width = 120 + i
+        mirrored = torch.stack([width - box[:, 2], box[:, 1], width - box[:, 0], box[:, 3]], dim=1)
+        assert torch.equal(turned["proposals"], mirrored)
+    assert "proposals" not in loader.Images(data)[chosen].targets()[0]
