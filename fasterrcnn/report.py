@@ -19,7 +19,11 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.models.cost import coco_cost
 from fasterrcnn.recipes import Recipe, setting
 
-_TITLES = {"rpn": "Region proposal networks", "faster_rcnn": "Faster R-CNN"}
+_TITLES = {
+    "rpn": "Region proposal networks",
+    "fast_rcnn": "Fast R-CNN on stored proposals",
+    "faster_rcnn": "Faster R-CNN",
+}
 _HEAD = (
     "recipe", "backbone", "style", "lr schd", "parameters (M)", "G multiply-adds",
     "Mem (GB)", "Inf time (fps)", "{metric}", "measured on",

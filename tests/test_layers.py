@@ -16,8 +16,9 @@ SERVICES = {
     "step",
 }  # fmt: skip
 VERBS = {
-    "assemble", "benchmark", "evaluate", "export", "fetch", "import_checkpoint", "make_shapes",
-    "predict", "propose", "recipes.__main__", "report", "self_test", "torchrun", "train",
+    "assemble", "benchmark", "compare_proposals", "evaluate", "export", "fetch",
+    "import_checkpoint", "make_shapes", "predict", "propose", "recipes.__main__", "report",
+    "selective_search", "self_test", "torchrun", "train",
 }  # fmt: skip
 LIBRARIES = {"data", "importers", "models", "metrics", "drawing"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")

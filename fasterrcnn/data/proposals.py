@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.errors import DataError, StorageError, UsageError
 
 _FORMAT = "fasterrcnn proposals 1"
@@ -67,6 +68,18 @@ class StoredProposals:
         rows = slice(int(self.first[i]), int(self.first[i + 1]))
         boxes, scores = (part[rows] for part in self._rows)
         return OfImage(boxes, scores, (int(self.sizes[i][0]), int(self.sizes[i][1])))
+
+    def rows(self, annotations: Annotations) -> np.ndarray:
+        """Those of these images as `metrics.proposals` takes them: float64 ``(P, 7)`` of image, x,
+        y, w, h in px of the annotated image, score, label 1."""
+        found = []
+        for i, k in enumerate(self.positions(annotations.ids)):
+            boxes, scores, size = self.of(k)
+            scale = np.tile((annotations.sizes[i] / size)[::-1], 2)
+            x1y1, x2y2 = np.split(boxes.astype(np.float64) * scale, 2, axis=1)
+            ones = np.ones((len(scores), 1))
+            found.append(np.hstack([i * ones, x1y1, x2y2 - x1y1, scores[:, None], ones]))
+        return np.concatenate(found)
 
     @cached_property
     def _rows(self) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ drops an image's truths of other sizes before matching, and leaves out images wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,17 @@ def evaluate(annotations: Annotations, proposals: np.ndarray) -> dict[str, Any]:
     return {**results["proposal_fast"], **results}
 
 
+def recall(annotations: Annotations, proposals: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Recall with the best proposals of each image, ``(counts, 10)`` at the IoUs 0.50 to 0.95, as
+    `proposal_fast` counts it: its mean over the IoUs is AR. NaN where there is no truth."""
+    images = _by_image(annotations, proposals, max(counts))
+    return np.array([_recall_at_each(images, count) for count in counts])
+
+
 def _by_image(
-    annotations: Annotations, proposals: np.ndarray
+    annotations: Annotations, proposals: np.ndarray, most: int = max(COUNTS)
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per image: IoU float32 ``(G, P)`` with its proposals, best first, and areas ``(G,)``."""
+    """Per image: IoU float32 ``(G, P)`` with its best `most` proposals, and areas ``(G,)``."""
     order = np.lexsort((-proposals[:, 5], proposals[:, 0]))
     rows = proposals[order]
     ends = np.searchsorted(rows[:, 0], np.arange(len(annotations) + 1))
@@ -58,7 +66,7 @@ def _by_image(
         own = slice(annotations.first[i], annotations.first[i + 1])
         counted = ~annotations.crowd[own]
         found = rows[ends[i] : ends[i + 1], 1:5]
-        quality = _iou(annotations.xywh[own][counted], found[: max(COUNTS)])
+        quality = _iou(annotations.xywh[own][counted], found[:most])
         images.append((quality, annotations.area[own][counted]))
     return images
 
@@ -81,14 +89,24 @@ def _recall(
     area: tuple[float, float] = (0.0, np.inf),
 ) -> float | None:
     """Recall with the best `count` proposals of each image, averaged over IoUs."""
+    values = _recall_at_each(images, count, area)
+    return None if np.isnan(values).any() else float(values.mean())
+
+
+def _recall_at_each(
+    images: list[tuple[np.ndarray, np.ndarray]],
+    count: int,
+    area: tuple[float, float] = (0.0, np.inf),
+) -> np.ndarray:
+    """Of each IoU, ``(10,)``; NaN where there is no truth."""
     best = [
         _closest(quality[(areas >= area[0]) & (areas <= area[1]), :count])
         for quality, areas in images
     ]
     overlaps = np.concatenate([*best, np.zeros(0, np.float32)])
     if len(overlaps) == 0:
-        return None
-    return float(np.mean([(overlaps >= t).mean() for t in _THRESHOLDS]))
+        return np.full(len(_THRESHOLDS), np.nan)
+    return np.array([(overlaps >= t).mean() for t in _THRESHOLDS])
 
 
 def _closest(quality: np.ndarray) -> np.ndarray:

@@ -104,8 +104,9 @@ def test_every_stage_of_detection(imported, i: int, capsys):
     proposals = model.rpn.proposals(given, features, training=False)
     scores = "prop_scores" if peer.framework == "mmdet" else "prop_logits"
     own = proposals.boxes[0][proposals.real[0]].numpy(), proposals.scores[0][proposals.real[0]]
+    values = own[1] if peer.framework == "mmdet" else own[1].double().logit()
     result = match(
-        arrays[f"{key}prop_boxes"], arrays[f"{key}{scores}"], None, own[0], own[1].numpy(), None
+        arrays[f"{key}prop_boxes"], arrays[f"{key}{scores}"], None, own[0], values.numpy(), None
     )
     report["proposals"] = result
     assert result["unmatchedA"] <= 2

@@ -1,0 +1,128 @@
+"""Compare stored proposals: ``python -m fasterrcnn.compare_proposals FILE... --data-path DIR``.
+
+The paper's comparison of a region proposal network with selective search, on the same images:
+recall and AR against the number of proposals, seconds per image, and with --fast-rcnn the AP of a
+detector on each.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasterrcnn import checkpoint, cli, evaluation, runtime
+from fasterrcnn.data import formats, proposals
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.metrics.proposals import recall
+from fasterrcnn.recipes import setting
+
+COUNTS = (10, 30, 100, 300, 1000, 2000)
+_IOUS = {"recall at IoU 0.5": 0, "recall at IoU 0.7": 4}  # which of the ten
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared on what."""
+
+    files: tuple[Path, ...] = setting(help="files of stored proposals", positional=True)
+    data_path: Path = setting(help="folder of the data set")
+    dataset: str = setting("auto", "its format", choices=("auto", *formats.READERS))
+    split: str = setting("val", "the split")
+    bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
+    fast_rcnn: Path | None = setting(None, "run of --detector fast_rcnn to detect in each with")
+    workers: int | None = setting(None, "loader processes (default: cores, at most 8)")
+    device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
+    plot: Path | None = setting(None, "draw recall against number to this .png file")
+    json: Path | None = setting(None, "write all numbers to this file, 0..1")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    options = cli.parse_options(Options, argv, "Compare stored proposals of the same images.")
+    problems = Problems(skip=options.bad_data == "skip")
+    data = formats.read(options.data_path, options.split, options.dataset, (), problems)
+    results = {str(path): compare(proposals.read(path), data) for path in options.files}
+    if options.fast_rcnn is not None:
+        add_detections(options, results)
+    print(table(results))
+    if options.plot is not None:
+        plot(results, options.plot)
+        print(f"plot: {options.plot}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def compare(stored: proposals.StoredProposals, data: Annotations) -> dict[str, Any]:
+    """Recall and AR by number of proposals, and the time they took."""
+    values = recall(data, stored.rows(data), COUNTS)
+    return {
+        "made_by": stored.about.get("made_by"),
+        "seconds_per_image": stored.about.get("seconds_per_image"),
+        "counts": list(COUNTS),
+        **{name: values[:, i].tolist() for name, i in _IOUS.items()},
+        "AR": values.mean(axis=1).tolist(),
+    }
+
+
+def add_detections(options: Options, results: dict[str, dict[str, Any]]) -> None:
+    """AP and AP50 of one Fast R-CNN with each of the files."""
+    model, state, _ = checkpoint.load_detector(options.fast_rcnn)
+    proposals.check_given("--fast-rcnn", options.files[0], state.recipe.detector)
+    rt = runtime.start(options.device)
+    data = evaluation.read_split(
+        state, options.data_path, options.dataset, options.split, options.bad_data
+    )
+    model = rt.place(model)
+    for path, found in results.items():
+        measured, _ = evaluation.evaluate(
+            model,
+            data,
+            state.recipe,
+            rt,
+            images_per_gpu=2,
+            workers=rt.default_workers() if options.workers is None else options.workers,
+            stored=proposals.read(Path(path)),
+        )
+        found |= {"AP": measured["AP"], "AP50": measured["AP50"]}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Percent by number of proposals; a block per file."""
+    lines = []
+    for path, found in results.items():
+        seconds = found["seconds_per_image"]
+        time = f", {seconds:.3f} s an image" if seconds else ""
+        lines.append(f"{path}: {found['made_by']}{time}")
+        lines.append(f"  {'proposals':18}" + "".join(f"{count:8}" for count in found["counts"]))
+        for name in (*_IOUS, "AR"):
+            lines.append(f"  {name:18}" + "".join(f"{100 * value:8.1f}" for value in found[name]))
+        if "AP" in found:
+            lines.append(
+                f"  Fast R-CNN: AP {100 * found['AP']:.1f}  AP50 {100 * found['AP50']:.1f}"
+            )
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Three curves per file against the number of proposals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 4), sharey=True)
+    for axis, name in zip(axes, (*_IOUS, "AR"), strict=True):
+        for found in results.values():
+            axis.semilogx(found["counts"], found[name], marker="o", label=found["made_by"])
+        axis.set(title=name, xlabel="proposals per image", ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="x-small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    cli.run(main)
