@@ -11,7 +11,6 @@ In this order, later ones replacing earlier ones:
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
-from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
-from fasterrcnn.importers import reading
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers import published, reading
 from fasterrcnn.importers.names import modern
 from fasterrcnn.models.backbones import C4
 from fasterrcnn.models.build import Detector, FasterRCNN
@@ -86,9 +85,9 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
                 f"--weights: imagenet: torchvision publishes none for {body.name}{style}; use "
                 "--weights none or a file"
             ) from None
-        return Source(_read(_download(url)), None, url)
+        return Source(_read(published.cached(url)), None, url)
     if weights == "coco":
-        return Source(_read(_download(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+        return Source(_read(published.cached(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
     path = Path(weights)
     if path.is_dir():
         path = checkpoint.find(path)
@@ -106,26 +105,6 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])
     return Source(tensors, coco if rows == len(coco) else None, str(path))
-
-
-def _download(url: str) -> Path:
-    """The file behind one of torchvision's URLs, in torch's cache, its SHA-256 checked."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    prefix = path.stem.rsplit("-", 1)[1]
-    try:
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix)
-    except (OSError, RuntimeError) as error:
-        raise DownloadError(
-            f"{url}: {error}; put the file at {path} or choose other --weights"
-        ) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(prefix):
-        raise DownloadError(
-            f"{path}: SHA-256 {digest[:8]}..., expected {prefix}...; delete the file"
-        )
-    return path
 
 
 def _read(path: Path) -> dict[str, Tensor]:

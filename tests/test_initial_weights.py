@@ -23,6 +23,7 @@ from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+from fasterrcnn.importers import published
 from fasterrcnn.initial_weights import initialise
 from fasterrcnn.models.build import build
 from tests.conftest import TINY
@@ -113,18 +114,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _publish(monkeypatch: pytest.MonkeyPatch, cache: Path, entry, tensors: dict) -> None:
     """Put `tensors` into the cache as what torchvision publishes as `entry`."""
-    from fasterrcnn import initial_weights
-
     path = cache / "new.pth"
     torch.save(tensors, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     name = entry.url.rsplit("/", 1)[1].rsplit("-", 1)[0]
     shutil.move(path, cache / f"{name}-{digest}.pth")
-    published = initial_weights._download
+    cached = published.cached
     monkeypatch.setattr(
-        initial_weights,
-        "_download",
-        lambda url: published(f"https://example.invalid/{name}-{digest}.pth"),
+        published, "cached", lambda url: cached(f"https://example.invalid/{name}-{digest}.pth")
     )
 
 
