@@ -5,7 +5,8 @@ In this order, later ones replacing earlier ones:
   2. ``--weights imagenet``: torchvision's ImageNet weights of the body, or
      ``--weights coco``: torchvision's COCO_V1 detector, or
      ``--weights PATH``: a run or checkpoint of this project, a .safetensors or .pth state dict of a
-     torchvision-style detector or body;
+     torchvision-style detector, or an ImageNet body of torchvision, MMDetection, Detectron2 or
+     Detectron (.safetensors, .pth, .pkl);
   3. of a detector's box head, the rows of classes that the data names too; other rows stay fresh.
 """
 
@@ -23,7 +24,7 @@ from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers import published, reading
-from fasterrcnn.importers.names import modern
+from fasterrcnn.importers.names import body, is_body, modern
 from fasterrcnn.models.backbones import C4
 from fasterrcnn.models.build import Detector, FasterRCNN
 
@@ -49,7 +50,7 @@ def initialise(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if recipe.weights == "none":
         return _fresh(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
-    if "conv1.weight" in source.tensors or "features.0.0.weight" in source.tensors:
+    if is_body(source.tensors):
         return _load_body(model, source)
     log = _load_detector(model, source, classes)
     for line in recipes.difference(source.recipe or recipe, recipe):
@@ -114,12 +115,19 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _load_body(model: Detector, source: Source) -> list[str]:
     """ImageNet weights into the body, and of C4 into the box head; the classifier is not used."""
-    tensors = {key.removeprefix("features."): value for key, value in source.tensors.items()}
-    _copy(model.backbone.body, tensors, source.origin)
+    parts, names = [model.backbone.body], "body"
     if isinstance(model.backbone, C4) and isinstance(model, FasterRCNN):
-        _copy(model.roi_heads.box_head, tensors, source.origin)
-        return [f"weights: body and box head from {source.origin}, the rest fresh"]
-    return [f"weights: body from {source.origin}, pyramid and heads fresh"]
+        parts, names = [*parts, model.roi_heads.box_head], "body and box head"
+    ours = [name for part in parts for name in part.state_dict()]
+    tensors = body(source.tensors, ours)
+    for part in parts:
+        _copy(part, tensors, source.origin)
+    unused = sorted(n for n in {*tensors} - {*ours} if not n.endswith("num_batches_tracked"))
+    log = [f"weights: {names} from {source.origin}, the rest fresh"]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        log.append(f"weights: not used: {', '.join(unused[:3])}{more}")
+    return log
 
 
 def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:
@@ -173,7 +181,10 @@ def _copy(
         if key.startswith(optional) or key.endswith("num_batches_tracked"):
             continue
         if key not in tensors:
-            raise CheckpointError(f"{origin}: {key}: missing; the file is of another model")
+            raise CheckpointError(
+                f"{origin}: {key}: missing; the file is of another model, or of "
+                "another framework: then import it first"
+            )
         if tensors[key].shape != own.shape:
             raise CheckpointError(
                 f"{origin}: {key}: shape {tuple(tensors[key].shape)}, this model has "
