@@ -95,7 +95,10 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
         averaged = path / "ema.safetensors"
         path = averaged if averaged.is_file() else path / "model.safetensors"
     if not path.is_file():
-        raise UsageError(f"--weights: {weights}: not imagenet, coco, none, a run or a file")
+        raise UsageError(
+            f"--weights: {weights}: not imagenet, coco, none, a run or a file; a detector of "
+            "another framework is imported first (import_torch.sh)"
+        )
     if path.suffix == ".safetensors":
         tensors = checkpoint.load_tensors(path)
         if not (path.parent / "state.json").is_file():
