@@ -1,46 +1,34 @@
 """Download and unpack COCO or PASCAL VOC: ``python -m fasterrcnn.fetch {coco,voc} FOLDER``.
 
-Only the standard library, so that data can be fetched before the environment is made. A file has
-its final name only when its size and MD5 are right; what was cut off is resumed; an archive is
+Only the standard library, so that data can be fetched before the environment is made. An archive is
 unpacked only if every member stays inside the folder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
 import sys
 import tarfile
-import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from fasterrcnn.download import Remote, download
 from fasterrcnn.errors import DownloadError, Failure, StorageError, UsageError
 
 _BLOCK = 1 << 20
-_TRIES = 5
-_TIMEOUT = 60.0  # s without a byte
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A file at `url`, and the folder inside it that is left out of the unpacked paths."""
+class Archive(Remote):
+    """A remote .zip or .tar, and the folder inside it that is left out of the unpacked paths."""
 
-    url: str
     size: int
-    md5: str
     strip: str = ""
-
-    @property
-    def name(self) -> str:
-        """The file name."""
-        return self.url.rsplit("/", 1)[1]
 
 
 def coco() -> list[Archive]:
@@ -51,9 +39,9 @@ def coco() -> list[Archive]:
     url = os.environ.get("COCO_URL", "http://images.cocodataset.org")
     annotations = f"{url}/annotations/annotations_trainval2017.zip"
     return [
-        Archive(annotations, 252907541, "f4bbac642086de4f52a3fdda2de5fa2c"),
-        Archive(f"{url}/zips/val2017.zip", 815585330, "442b8da7639aecaf257c1dceb8ba8c80"),
-        Archive(f"{url}/zips/train2017.zip", 19336861798, "cced6f7f71b7629ddf16f17bbcfab6b2"),
+        Archive(annotations, 252907541, "md5:f4bbac642086de4f52a3fdda2de5fa2c"),
+        Archive(f"{url}/zips/val2017.zip", 815585330, "md5:442b8da7639aecaf257c1dceb8ba8c80"),
+        Archive(f"{url}/zips/train2017.zip", 19336861798, "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
     ]
 
 
@@ -68,7 +56,7 @@ def voc() -> list[Archive]:
         ("voc2007/VOCtest_06-Nov-2007.tar", 451020800, "b6e924de25625d8de591ea690078ad9f"),
         ("voc2012/VOCtrainval_11-May-2012.tar", 1999639040, "6cd6e144f989b92b3379bac3b3de84fd"),
     )
-    return [Archive(f"{url}/{path}", size, md5, "VOCdevkit") for path, size, md5 in files]
+    return [Archive(f"{url}/{path}", size, f"md5:{md5}", "VOCdevkit") for path, size, md5 in files]
 
 
 SETS: dict[str, Callable[[], list[Archive]]] = {"coco": coco, "voc": voc}
@@ -88,33 +76,6 @@ def fetch(archives: list[Archive], folder: Path) -> None:
             print(f"{archive.name}: unpacked into {folder}")
     except OSError as error:
         raise StorageError(f"{folder}: {error.strerror or error}; check space and rights") from None
-
-
-def download(archive: Archive, folder: Path) -> Path:
-    """The verified file in `folder`, resumed where an earlier try stopped."""
-    final, part = folder / archive.name, folder / f"{archive.name}.part"
-    if not final.exists():
-        for attempt in range(1, _TRIES + 1):
-            try:
-                _transfer(archive, part)
-                break
-            except (OSError, EOFError) as error:  # urllib's errors are OSErrors
-                reason = getattr(error, "reason", None) or error
-                if attempt == _TRIES or getattr(error, "code", None) in (403, 404):
-                    raise DownloadError(
-                        f"{archive.url}: {reason}; the same command resumes, or use a mirror"
-                    ) from None
-                print(f"{archive.name}: {reason}; trying again", file=sys.stderr)
-                time.sleep(min(attempt, 3))
-        part_md5 = _md5(part)
-        if part_md5 != archive.md5:
-            part.unlink()
-            raise DownloadError(
-                f"{archive.url}: MD5 is {part_md5}, expected {archive.md5}; removed; try again or "
-                "use a mirror"
-            )
-        part.rename(final)
-    return final
 
 
 def unpack(path: Path, folder: Path, strip: str) -> None:
@@ -162,42 +123,6 @@ def _target(archive: Path, name: str, strip: str) -> PurePosixPath:
     return path.relative_to(strip) if strip and path.parts[0] == strip else path
 
 
-def _transfer(archive: Archive, part: Path) -> None:
-    """Append to `part` until it has the archive's size. Raises OSError or EOFError to try again."""
-    have = part.stat().st_size if part.exists() else 0
-    if have > archive.size:
-        part.unlink()
-        have = 0
-    if have == archive.size:
-        return
-    request = urllib.request.Request(
-        archive.url, headers={"Range": f"bytes={have}-"} if have else {}
-    )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as reply:
-        if reply.status != 206:  # the server sends the whole file
-            have = 0
-        length = int(reply.headers.get("Content-Length") or archive.size - have)
-        if have + length != archive.size:
-            raise DownloadError(
-                f"{archive.url}: the server announces {have + length} bytes, expected "
-                f"{archive.size}; use a mirror"
-            )
-        with part.open("ab" if have else "wb") as file:
-            while block := reply.read(_BLOCK):
-                file.write(block)
-                have += len(block)
-                _progress(archive, have)
-    if have != archive.size:
-        raise EOFError(f"the connection ended after {have} of {archive.size} bytes")
-
-
-def _progress(archive: Archive, have: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if have == archive.size else ""
-        text = f"\r{archive.name}: {have / 2**20:.0f} of {archive.size / 2**20:.0f} MiB"
-        print(text, end=end, file=sys.stderr, flush=True)
-
-
 def _check_space(missing: list[Archive], folder: Path) -> None:
     """The archives and what is in them must fit; photographs do not compress."""
     parts = [folder / f"{archive.name}.part" for archive in missing]
@@ -214,14 +139,6 @@ def _check_space(missing: list[Archive], folder: Path) -> None:
 def _stamp(archive: Archive, folder: Path) -> Path:
     """The file that says the archive was unpacked completely."""
     return folder / f".{archive.name}.unpacked"
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def main(argv: list[str]) -> int:

@@ -1,5 +1,5 @@
 """Import a detector of MMDetection, Detectron2 or torchvision: ``python -m
-fasterrcnn.import_checkpoint FILE -o RUN``.
+fasterrcnn.import_checkpoint FILE_OR_NAME -o RUN``.
 
 The run folder that comes out holds an ordinary checkpoint: evaluate, predict, propose and train
 ``--weights`` take it. `import.json` says where every tensor came from.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fasterrcnn import checkpoint, cli, recipes, runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.importers import reading, recognise, translate
+from fasterrcnn.importers import published, reading, recognise, translate
 from fasterrcnn.recipes import setting
 
 
@@ -21,8 +21,10 @@ from fasterrcnn.recipes import setting
 class Options:
     """What is imported, and what its tensors cannot tell."""
 
-    file: tuple[Path, ...] = setting(
-        help="checkpoint file (.pth .pkl .safetensors)", positional=True
+    file: tuple[str, ...] = setting(
+        help="checkpoint file (.pth .pkl .safetensors), or the name of a published one: "
+        "mmdet:rpn_r50_fpn_1x, detectron2:faster_rcnn_R_50_FPN_3x, torchvision:COCO_V1",
+        positional=True,
     )
     output_dir: Path = setting(help="run folder to make", flag="-o")
     source: str | None = setting(
@@ -39,8 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.output_dir.absolute()
     if (folder / "checkpoints").exists():
         raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
-    file = reading.read(options.file[0])
-    found = recognise.recognise(file, options.source, options.class_names)
+    path, source = Path(options.file[0]), options.source
+    if published.is_name(options.file[0]):
+        path = published.cached(published.url_of(options.file[0]))
+        source = source or options.file[0]
+    file = reading.read(path)
+    found = recognise.recognise(file, source, options.class_names)
     model, report = translate.load(file, found)
     rt = runtime.start("cpu")
     recipe = recipes.change(found.recipe, weights=str(file.path.absolute()))

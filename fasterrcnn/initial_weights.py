@@ -5,13 +5,13 @@ In this order, later ones replacing earlier ones:
   2. ``--weights imagenet``: torchvision's ImageNet weights of the body, or
      ``--weights coco``: torchvision's COCO_V1 detector, or
      ``--weights PATH``: a run or checkpoint of this project, a .safetensors or .pth state dict of a
-     torchvision-style detector or body;
+     torchvision-style detector, or an ImageNet body of torchvision, MMDetection, Detectron2 or
+     Detectron (.safetensors, .pth, .pkl);
   3. of a detector's box head, the rows of classes that the data names too; other rows stay fresh.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +22,14 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from fasterrcnn import checkpoint, recipes
 from fasterrcnn.data.annotations import Classes
-from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
-from fasterrcnn.importers import reading
-from fasterrcnn.importers.names import modern
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers import published, reading
+from fasterrcnn.importers.names import body, is_body, modern
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 _HEAD = "roi_heads.box_predictor."
-_BODY_STARTS = {"conv1.weight", "features.0.0.weight", "features.0.weight"}  # of classifiers
 
 
 @dataclass
@@ -51,7 +50,7 @@ def initialise(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if recipe.weights == "none":
         return _fresh(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
-    if _BODY_STARTS & source.tensors.keys():
+    if is_body(source.tensors):
         return _load_body(model, source)
     log = _load_detector(model, source, classes)
     for line in recipes.difference(source.recipe or recipe, recipe):
@@ -89,16 +88,19 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
                 f"--weights: imagenet: torchvision publishes none for {body.name}{style}; use "
                 "--weights none or a file"
             ) from None
-        return Source(_read(_download(url)), None, url)
+        return Source(_read(published.cached(url)), None, url)
     if weights == "coco":
-        return Source(_read(_download(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+        return Source(_read(published.cached(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
     path = Path(weights)
     if path.is_dir():
         path = checkpoint.find(path)
         averaged = path / "ema.safetensors"
         path = averaged if averaged.is_file() else path / "model.safetensors"
     if not path.is_file():
-        raise UsageError(f"--weights: {weights}: not imagenet, coco, none, a run or a file")
+        raise UsageError(
+            f"--weights: {weights}: not imagenet, coco, none, a run or a file; a detector of "
+            "another framework is imported first (import_torch.sh)"
+        )
     if path.suffix == ".safetensors":
         tensors = checkpoint.load_tensors(path)
         if not (path.parent / "state.json").is_file():
@@ -111,26 +113,6 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
     return Source(tensors, coco if rows == len(coco) else None, str(path))
 
 
-def _download(url: str) -> Path:
-    """The file behind one of torchvision's URLs, in torch's cache, its SHA-256 checked."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    prefix = path.stem.rsplit("-", 1)[1]
-    try:
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix)
-    except (OSError, RuntimeError) as error:
-        raise DownloadError(
-            f"{url}: {error}; put the file at {path} or choose other --weights"
-        ) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(prefix):
-        raise DownloadError(
-            f"{path}: SHA-256 {digest[:8]}..., expected {prefix}...; delete the file"
-        )
-    return path
-
-
 def _read(path: Path) -> dict[str, Tensor]:
     """A file's state dict under today's names. Nothing in it is run. Raises CheckpointError."""
     return modern(reading.read(path).tensors)
@@ -139,17 +121,19 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _load_body(model: Detector, source: Source) -> list[str]:
     """ImageNet weights into the body, and the layers of C4 and VGG after it into the box head; the
     classifier is not used."""
-    tensors = {key.removeprefix("features."): value for key, value in source.tensors.items()}
-    _copy(model.backbone.body, tensors, source.origin)
-    box_head = getattr(getattr(model, "roi_heads", None), "box_head", None)
-    if box_head is None or not isinstance(model.backbone, (C4, VGG)):
-        return [f"weights: body from {source.origin}, pyramid and heads fresh"]
-    for theirs, ours in (("classifier.0.", "fc6."), ("classifier.3.", "fc7.")):  # VGG's
-        for kind in ("weight", "bias"):
-            if theirs + kind in tensors:
-                tensors[ours + kind] = tensors[theirs + kind]
-    _copy(box_head, tensors, source.origin)
-    return [f"weights: body and box head from {source.origin}, the rest fresh"]
+    parts, names = [model.backbone.body], "body"
+    if isinstance(model.backbone, (C4, VGG)) and hasattr(model, "roi_heads"):
+        parts, names = [*parts, model.roi_heads.box_head], "body and box head"
+    ours = [name for part in parts for name in part.state_dict()]
+    tensors = body(source.tensors, ours)
+    for part in parts:
+        _copy(part, tensors, source.origin)
+    unused = sorted(n for n in {*tensors} - {*ours} if not n.endswith("num_batches_tracked"))
+    log = [f"weights: {names} from {source.origin}, the rest fresh"]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        log.append(f"weights: not used: {', '.join(unused[:3])}{more}")
+    return log
 
 
 def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:
@@ -214,7 +198,10 @@ def _copy(
         if key.startswith(optional) or key.endswith("num_batches_tracked"):
             continue
         if key not in tensors:
-            raise CheckpointError(f"{origin}: {key}: missing; the file is of another model")
+            raise CheckpointError(
+                f"{origin}: {key}: missing; the file is of another model, or of "
+                "another framework: then import it first"
+            )
         if tensors[key].shape != own.shape:
             raise CheckpointError(
                 f"{origin}: {key}: shape {tuple(tensors[key].shape)}, this model has "

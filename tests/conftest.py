@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from fasterrcnn import download
 from fasterrcnn.data import shapes
+from tests.server import Server, running
 
 PROJECT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("TEST_DATA", PROJECT.parent / "shared" / "data"))
@@ -112,3 +115,11 @@ def clean_environment() -> dict[str, str]:
 def module(name: str, *flags: object) -> list[str]:
     """The command of a module of the project."""
     return [sys.executable, "-m", name, *map(str, flags)]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A local server of files; nobody waits before trying it again."""
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    with running() as server:
+        yield server

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from fasterrcnn import checkpoint, evaluate, export, import_checkpoint, predict, propose, train
+from fasterrcnn import checkpoint, cli, evaluate, export, import_checkpoint, predict, propose, train
 from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers.published import URLS
 from fasterrcnn.importers.reading import read
 from tests.importers import synthetic
+from tests.importers.test_reading import Canary
+from tests.server import Server
 
 SMALL = ("--device", "cpu", "--amp", "off")
 
@@ -146,3 +152,104 @@ def test_folders_and_files_that_are_wrong(run: Path, published: Path, tmp_path: 
             [str(published), "-o", str(tmp_path / "x"), "--source", "mmdet:rpn_r50_fpn_1x"]
         )
     assert not (tmp_path / "x").exists()
+
+
+def ended(arguments: list[str], capsys) -> tuple[int, list[str]]:
+    """The command's exit code and its error lines."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: import_checkpoint.main(arguments))
+    errors = capsys.readouterr().err.splitlines()
+    return end.value.code, [line for line in errors if not line.endswith("; trying again")]
+
+
+@pytest.fixture(scope="module")
+def rpn() -> dict[str, torch.Tensor]:
+    """Tensors of MMDetection's RPN, caffe style or pytorch style."""
+    return synthetic.filled(synthetic.mmdetection(detector="rpn"))
+
+
+@pytest.fixture
+def zoo(server: Server, rpn: dict, tmp_path: Path, monkeypatch) -> Server:
+    """A server of the RPN as what MMDetection publishes in caffe style; an empty cache."""
+    torch.save({"state_dict": rpn}, tmp_path / "x.pth")
+    server.body = (tmp_path / "x.pth").read_bytes()
+    digits = hashlib.sha256(server.body).hexdigest()[:8]
+    url = f"http://127.0.0.1:{server.server_port}/rpn-{digits}.pth"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setitem(URLS["mmdet"], "rpn_r50_caffe_fpn_1x", url)
+    return server
+
+
+def test_by_name(zoo: Server, tmp_path: Path, capsys):
+    """The name also says what the tensors cannot: the style."""
+    zoo.cut = [1 << 20]
+    name = "mmdet:rpn_r50-caffe_fpn_1x_coco"
+    for run in ("a", "b"):
+        import_checkpoint.main([name, "-o", str(tmp_path / run)])
+        assert f"conventions by the name {name}" in capsys.readouterr().out
+        _, state, _ = checkpoint.load_detector(tmp_path / run)
+        assert state.recipe.name == "rpn_r50_caffe_fpn_1x"
+        assert state.recipe.backbone.stride_in_1x1
+    assert [wanted for _, wanted in zoo.requests] == [None, f"bytes={1 << 20}-"]
+
+
+@pytest.mark.parametrize(("setting", "code", "message"), [
+    (dict(status=[404]), 9, "Not Found"),
+    (dict(cut=[1000] * 5), 9, "the connection ended after 5000 of"),
+    (dict(body=b"a page of a hotel"), 9, "SHA-256 is"),
+    (dict(status=[500] * 5), 9, "Internal Server Error"),
+    (dict(), 2, "did you mean mmdet:rpn_r50_fpn_2x"),
+], ids=["missing", "cut", "another file", "broken", "unknown"])  # fmt: skip
+def test_names_that_lead_nowhere(zoo: Server, tmp_path: Path, capsys, setting, code, message):
+    vars(zoo).update(setting)
+    name = "mmdet:rpn_r50_fpn_9x" if code == 2 else "mmdet:rpn_r50_caffe_fpn_1x"
+    found, lines = ended([name, "-o", str(tmp_path / "run")], capsys)
+    assert (found, len(lines)) == (code, 1)
+    assert message in lines[0]
+    assert not [p for p in (tmp_path / "torch").rglob("*.*") if p.suffix != ".part"]
+    assert not (tmp_path / "run").exists()
+
+
+def bombed(path: Path) -> None:
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/999", bytes(100 << 20))
+
+
+NAN = torch.full((256,), float("nan"))
+CONV = "rpn_head.rpn_conv.bias"
+WRONG = {  # what is changed in the tensors, then in the file; what the one line says
+    "missing": (lambda t: t.pop(CONV), None, f"{CONV}: missing"),
+    "extra": (lambda t: t.update(extra=NAN[:0]), None, "extra: unknown"),
+    "shape": (lambda t: t.update({CONV: torch.zeros(5)}), None, "shape (5,)"),
+    "dtype": (lambda t: t.update({CONV: torch.zeros(256).bool()}), None, "torch.bool: is no"),
+    "nan": (lambda t: t.update({CONV: NAN}), None, f"{CONV}: 256 of 256 numbers are NaN"),
+    "truncated": (None, lambda p: os.truncate(p, p.stat().st_size // 2), "is it complete?"),
+    "code": (lambda t: t.update(x=Canary(Path("canary"))), None, "wants to run posix.mkdir"),
+    "bomb": (None, bombed, "says it holds more than it does"),
+    "classifier": (lambda t: (t.clear(), t.update({"fc.weight": NAN[:0]})), None, "a classifier"),
+    "retinanet": (
+        lambda t: [t.update({k.replace("rpn_head.rpn", "bbox_head.retina"): t.pop(k)})
+                   for k in [*t] if "rpn_head" in k],
+        None, "no Faster R-CNN or RPN"),
+    "mask": (lambda t: t.update({"roi_head.mask_head.x": NAN[:0]}), None, "not supported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tensors", "file", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_files_are_one_line(
+    rpn: dict, tmp_path: Path, monkeypatch, capsys, tensors, file, message
+):
+    monkeypatch.chdir(tmp_path)
+    content = {k.replace("bbox_head", "rpn_head"): v for k, v in rpn.items()}
+    if tensors:
+        tensors(content)
+    torch.save({"state_dict": content}, "x.pth")
+    if file:
+        file(tmp_path / "x.pth")
+    arguments = ["x.pth", "-o", "run", "--source", "mmdet:rpn_r50_fpn_1x"]
+    code, lines = ended(arguments, capsys)
+    assert (code, len(lines)) == (4, 1)
+    assert lines[0].startswith("error: x.pth: ")
+    assert message in lines[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]

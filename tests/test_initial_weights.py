@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
+from fasterrcnn.importers import published
 from fasterrcnn.initial_weights import initialise
 from fasterrcnn.models.build import build
 from tests.conftest import TINY
@@ -113,18 +115,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _publish(monkeypatch: pytest.MonkeyPatch, cache: Path, entry, tensors: dict) -> None:
     """Put `tensors` into the cache as what torchvision publishes as `entry`."""
-    from fasterrcnn import initial_weights
-
     path = cache / "new.pth"
     torch.save(tensors, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     name = entry.url.rsplit("/", 1)[1].rsplit("-", 1)[0]
     shutil.move(path, cache / f"{name}-{digest}.pth")
-    published = initial_weights._download
+    cached = published.cached
     monkeypatch.setattr(
-        initial_weights,
-        "_download",
-        lambda url: published(f"https://example.invalid/{name}-{digest}.pth"),
+        published, "cached", lambda url: cached(f"https://example.invalid/{name}-{digest}.pth")
     )
 
 
@@ -136,6 +134,94 @@ def test_imagenet_body(cache: Path, monkeypatch: pytest.MonkeyPatch):
     init(target, "imagenet", recipe=R50)
     for key, value in target.backbone.body.state_dict().items():
         assert value.equal(source.state_dict()[key]), key
+
+
+def detectron2s(name: str) -> str:
+    """As Detectron2 renames torchvision's bodies (its tools/convert-torchvision-to-d2.py)."""
+    name = name if "layer" in name else f"stem.{name}"
+    for i in range(1, 5):
+        name = name.replace(f"layer{i}", f"res{i + 1}").replace(f"bn{i}", f"conv{i}.norm")
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+def detectrons(name: str, leaves: dict[str, str]) -> str:
+    """As Detectron names blobs; `leaves` are its words for a norm's four tensors."""
+    if name.startswith("fc."):
+        return f"fc1000_{name[3]}"
+    parts = name.split(".")
+    leaf = leaves[parts[-1]] if "bn" in name or "downsample.1" in name else "w"
+    if len(parts) == 2:
+        return "conv1_w" if leaf == "w" else f"res_conv1_bn_{leaf}"
+    branch = "1" if parts[2] == "downsample" else f"2{'abc'[int(parts[2][-1]) - 1]}"
+    norm = "" if leaf == "w" else "bn_"
+    return f"res{int(parts[0][5]) + 1}_{parts[1]}_branch{branch}_{norm}{leaf}"
+
+
+FOLDED = {"weight": "s", "bias": "b"}
+WHOLE = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean",
+         "running_var": "running_var"}  # fmt: skip
+R50_BODIES = {  # how the file is called, what it holds, what is said not to be used
+    "open-mmlab": ("r50.pth", lambda t: {"state_dict": t}, "fc.bias, fc.weight"),
+    "detectron2 from torchvision": (
+        "r50.pkl",
+        lambda t: {"model": {detectron2s(k): v.numpy() for k, v in t.items()},
+                   "__author__": "torchvision", "matching_heuristics": True},
+        "stem.fc.bias, stem.fc.weight"),
+    "detectron2's MSRA": (
+        "R-50.pkl", lambda t: {detectrons(k, WHOLE): v.numpy() for k, v in t.items()},
+        "fc1000_b, fc1000_w"),
+    "detectron": (
+        "R-50.pkl",
+        lambda t: {"blobs": {detectrons(k, FOLDED): v.numpy() for k, v in t.items()
+                             if "running" not in k}},
+        "fc1000_b, fc1000_w"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def imagenet_r50() -> dict[str, torch.Tensor]:
+    """A torchvision ResNet-50 whose norms are no identities."""
+    torch.manual_seed(3)
+    tensors = {k: v for k, v in resnet50().state_dict().items() if "num_batches" not in k}
+    return {k: v + 0.1 * torch.rand_like(v) if v.dim() == 1 else v for k, v in tensors.items()}
+
+
+@pytest.mark.parametrize("kind", R50_BODIES)
+@pytest.mark.parametrize(
+    "recipe", ["fasterrcnn_r50_caffe_fpn_1x", "fasterrcnn_r50_c4_1x_detectron2"]
+)
+def test_bodies_of_other_frameworks(tmp_path: Path, imagenet_r50: dict, kind: str, recipe: str):
+    """The same tensors, bit by bit, whoever wrote the file; C4's last stage is its box head's."""
+    name, content, unused = R50_BODIES[kind]
+    if name.endswith(".pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content(imagenet_r50), 2))
+    else:
+        torch.save(content(imagenet_r50), tmp_path / name)
+    recipe = recipes.get(recipe)
+    model = detector(ANIMALS, 2, recipe)
+    log = init(model, tmp_path / name, recipe=recipe)
+    parts = [model.backbone.body] + [model.roi_heads.box_head] * (recipe.backbone.neck == "none")
+    loaded = {k: v for part in parts for k, v in part.state_dict().items()}
+    assert set(loaded) == {k for k in imagenet_r50 if not k.startswith("fc.")}
+    for key, value in loaded.items():
+        if kind == "detectron" and "running" in key:  # folded: scale and shift are all there is
+            assert not value.any() if "mean" in key else (value + 1e-5 == 1).all(), key
+        else:
+            assert value.equal(imagenet_r50[key]), key
+    assert log[1:] == [f"weights: not used: {unused}"]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t: t.pop("res3_0_branch1_w"), r"layer2\.0\.downsample\.0\.weight: missing"),
+    (lambda t: t.pop("res3_0_branch1_bn_running_var"), r"downsample\.1\.running_var: missing"),
+    (lambda t: t.update(conv1_w=t["conv1_w"][:, :1]), r"conv1\.weight: shape \(64, 1, 7, 7\)"),
+], ids=["missing", "statistics", "shape"])  # fmt: skip
+def test_bodies_that_do_not_fit(tmp_path: Path, imagenet_r50: dict, change, message: str):
+    content = {detectrons(k, WHOLE): v.numpy() for k, v in imagenet_r50.items()}
+    change(content)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(CheckpointError, match=message):
+        init(detector(ANIMALS, 2, R50), tmp_path / "x.pkl", recipe=R50)
 
 
 def test_coco_detector(cache: Path, monkeypatch: pytest.MonkeyPatch):

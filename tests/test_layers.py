@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import PROJECT
 
 PACKAGE = PROJECT / "fasterrcnn"
-VALUES = {"errors", "processes", "recipes", "schedule", "seeds"}
+VALUES = {"download", "errors", "processes", "recipes", "schedule", "seeds"}
 SERVICES = {
     "checkpoint", "cli", "evaluation", "initial_weights", "metric_log", "run_folder", "runtime",
     "step",

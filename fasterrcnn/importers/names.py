@@ -32,19 +32,23 @@ def entries(framework: str, recipe: Recipe, ours: list[str], rpn: str = "rpn_hea
 
     `rpn`: what MMDetection's file calls the RPN: "rpn_head", or "bbox_head" of one alone (3.x).
     """
-    rules = {"mmdetection": _MMDETECTION, "detectron2": _detectron2(recipe), "torchvision": ()}
+    bottom_up = "backbone.bottom_up." if recipe.backbone.neck == "fpn" else "backbone."
+    rules = {"mmdetection": _MMDETECTION, "detectron2": _detectron2(bottom_up), "torchvision": ()}
     made = []
     for name in ours:
         if name.endswith("num_batches_tracked"):
             continue
-        theirs = name
-        for pattern, replacement in rules[framework]:
-            if re.match(pattern, name):
-                theirs = re.sub(pattern, replacement, name)
-                break
+        theirs = _renamed(name, rules[framework])
         theirs = theirs.replace("RPN.", f"{rpn}.", 1) if framework == "mmdetection" else theirs
         made.append(Entry(name, theirs, *_rows(framework, recipe, name)))
     return made
+
+
+def _renamed(name: str, rules: tuple[tuple[str, str | Callable], ...]) -> str:
+    for pattern, replacement in rules:
+        if re.match(pattern, name):
+            return re.sub(pattern, replacement, name)
+    return name
 
 
 def modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,6 +59,54 @@ def modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors = {re.sub(pattern, replacement, name): value for name, value in tensors.items()}
     return tensors
 
+
+# Norms of which only scale and shift are kept, with epsilon: the rest changes nothing.
+IDENTITY = {"running_mean": 0.0, "running_var": 1.0 - 1e-5}
+_STEMS = (
+    "conv1.weight", "features.0.0.weight", "features.0.weight", "stem.conv1.weight", "conv1_w",
+)  # fmt: skip
+_VGG = ((r"fc6\.", "classifier.0."), (r"fc7\.", "classifier.3."))
+
+
+def is_body(tensors: dict[str, Tensor]) -> bool:
+    """Whether these are an ImageNet body's, with its classifier or without, and no detector's."""
+    return any(stem in tensors for stem in _STEMS)
+
+
+def body(tensors: dict[str, Tensor], ours: list[str]) -> dict[str, Tensor]:
+    """An ImageNet body's tensors, those called `ours` under that name, the others under theirs.
+
+    Of torchvision and MMDetection, which call them alike, of Detectron2, or of Detectron, whose
+    norms are a scale and a shift.
+    """
+    left = {_renamed(n.removeprefix("features."), _DETECTRON): v for n, v in tensors.items()}
+    named = {}
+    for name in ours:
+        theirs = _renamed(f"backbone.body.{name}", _detectron2(""))
+        for candidate in (name, theirs, _renamed(name, _VGG)):
+            if candidate in left:
+                named[name] = left.pop(candidate)
+    if not any(name.endswith("running_var") for name in named):
+        for name in [n for n in ours if n.endswith(tuple(IDENTITY))]:
+            norm, leaf = name.rsplit(".", 1)
+            if f"{norm}.weight" in named:
+                named[name] = torch.full_like(named[f"{norm}.weight"], IDENTITY[leaf])
+    return named | left
+
+
+_NORM_LEAVES = {
+    "s": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "rm": "running_mean",
+    "running_mean": "running_mean", "riv": "running_var", "running_var": "running_var",
+}  # fmt: skip
+_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+# Detectron's names as Detectron2's (its `checkpoint/c2_model_loading.py`).
+_DETECTRON = (
+    (r"conv1_w$", "stem.conv1.weight"),
+    (r"res_conv1_bn_(\w+)$", lambda m: f"stem.conv1.norm.{_NORM_LEAVES[m[1]]}"),
+    (r"res(\d)_(\d+)_branch(1|2[abc])_w$", lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.weight"),
+    (r"res(\d)_(\d+)_branch(1|2[abc])_bn_(\w+)$",
+     lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.norm.{_NORM_LEAVES[m[4]]}"),
+)  # fmt: skip
 
 _MMDETECTION = (
     (r"backbone\.body\.", "backbone."),
@@ -71,8 +123,7 @@ _MMDETECTION = (
 )
 
 
-def _detectron2(recipe: Recipe) -> tuple[tuple[str, str | Callable], ...]:
-    body = "backbone.bottom_up." if recipe.backbone.neck == "fpn" else "backbone."
+def _detectron2(body: str) -> tuple[tuple[str, str | Callable], ...]:
     one, many = r"\.(\d+)\.", r"(\d)\."
 
     def stage(match: re.Match) -> str:

@@ -1,17 +1,19 @@
 """Tensors out of files of strangers, without running anything in them.
 
-torch files are read by torch's weights-only unpickler, in which objects of MMEngine's runner become
-inert stubs. Pickles of Detectron2 and Detectron are read by an unpickler that rebuilds numpy arrays
-and refuses every other name. Nothing named in a file is ever imported, and there is no fallback.
+torch files are walked by `claims`, then read by torch's weights-only unpickler, in which objects of
+MMEngine's runner become inert stubs. Pickles of Detectron2 and Detectron are read by an unpickler
+that rebuilds numpy arrays and refuses every other name. Nothing named in a file is ever imported,
+nothing is allocated that the file does not bring, and there is no fallback.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import pickle
-import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fasterrcnn.errors import CheckpointError
+from fasterrcnn.importers import claims
 
 _MOST_BYTES = 8 << 30  # of a file
-_HARMLESS = ("mmengine.", "mmcv.", "mmdet.", "numpy.")  # whose objects are replaced by stubs
 _KINDS = "fiub"  # numpy kinds of dtypes that weights can have
 
 
@@ -66,8 +68,6 @@ def read(path: Path) -> File:
 def _reason(error: Exception) -> str:
     """One line. torch's own would advise to read unsafely."""
     text = str(error).strip()
-    if wanted := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"wants to run {wanted[1]}; only tensors are read; save a plain state dict"
     if "weights_only" in text:
         return "cannot be read: holds no tensors; give a checkpoint file"
     first = (text.splitlines() or [type(error).__name__])[0]
@@ -86,44 +86,16 @@ def _content(path: Path) -> Any:
         _check_zip(path)
         return _read_torch(path)
     if path.suffix == ".pkl":
-        with path.open("rb") as file:
-            return _ArraysOnly(path, file).load()
+        with claims.bounded(path) as content:
+            claims.check_opcodes(content)
+            return _ArraysOnly(path, content).load()
     return _read_torch(path)  # torch's format before 1.6
 
 
 def _read_torch(path: Path) -> Any:
-    with torch.serialization.safe_globals(_allowed(path)):
+    allowed = [(claims.Stub, name) for name in claims.harmless_names(path)]
+    with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _allowed(path: Path) -> list[tuple[Any, str]]:
-    """Inert stand-ins for names in a zip file that torch refuses. Raises CheckpointError."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # the format before 1.6 cannot be listed: none are allowed
-        return []
-    allowed: list[tuple[Any, str]] = []
-    for name in names:
-        if name.startswith(_HARMLESS):
-            allowed.append((_Stub, name))
-        else:
-            raise CheckpointError(
-                f"{path}: wants to run {name}; only tensors are read; save a plain state dict"
-            )
-    return allowed
-
-
-class _Stub(dict):
-    """Takes whatever an object is made from and does nothing with it."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Stub:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, _: Any) -> None:
-        pass
 
 
 def _check_zip(path: Path) -> None:
@@ -137,29 +109,50 @@ def _check_zip(path: Path) -> None:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Dicts, lists, numbers, strings and numpy arrays."""
+    """Dicts, lists, numbers, strings and numpy arrays of no more bytes than the file has."""
 
-    def __init__(self, path: Path, file: Any) -> None:
-        super().__init__(file, encoding="latin1")
+    def __init__(self, path: Path, content: mmap.mmap) -> None:
+        super().__init__(content, encoding="latin1")
         self.path = path
+        self.left = 2 * len(content)  # before protocol 3 bytes are text first, then encoded
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for one of the names that numpy's arrays are pickled with."""
         numpy = module.replace("numpy._core", "numpy.core")
         known = {
-            ("numpy.core.multiarray", "_reconstruct"): _Array,
-            ("numpy.core.multiarray", "scalar"): _scalar,
-            ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+            ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(self._bytes),
+            ("numpy.core.multiarray", "scalar"): self._scalar,
+            ("numpy.core.numeric", "_frombuffer"): self._from_buffer,
             ("numpy", "ndarray"): None,
             ("numpy", "dtype"): _DType,
             ("collections", "OrderedDict"): OrderedDict,
-            ("_codecs", "encode"): _encode,
+            ("_codecs", "encode"): self._encode,
         }
         if (numpy, name) not in known:
             raise CheckpointError(
                 f"{self.path}: wants to run {module}.{name}; only arrays are read; give another"
             )
         return known[numpy, name]
+
+    def _bytes(self, raw: Any) -> bytes:
+        self.left -= len(raw)
+        if self.left < 0:
+            raise ValueError("says it holds more than it does")
+        return raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise ValueError(f"{encoding}: not an encoding of bytes")
+        return self._bytes(text)
+
+    def _scalar(self, kind: _DType, raw: Any) -> Any:
+        return np.frombuffer(self._bytes(raw), kind.dtype, count=1)[0].item()
+
+    def _from_buffer(self, raw: Any, kind: _DType, shape: tuple, order: str) -> _Array:
+        """An array of pickle's protocol 5."""
+        array = _Array(self._bytes)
+        array.__setstate__((1, shape, kind, order == "F", raw))
+        return array
 
 
 class _DType:
@@ -178,34 +171,16 @@ class _DType:
 class _Array:
     """What `_reconstruct` makes; its state brings the data, which bounds the size."""
 
-    value: np.ndarray
+    tensor: Tensor
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self, bytes_of: Callable[[Any], bytes]) -> None:
+        self.bytes_of = bytes_of
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, fortran, raw = state
-        raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        value = np.frombuffer(raw, kind.dtype)
-        self.value = value.reshape(shape, order="F" if fortran else "C")
-
-
-def _from_buffer(raw: bytes, kind: _DType, shape: tuple, order: str) -> _Array:
-    """An array of pickle's protocol 5."""
-    array = _Array()
-    array.__setstate__((1, shape, kind, order == "F", bytes(raw)))
-    return array
-
-
-def _scalar(kind: _DType, raw: Any) -> Any:
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    return np.frombuffer(raw, kind.dtype, count=1)[0].item()
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"{encoding}: not an encoding of bytes")
-    return text.encode("latin1")
+        array = np.frombuffer(self.bytes_of(raw), kind.dtype)
+        array = np.array(array.reshape(shape, order="F" if fortran else "C"))  # a writable copy
+        self.tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def _state_dict(content: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -217,9 +192,7 @@ def _state_dict(content: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
             break
     tensors = {}
     for name, value in inner.items():
-        if isinstance(value, _Array):
-            array = np.array(value.value)  # a writable copy in native byte order
-            value = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+        value = value.tensor if isinstance(value, _Array) else value
         if isinstance(value, Tensor):
             tensors[str(name).removeprefix("module.")] = value
     meta = content.get("meta")

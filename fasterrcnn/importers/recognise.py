@@ -19,11 +19,11 @@ from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers.names import entries, modern
+from fasterrcnn.importers.published import PREFIXES, recipe_of
 from fasterrcnn.importers.reading import File
 from fasterrcnn.recipes import Recipe, change
 
 _SOURCES = {"mmdetection": "MMDetection", "detectron2": "Detectron2", "torchvision": ""}
-_PREFIXES = {"mmdet": "mmdetection", "detectron2": "detectron2", "torchvision": "torchvision"}
 _PLAIN = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by blocks of the third stage
 _GROUPED = {(32, 128): "resnext101_32x4d", (64, 256): "resnext101_64x4d",
             (32, 256): "resnext101_32x8d"}  # fmt: skip
@@ -51,7 +51,7 @@ def recognise(file: File, source: str | None, names: tuple[str, ...]) -> Recogni
     detector = "faster_rcnn" if _box_rows(file.tensors) else "rpn"
     body, neck = network_of(file, framework)
     if source is not None:
-        recipe, rule = _named(source, framework), f"--source {source}"
+        recipe, rule = _named(source, framework), f"the name {source}"
     else:
         recipe, rule = _by_shape(file, framework, detector, body, neck)
     kind = recipe.detector, recipe.backbone.name, recipe.backbone.neck
@@ -63,6 +63,9 @@ def recognise(file: File, source: str | None, names: tuple[str, ...]) -> Recogni
     rpn = (
         "bbox_head" if any(k.startswith("bbox_head.rpn_conv") for k in file.tensors) else "rpn_head"
     )
+    if file.sha256.startswith(_COCO_V1):
+        recipe = change(recipe, backbone=dict(norm_eps=0.0))
+        rule += "; COCO_V1: epsilon 0 in its norms"
     classes, rows = classes_of(file, framework, names)
     return Recognised(
         framework, _with_widths(recipe, file, framework, rpn), rpn, classes, rows, rule
@@ -171,14 +174,12 @@ def _box_rows(tensors: dict[str, Tensor]) -> int:
 
 def _named(source: str, framework: str) -> Recipe:
     """The recipe that ``mmdet:NAME``, ``detectron2:NAME`` or ``torchvision:NAME`` means."""
-    prefix, _, name = source.partition(":")
-    if _PREFIXES.get(prefix) != framework:
+    if PREFIXES.get(source.partition(":")[0]) != framework:
         raise UsageError(f"--source: {source}: the file is {framework}'s; give {framework}:NAME")
-    name = name.replace("-", "_").removesuffix("_coco").replace("faster_rcnn", "fasterrcnn")
-    for candidate in (f"{name}_{framework}", name, f"{name}_torchvision"):
-        if candidate in recipes.RECIPES:
-            return recipes.get(candidate)
-    raise UsageError(f"--source: {source}: unknown; python -m fasterrcnn.recipes lists names")
+    name = recipe_of(source)
+    if name is None:
+        raise UsageError(f"--source: {source}: unknown; python -m fasterrcnn.recipes lists names")
+    return recipes.get(name)
 
 
 def _by_shape(
@@ -224,9 +225,7 @@ def _of_torchvision(file: File, body: str) -> tuple[Recipe, str]:
     if "rpn.head.conv.1.0.weight" in file.tensors:
         return recipes.get("fasterrcnn_r50_fpn_v2_torchvision"), "a head of two convolutions: v2"
     recipe = change(recipes.get("fasterrcnn_r50_fpn_torchvision"), backbone=dict(name=body))
-    if file.sha256.startswith(_COCO_V1):
-        return change(recipe, backbone=dict(norm_eps=0.0)), "COCO_V1: epsilon 0 in its norms"
-    return recipe, "torchvision's defaults, epsilon 1e-5 in its norms"
+    return recipe, "torchvision's defaults"
 
 
 # MMDetection's config.

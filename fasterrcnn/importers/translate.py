@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.importers.names import entries, modern
+from fasterrcnn.importers.names import IDENTITY, entries, modern
 from fasterrcnn.importers.reading import File
 from fasterrcnn.importers.recognise import Recognised
 from fasterrcnn.models.build import Detector, build
@@ -17,7 +17,6 @@ from fasterrcnn.recipes import Recipe, change, conventions, flat
 
 # Tensors that frameworks keep in files although a model makes them itself.
 _MADE = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
-_IDENTITY = {"running_mean": 0.0, "running_var": 1.0 - 1e-5}  # with epsilon: changes nothing
 
 
 def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
@@ -154,6 +153,6 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
 def _missing(path: Path, name: str, own: Tensor) -> Tensor:
     """Detectron2's oldest bodies leave the statistics of folded norms out."""
     leaf = name.rsplit(".", 1)[-1]
-    if ".norm." in name and leaf in _IDENTITY:
-        return torch.full_like(own, _IDENTITY[leaf])
+    if ".norm." in name and leaf in IDENTITY:
+        return torch.full_like(own, IDENTITY[leaf])
     raise CheckpointError(f"{path}: {name}: missing; is the file complete?")

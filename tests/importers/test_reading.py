@@ -40,7 +40,7 @@ def same(path: Path) -> dict:
 
 @pytest.mark.parametrize("content", [
     TENSORS,
-    {"state_dict": OrderedDict(TENSORS), "meta": {"epoch": 12}, "optimizer": {"lr": 0.1}},
+    {"state_dict": OrderedDict(TENSORS), "meta": {"seen": {1}}, "optimizer": {"lr": 0.1}},
     {"model": TENSORS, "iteration": 3},
     {"state_dict": {f"module.{k}": v for k, v in TENSORS.items()}},
 ])  # fmt: skip
@@ -80,7 +80,10 @@ class HistoryBuffer:
 HistoryBuffer.__module__ = "mmengine.logging.history_buffer"
 
 
-def test_mmengines_objects_become_stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_mmengines_objects_become_stubs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+):
     """Only the name travels: the class is not there when the file is read."""
     import sys
     from types import ModuleType
@@ -90,7 +93,7 @@ def test_mmengines_objects_become_stubs(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules[names[-1]].HistoryBuffer = HistoryBuffer
     content = {"state_dict": TENSORS, "message_hub": {"loss": HistoryBuffer()}, "meta": {"seed": 1}}
-    torch.save(content, tmp_path / "x.pth")
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     for name in names:
         monkeypatch.delitem(sys.modules, name)
     assert same(tmp_path / "x.pth")["seed"] == 1

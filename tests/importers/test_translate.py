@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import detection
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import CheckpointError, UsageError
@@ -80,6 +81,26 @@ def test_names_and_shapes(name: str):
         assert entry.give(ours[entry.ours]).shape == theirs[entry.theirs].shape, entry
         left.remove(entry.theirs)
     assert not left
+
+
+@pytest.mark.parametrize(("builder", "source"), [
+    ("fasterrcnn_resnet50_fpn", None),
+    ("fasterrcnn_resnet50_fpn_v2", None),
+    ("fasterrcnn_mobilenet_v3_large_fpn", None),
+    ("fasterrcnn_mobilenet_v3_large_320_fpn", "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"),
+])  # fmt: skip
+def test_names_and_shapes_of_torchvision(builder: str, source: str | None):
+    with torch.device("meta"):
+        theirs = getattr(detection, builder)(weights=None, weights_backbone=None).state_dict()
+    found = recognise.recognise(file_of(theirs), source, ())
+    assert found.recipe.name == f"{builder.replace('resnet', 'r')}_torchvision"
+    assert found.rows == [0, *recognise.COCO.category_ids]
+    with torch.device("meta"):
+        ours = build(found.recipe, 91).state_dict()
+    counts = {name for name in theirs if name.endswith("num_batches_tracked")}
+    assert {k: v.shape for k, v in ours.items() if k not in counts} == {
+        k: v.shape for k, v in theirs.items() if k not in counts
+    }
 
 
 def there_and_back(name: str) -> None:
@@ -195,6 +216,18 @@ def test_another_resizing_is_another_detector():
         translate.check_expressible(
             recipes.change(recipe, input=dict(resize="pillow")), "torchvision"
         )
+
+
+@pytest.mark.parametrize("source", [None, "torchvision:COCO_V1", "torchvision:fasterrcnn_r50_fpn"])
+def test_torchvisions_published_detector_has_norms_without_epsilon(source: str | None):
+    with torch.device("meta"):
+        theirs = detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict()
+    file = File(Path("x.pth"), theirs, "258fb6c6" + "0" * 56, {})
+    found = recognise.recognise(file, source, ())
+    assert found.recipe.backbone.norm_eps == 0
+    assert "epsilon 0" in found.rule
+    other = recognise.recognise(file_of(theirs), source, ())
+    assert other.recipe.backbone.norm_eps == 1e-5
 
 
 def test_mmdetections_config_says_what_tensors_cannot():

@@ -79,8 +79,9 @@ def test_imagenet_weights_reach_body_and_box_head(tmp_path: Path):
     torch.save(theirs.state_dict(), tmp_path / "vgg.pth")
     recipe = recipes.change(NARROW, weights=str(tmp_path / "vgg.pth"))
     model = build(recipe, 4)
-    (line,) = initial_weights.initialise(model, recipe, Classes(("a", "b", "c"), (1, 2, 3)))
+    line, unused = initial_weights.initialise(model, recipe, Classes(("a", "b", "c"), (1, 2, 3)))
     assert line.startswith("weights: body and box head from")
+    assert unused == "weights: not used: classifier.6.bias, classifier.6.weight"
     for name, value in model.backbone.body.state_dict().items():
         assert torch.equal(value, theirs.features.state_dict()[name])
     # Fully connected layers see what torchvision's see, when nothing is dropped.

@@ -1,0 +1,152 @@
+"""Detectors that frameworks publish: which recipe a name means, and where the file is.
+
+URLs as in `configs/{faster_rcnn,rpn}` of MMDetection (metafile.yml and README.md), MODEL_ZOO.md of
+Detectron2 and torchvision's own enumerations. Left out: what no recipe here computes, and
+MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels and strides.
+
+What is verified is what the authors put into the file's name: of MMDetection and torchvision the
+first 8 digits of its SHA-256, of Detectron2 the first 6 of its MD5. That finds damage, not forgery.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+import torch
+from torchvision.models import detection
+
+from fasterrcnn import recipes
+from fasterrcnn.download import Remote, download
+from fasterrcnn.errors import StorageError, UsageError
+
+PREFIXES = {"mmdet": "mmdetection", "detectron2": "detectron2", "torchvision": "torchvision"}
+
+_MMDETECTION = {  # recipe: file
+    "rpn_r50_caffe_fpn_1x": "rpn_r50_caffe_fpn_1x_coco_20200531-5b903a37",
+    "rpn_r50_fpn_1x": "rpn_r50_fpn_1x_coco_20200218-5525fa2e",
+    "rpn_r50_fpn_2x": "rpn_r50_fpn_2x_coco_20200131-0728c9b3",
+    "rpn_r101_caffe_fpn_1x": "rpn_r101_caffe_fpn_1x_coco_20200531-0629a2e2",
+    "rpn_r101_fpn_1x": "rpn_r101_fpn_1x_coco_20200131-2ace2249",
+    "rpn_r101_fpn_2x": "rpn_r101_fpn_2x_coco_20200131-24e3db1a",
+    "rpn_x101_32x4d_fpn_1x": "rpn_x101_32x4d_fpn_1x_coco_20200219-b02646c6",
+    "rpn_x101_32x4d_fpn_2x": "rpn_x101_32x4d_fpn_2x_coco_20200208-d22bd0bb",
+    "rpn_x101_64x4d_fpn_1x": "rpn_x101_64x4d_fpn_1x_coco_20200208-cde6f7dd",
+    "rpn_x101_64x4d_fpn_2x": "rpn_x101_64x4d_fpn_2x_coco_20200208-c65f524f",
+    "fasterrcnn_r50_fpn_1x_mmdetection": "faster_rcnn_r50_fpn_1x_coco_20200130-047c8118",
+    "fasterrcnn_r50_fpn_2x": "faster_rcnn_r50_fpn_2x_coco_bbox_mAP-0.384_20200504_210434-a5d8aa15",
+    "fasterrcnn_r50_fpn_ms_3x": "faster_rcnn_r50_fpn_mstrain_3x_coco_20210524_110822-e10bd31c",
+    "fasterrcnn_r50_caffe_fpn_1x":
+        "faster_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.378_20200504_180032-c5925ee5",
+    "fasterrcnn_r50_caffe_fpn_ms_3x":
+        "faster_rcnn_r50_caffe_fpn_mstrain_3x_coco_20210526_095054-1f77628b",
+    "fasterrcnn_r101_fpn_1x": "faster_rcnn_r101_fpn_1x_coco_20200130-f513f705",
+    "fasterrcnn_r101_fpn_2x":
+        "faster_rcnn_r101_fpn_2x_coco_bbox_mAP-0.398_20200504_210455-1d2dac9c",
+    "fasterrcnn_r101_fpn_ms_3x": "faster_rcnn_r101_fpn_mstrain_3x_coco_20210524_110822-4d4d2ca8",
+    "fasterrcnn_r101_caffe_fpn_1x":
+        "faster_rcnn_r101_caffe_fpn_1x_coco_bbox_mAP-0.398_20200504_180057-b269e9dd",
+    "fasterrcnn_x101_32x4d_fpn_1x": "faster_rcnn_x101_32x4d_fpn_1x_coco_20200203-cff10310",
+    "fasterrcnn_x101_32x4d_fpn_2x":
+        "faster_rcnn_x101_32x4d_fpn_2x_coco_bbox_mAP-0.412_20200506_041400-64a12c0b",
+    "fasterrcnn_x101_32x4d_fpn_ms_3x":
+        "faster_rcnn_x101_32x4d_fpn_mstrain_3x_coco_20210524_124151-16b9b260",
+    "fasterrcnn_x101_32x8d_fpn_ms_3x":
+        "faster_rcnn_x101_32x8d_fpn_mstrain_3x_coco_20210604_182954-002e082a",
+    "fasterrcnn_x101_64x4d_fpn_1x": "faster_rcnn_x101_64x4d_fpn_1x_coco_20200204-833ee192",
+    "fasterrcnn_x101_64x4d_fpn_2x": "faster_rcnn_x101_64x4d_fpn_2x_coco_20200512_161033-5961fa95",
+    "fasterrcnn_x101_64x4d_fpn_ms_3x":
+        "faster_rcnn_x101_64x4d_fpn_mstrain_3x_coco_20210524_124528-26c63de6",
+    "fasterrcnn_r50_caffe_c4_1x": "faster_rcnn_r50_caffe_c4_1x_coco_20220316_150152-3f885b85",
+    "fasterrcnn_r50_caffe_fpn_ms_1x_person":
+        "faster_rcnn_r50_fpn_1x_coco-person_20201216_175929-d022e227",
+    "fasterrcnn_r50_caffe_fpn_ms_1x_person_bicycle_car":
+        "faster_rcnn_r50_fpn_1x_coco-person-bicycle-car_20201216_173117-6eda6d92",
+}  # fmt: skip
+_DETECTRON2 = {  # recipe: config, model id and digits
+    "fasterrcnn_r50_fpn_1x_detectron2": "faster_rcnn_R_50_FPN_1x/137257794/b275ba",
+    "fasterrcnn_r50_fpn_3x_detectron2": "faster_rcnn_R_50_FPN_3x/137849458/280758",
+    "fasterrcnn_r101_fpn_3x_detectron2": "faster_rcnn_R_101_FPN_3x/137851257/f6e8b1",
+    "fasterrcnn_x101_32x8d_fpn_3x_detectron2": "faster_rcnn_X_101_32x8d_FPN_3x/139173657/68b088",
+    "fasterrcnn_r50_c4_1x_detectron2": "faster_rcnn_R_50_C4_1x/137257644/721ade",
+    "fasterrcnn_r50_c4_3x_detectron2": "faster_rcnn_R_50_C4_3x/137849393/f97cb7",
+    "rpn_r50_fpn_1x_detectron2": "rpn_R_50_FPN_1x/137258492/02ce48",
+    "rpn_r50_c4_1x_detectron2": "rpn_R_50_C4_1x/137258005/450694",
+}
+_TORCHVISION = {
+    "fasterrcnn_r50_fpn_torchvision": detection.FasterRCNN_ResNet50_FPN_Weights,
+    "fasterrcnn_r50_fpn_v2_torchvision": detection.FasterRCNN_ResNet50_FPN_V2_Weights,
+    "fasterrcnn_mobilenet_v3_large_fpn_torchvision":
+        detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights,
+    "fasterrcnn_mobilenet_v3_large_320_fpn_torchvision":
+        detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights,
+}  # fmt: skip
+
+
+def _of_mmdetection(file: str) -> str:
+    config = re.split(r"(?:_bbox_mAP-[\d.]+)?_20\d{6}", file)[0]
+    kind = "rpn" if config.startswith("rpn") else "faster_rcnn"
+    return f"https://download.openmmlab.com/mmdetection/v2.0/{kind}/{config}/{file}.pth"
+
+
+def _of_detectron2(file: str) -> str:
+    folder, digits = file.rsplit("/", 1)
+    base = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
+    return f"{base}/{folder}/model_final_{digits}.pkl"
+
+
+URLS = {  # by framework and recipe
+    "mmdet": {recipe: _of_mmdetection(file) for recipe, file in _MMDETECTION.items()},
+    "detectron2": {recipe: _of_detectron2(file) for recipe, file in _DETECTRON2.items()},
+    "torchvision": {recipe: weights.COCO_V1.url for recipe, weights in _TORCHVISION.items()},
+}
+_SPELLINGS = (
+    ("coco_v1", "fasterrcnn_r50_fpn"), ("_coco", ""), ("faster_rcnn", "fasterrcnn"),
+    ("mstrain", "ms"), ("resnet", "r"), ("_r_", "_r"), ("_x_", "_x"),
+)  # fmt: skip
+
+
+def recipe_of(name: str) -> str | None:
+    """The recipe that ``mmdet:NAME``, ``detectron2:NAME`` or ``torchvision:NAME`` means, by our
+    name or by theirs."""
+    prefix, _, rest = name.partition(":")
+    rest = rest.lower().replace("-", "_")
+    for theirs, ours in _SPELLINGS:
+        rest = rest.replace(theirs, ours)
+    candidates = (f"{rest}_{PREFIXES.get(prefix)}", rest)
+    return next((recipe for recipe in candidates if recipe in recipes.RECIPES), None)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` names a published file, be there one or not, rather than a path."""
+    prefix, colon, _ = text.partition(":")
+    return bool(colon) and prefix in URLS
+
+
+def url_of(name: str) -> str:
+    """Where the file of that name is. Raises UsageError with names that are close."""
+    prefix = name.partition(":")[0]
+    url = URLS[prefix].get(recipe_of(name))
+    if url is None:
+        known = [f"{prefix}:{r.removesuffix(f'_{PREFIXES[prefix]}')}" for r in URLS[prefix]]
+        close = difflib.get_close_matches(name, known, 3, 0.3)
+        raise UsageError(f"{name}: no published file known; did you mean {' or '.join(close)}?")
+    return url
+
+
+def cached(url: str) -> Path:
+    """The published file at `url`, verified, in torch's cache; downloaded where it is not there.
+
+    Raises DownloadError or StorageError.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    kind = "md5" if url.endswith(".pkl") else "sha256"
+    digits = re.search(r"[-_]([0-9a-f]+)\.\w+$", url)[1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return download(Remote(url, None, f"{kind}:{digits}"), folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: {error.strerror or error}; check space and rights, or set TORCH_HOME"
+        ) from None
