@@ -11,11 +11,20 @@ import numpy as np
 import torch
 
 from fasterrcnn import checkpoint, cli, drawing, evaluation, recipes, runtime
-from fasterrcnn.data import formats, images
+from fasterrcnn.data import formats, images, voc
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes import setting
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split: of which data, and how it is read."""
+
+    root: Path
+    dataset: str
+    split: str
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,9 @@ class Options:
     dataset: str | None = setting(
         None, "its format (default: the run's)", choices=("auto", *formats.READERS)
     )
-    split: str | None = setting(None, "split to evaluate on (default: the run's)")
+    split: str | None = setting(
+        None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
+    )
     bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
     images_per_gpu: int = setting(2, "images of equal padded size evaluated together")
     amp: str | None = setting(
@@ -36,13 +47,17 @@ class Options:
     workers: int | None = setting(None, "loader processes per GPU (default: cores, at most 8)")
     device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
     json: Path | None = setting(None, "write the metrics to this file too")
+    voc_submission: Path | None = setting(
+        None, "write PASCAL VOC's result files to this folder; 2012_test is for this alone"
+    )
     draw: int = setting(0, "pictures of ground truth beside detections, in <run>/pictures")
     score_threshold: float = setting(0.5, "lowest score drawn")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    options = cli.parse_options(Options, argv, "Evaluate a trained detector with COCO metrics.")
+    description = "Evaluate a trained detector with COCO's metrics, on PASCAL VOC with its own too."
+    options = cli.parse_options(Options, argv, description)
     rt = runtime.start(options.device)
     try:
         evaluate(options, rt)
@@ -56,7 +71,8 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
     recipe = recipes.change(state.recipe, amp=amp)
     rt.say(rt.describe())
-    data = rt.on_main(lambda: read_data(options, state))
+    source = find_data(options, state)
+    data = rt.on_main(lambda: read_data(source, options, state))
     rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
     results, detections = evaluation.evaluate(
         rt.place(model),
@@ -68,9 +84,16 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     )
     if not rt.is_main:
         return
-    evaluation.report(results, state.step, path)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.voc_submission is not None:
+        ((_, name),) = voc.sets(source.root, source.split)
+        files = voc.write_results(options.voc_submission, name, data, detections)
+        rt.say(f"{len(files)} result files: {files[0]}, ...")
+    if len(data.labels):
+        evaluation.report(results, state.step, path)
+        if options.json is not None:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+    else:
+        rt.say(f"nothing measured: {source.split} has no boxes here")
     run = path.parent.parent
     for picture in range(min(options.draw, len(data))):
         names = data.classes.names if recipe.detector != "rpn" else ("",)
@@ -79,9 +102,8 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
         rt.say(f"pictures: {run / 'pictures'}")
 
 
-def read_data(options: Options, state: checkpoint.State) -> Annotations:
-    """The split, with the checkpoint's classes. Raises UsageError or DataError."""
-    problems = Problems(skip=options.bad_data == "skip")
+def find_data(options: Options, state: checkpoint.State) -> Source:
+    """What the flags say, else what the run had. Raises UsageError."""
     if options.data_path is None and not state.data["path"]:
         raise UsageError("--data-path: this run was imported and has no data; give a folder")
     root = options.data_path or Path(state.data["path"])
@@ -89,10 +111,36 @@ def read_data(options: Options, state: checkpoint.State) -> Annotations:
     split = options.split or (
         state.data["val_split"] if state.data["val_split"] != "none" else "val"
     )
-    data = formats.read(root, split, dataset, state.classes, problems)
+    return Source(root, dataset, split)
+
+
+def read_data(source: Source, options: Options, state: checkpoint.State) -> Annotations:
+    """The split, with the checkpoint's classes. Raises UsageError or DataError."""
+    root, dataset, split = source.root, source.dataset, source.split
+    problems = Problems(skip=options.bad_data == "skip")
+    if options.voc_submission is not None:
+        check_submission(source, state)
+    if options.voc_submission is None or voc.has_boxes(root, split):
+        data = formats.read(root, split, dataset, state.classes, problems)
+    else:
+        data = formats.read_voc_images(root, split, state.classes, problems)
     for what, count in problems.counts().items():
         print(f"data: {count} x {what}")
     return data
+
+
+def check_submission(source: Source, state: checkpoint.State) -> None:
+    """Raises UsageError where the devkit has no result files."""
+    if state.recipe.detector == "rpn":
+        raise UsageError("--voc-submission: this run proposes, but detects no classes")
+    if not formats.is_declared_voc(source.root, source.dataset):
+        raise UsageError(
+            f"--voc-submission: {source.root}: not said to be PASCAL VOC; say --dataset voc"
+        )
+    if len(voc.sets(source.root, source.split)) > 1:
+        raise UsageError(
+            f"--voc-submission: {source.split}: result files are of one set; give one with --split"
+        )
 
 
 def draw(

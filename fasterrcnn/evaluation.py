@@ -20,13 +20,26 @@ from fasterrcnn import checkpoint, seeds
 from fasterrcnn.data import loader
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.sampler import MicroBatch, resized
-from fasterrcnn.metrics import coco, proposals
+from fasterrcnn.metrics import coco, proposals, voc
 from fasterrcnn.models.build import Detector, split
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
 
-METRICS = {"faster_rcnn": coco.evaluate, "rpn": proposals.evaluate}
+
+def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
+    """Those of `metrics.coco`, on PASCAL VOC also its own: `metrics.voc`."""
+    shared = coco.evaluate(annotations, detections)
+    if not annotations.voc:
+        return shared
+    own = voc.evaluate(annotations, detections)
+    per_class = {
+        name: shared["per_class"][name] | own["per_class"][name] for name in own["per_class"]
+    }
+    return {**shared, **own, "per_class": per_class}
+
+
+METRICS = {"faster_rcnn": detector_metrics, "rpn": proposals.evaluate}
 
 
 def evaluate(
@@ -40,8 +53,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The metrics with the mean validation losses, and the detections.
 
-    Metrics are those of `metrics.coco`, of an RPN alone those of `metrics.proposals`. Detections
-    are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
+    Metrics are those of `detector_metrics`, of an RPN alone those of `metrics.proposals`.
+    Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
     `model` is left in the mode it came in. Raises Stopped as soon as this rank is signalled.
     """
     was_training = model.training
@@ -146,13 +159,15 @@ def table(results: dict[str, Any]) -> str:
         kinds = {name: v for name, v in results.items() if isinstance(v, dict)}
         width = max(map(len, kinds))
         return "\n".join([*(f"{name:{width}}  {_numbers(v)}" for name, v in kinds.items()), loss])
-    lines = [_numbers({n: results[n] for n in names}) for names in (coco.NAMES[:6], coco.NAMES[6:])]
+    own = [voc.NAMES] if voc.NAMES[0] in results else []
+    groups = [coco.NAMES[:6], coco.NAMES[6:], *own]
+    lines = [_numbers({name: results[name] for name in names}) for names in groups]
     lines.append(loss)
     known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
     width = max(map(len, known), default=0)
     lines += [
-        f"  {name:{width}}  AP {_percent(value['AP']):>5}  AP50 {_percent(value['AP50']):>5}"
-        for name, value in known.items()
+        f"  {name:{width}}  " + "  ".join(f"{ap} {_percent(v):>5}" for ap, v in values.items())
+        for name, values in known.items()
     ]
     if left_out := len(results["per_class"]) - len(known):
         lines.append(f"  (classes without a box in this split: {left_out})")
