@@ -87,17 +87,12 @@ def read(
     ]
     classes = wanted if isinstance(wanted, Classes) else _classes(root, split, objects, wanted)
     label_of = {name: i for i, name in enumerate(classes.names, start=1)}
-
-    def describe(where: tuple[str, int]) -> tuple[Path, str]:
-        id, k = where
-        return _xml(root, images[id], id), f"object {k}/bndbox"
-
-    builder = Builder(root, problems, describe)
+    builder = _builder(root, images, problems)
     for id, tree in trees.items():
         if tree is not None:
             _add_image(builder, images[id], id, tree)
     for id, k, element in objects:
-        file, field = describe((id, k))
+        file, field = builder.describe((id, k))
         name = element.findtext("name", "").strip()
         xywh = _box(element, first_pixel=1 if declared else 0)
         if not name:
@@ -112,8 +107,9 @@ def read(
 
 def read_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
     """The images of a split of PASCAL's own, without boxes; no annotation file is opened."""
-    builder = Builder(root, problems, str)
-    for id, folder in _images(root, split).items():
+    images = _images(root, split)
+    builder = _builder(root, images, problems)
+    for id, folder in images.items():
         _add_image(builder, folder, id, ElementTree.Element("annotation"))
     return replace(builder.build(classes), voc=True)
 
@@ -195,6 +191,16 @@ def _ids(root: Path, folder: str, name: str) -> list[str]:
     if not ids:
         raise DataError(f"{path}: lists no image")
     return ids
+
+
+def _builder(root: Path, images: dict[str, str], problems: Problems) -> Builder:
+    """For boxes whose place is (image id, number of the object in its file)."""
+
+    def describe(where: tuple[str, int]) -> tuple[Path, str]:
+        id, k = where
+        return _xml(root, images[id], id), f"object {k}/bndbox"
+
+    return Builder(root, problems, describe)
 
 
 def _xml(root: Path, folder: str, id: str) -> Path:
