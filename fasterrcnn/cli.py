@@ -148,8 +148,7 @@ def _add_fields(group: Any, kind: type) -> None:
                 field.name, nargs=count, type=inner, metavar=field.name.upper(), help=help
             )
         else:
-            short = field.metadata["flag"]
-            flags = [short, _flag(field.name)] if short else [_flag(field.name)]
+            flags = [*field.metadata["flags"], _flag(field.name)]
             _add(group, flags, field.name, types[field.name], field, field.default)
 
 
@@ -160,18 +159,17 @@ def _add_recipe(parser: _Parser, everyday: Any, base: recipes.Recipe) -> None:
         value = getattr(base, outer.name)
         if not dataclasses.is_dataclass(value):
             if outer.name != "name":
-                _add(
-                    everyday, [outer.metadata["flag"]], outer.name, types[outer.name], outer, value
-                )
+                flags = outer.metadata["flags"]
+                _add(everyday, flags, outer.name, types[outer.name], outer, value)
             continue
         group = parser.add_argument_group(f"recipe, {outer.name}", type(value).__doc__)
         inner_types = get_type_hints(type(value))
         for field in dataclasses.fields(value):
             dest = f"{outer.name}.{field.name}"
-            short = field.metadata["flag"]
+            short = field.metadata["flags"]
             _add(
                 everyday if short else group,
-                [short, _flag(dest)] if short else [_flag(dest)],
+                [*short, _flag(dest)],
                 dest, inner_types[field.name], field, getattr(value, field.name),
             )  # fmt: skip
 

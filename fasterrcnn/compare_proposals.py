@@ -72,9 +72,8 @@ def add_detections(options: Options, results: dict[str, dict[str, Any]]) -> None
     model, state, _ = checkpoint.load_detector(options.fast_rcnn)
     proposals.check_given("--fast-rcnn", options.files[0], state.recipe.detector)
     rt = runtime.start(options.device)
-    data = evaluation.read_split(
-        state, options.data_path, options.dataset, options.split, options.bad_data
-    )
+    source = evaluation.Source(options.data_path, options.dataset, options.split)
+    data = evaluation.read_split(source, state, options.bad_data)
     model = rt.place(model)
     for path, found in results.items():
         measured, _ = evaluation.evaluate(

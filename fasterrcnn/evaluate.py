@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from fasterrcnn import checkpoint, cli, drawing, evaluation, recipes, runtime
-from fasterrcnn.data import formats, images, proposals
+from fasterrcnn.data import formats, images, proposals, voc
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes import setting
 
 
@@ -25,7 +26,9 @@ class Options:
     dataset: str | None = setting(
         None, "its format (default: the run's)", choices=("auto", *formats.READERS)
     )
-    split: str | None = setting(None, "split to evaluate on (default: the run's)")
+    split: str | None = setting(
+        None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
+    )
     bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
     proposals: Path | None = setting(None, "stored proposals of the split, for Fast R-CNN")
     images_per_gpu: int = setting(2, "images of equal padded size evaluated together")
@@ -35,13 +38,17 @@ class Options:
     workers: int | None = setting(None, "loader processes per GPU (default: cores, at most 8)")
     device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
     json: Path | None = setting(None, "write the metrics to this file too")
+    voc_submission: Path | None = setting(
+        None, "write PASCAL VOC's result files to this folder; 2012_test is for this alone"
+    )
     draw: int = setting(0, "pictures of ground truth beside detections, in <run>/pictures")
     score_threshold: float = setting(0.5, "lowest score drawn")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    options = cli.parse_options(Options, argv, "Evaluate a trained detector with COCO metrics.")
+    description = "Evaluate a trained detector with COCO's metrics, on PASCAL VOC with its own too."
+    options = cli.parse_options(Options, argv, description)
     rt = runtime.start(options.device)
     try:
         evaluate(options, rt)
@@ -56,10 +63,10 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     recipe = recipes.change(state.recipe, amp=amp)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
     rt.say(rt.describe())
+    source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
+    boxes_hidden = options.voc_submission is not None and check_submission(source, state)
     data = rt.on_main(
-        lambda: evaluation.read_split(
-            state, options.data_path, options.dataset, options.split, options.bad_data
-        )
+        lambda: evaluation.read_split(source, state, options.bad_data, images_only=boxes_hidden)
     )
     rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
     results, detections = evaluation.evaluate(
@@ -73,15 +80,37 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     )
     if not rt.is_main:
         return
-    evaluation.report(results, state.step, path)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.voc_submission is not None:
+        ((_, name),) = voc.sets(source.root, source.split)
+        files = voc.write_results(options.voc_submission, name, data, detections)
+        rt.say(f"{len(files)} result files: {files[0]}, ...")
+    if len(data.labels):
+        evaluation.report(results, state.step, path)
+        if options.json is not None:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+    else:
+        rt.say(f"nothing measured: {source.split} has no boxes here")
     run = path.parent.parent
     for picture in range(min(options.draw, len(data))):
         names = data.classes.names if recipe.detector != "rpn" else ("",)
         draw(data, picture, detections, names, options.score_threshold, run / "pictures")
     if options.draw:
         rt.say(f"pictures: {run / 'pictures'}")
+
+
+def check_submission(source: evaluation.Source, state: checkpoint.State) -> bool:
+    """Are the boxes of this set not public? Raises UsageError where there are no result files."""
+    if state.recipe.detector == "rpn":
+        raise UsageError("--voc-submission: this run proposes, but detects no classes")
+    if not formats.is_declared_voc(source.root, source.dataset):
+        raise UsageError(
+            f"--voc-submission: {source.root}: not said to be PASCAL VOC; say --dataset voc"
+        )
+    if len(voc.sets(source.root, source.split)) > 1:
+        raise UsageError(
+            f"--voc-submission: {source.split}: result files are of one set; give one with --split"
+        )
+    return not voc.has_boxes(source.root, source.split)
 
 
 def draw(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,28 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.data.sampler import MicroBatch, resized
 from fasterrcnn.errors import UsageError
-from fasterrcnn.metrics import coco, proposals
+from fasterrcnn.metrics import coco, proposals, voc
 from fasterrcnn.models.build import Detector, split
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
 
+
+def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
+    """Those of `metrics.coco`, on PASCAL VOC also its own: `metrics.voc`."""
+    shared = coco.evaluate(annotations, detections)
+    if not annotations.voc:
+        return shared
+    own = voc.evaluate(annotations, detections)
+    per_class = {
+        name: shared["per_class"][name] | own["per_class"][name] for name in own["per_class"]
+    }
+    return {**shared, **own, "per_class": per_class}
+
+
 METRICS = {
-    "faster_rcnn": coco.evaluate,
-    "fast_rcnn": coco.evaluate,
+    "faster_rcnn": detector_metrics,
+    "fast_rcnn": detector_metrics,
     "rpn": proposals.evaluate,
 }
 
@@ -48,8 +62,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The metrics with the mean validation losses, and the detections.
 
-    Metrics are those of `metrics.coco`, of an RPN alone those of `metrics.proposals`. Detections
-    are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
+    Metrics are those of `detector_metrics`, of an RPN alone those of `metrics.proposals`.
+    Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Every rank gets both.
     `stored` are the proposals that Fast R-CNN takes. `model` is left in the mode it came in.
     Raises Stopped as soon as this rank is signalled.
     """
@@ -75,26 +89,40 @@ def evaluate(
     return runtime.on_main(lambda: _results(annotations, gathered, metric))
 
 
-def read_split(
-    state: checkpoint.State,
-    data_path: Path | None,
-    dataset: str | None,
-    split: str | None,
-    bad_data: str,
-) -> Annotations:
-    """A split with the classes of a run; what is None is as the run had it.
+@dataclass(frozen=True)
+class Source:
+    """A split: of which data, and how it is read."""
 
-    Says what was found in the data. Raises UsageError or DataError.
-    """
-    problems = Problems(skip=bad_data == "skip")
+    root: Path
+    dataset: str
+    split: str
+
+
+def find_source(
+    state: checkpoint.State, data_path: Path | None, dataset: str | None, split: str | None
+) -> Source:
+    """What was asked for, else what the run had. Raises UsageError."""
     if data_path is None and not state.data["path"]:
         raise UsageError("--data-path: this run was imported and has no data; give a folder")
     if dataset is None:
         dataset = state.data["dataset"] if data_path is None else "auto"
     if split is None:
         split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
-    root = data_path or Path(state.data["path"])
-    data = formats.read(root, split, dataset, state.classes, problems)
+    return Source(data_path or Path(state.data["path"]), dataset, split)
+
+
+def read_split(
+    source: Source, state: checkpoint.State, bad_data: str, *, images_only: bool = False
+) -> Annotations:
+    """The split with the run's classes; `images_only`: of a set of PASCAL VOC without its boxes.
+
+    Says what was found in the data. Raises UsageError or DataError.
+    """
+    problems = Problems(skip=bad_data == "skip")
+    if images_only:
+        data = formats.read_voc_images(source.root, source.split, state.classes, problems)
+    else:
+        data = formats.read(source.root, source.split, source.dataset, state.classes, problems)
     for what, count in problems.counts().items():
         print(f"data: {count} x {what}")
     return data
@@ -180,13 +208,15 @@ def table(results: dict[str, Any]) -> str:
         kinds = {name: v for name, v in results.items() if isinstance(v, dict)}
         width = max(map(len, kinds))
         return "\n".join([*(f"{name:{width}}  {_numbers(v)}" for name, v in kinds.items()), loss])
-    lines = [_numbers({n: results[n] for n in names}) for names in (coco.NAMES[:6], coco.NAMES[6:])]
+    own = [voc.NAMES] if voc.NAMES[0] in results else []
+    groups = [coco.NAMES[:6], coco.NAMES[6:], *own]
+    lines = [_numbers({name: results[name] for name in names}) for names in groups]
     lines.append(loss)
     known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
     width = max(map(len, known), default=0)
     lines += [
-        f"  {name:{width}}  AP {_percent(value['AP']):>5}  AP50 {_percent(value['AP50']):>5}"
-        for name, value in known.items()
+        f"  {name:{width}}  " + "  ".join(f"{ap} {_percent(v):>5}" for ap, v in values.items())
+        for name, values in known.items()
     ]
     if left_out := len(results["per_class"]) - len(known):
         lines.append(f"  (classes without a box in this split: {left_out})")

@@ -111,9 +111,8 @@ def store(
 ) -> None:
     """The proposals of a split in the network's pixels, unless the file is there already."""
     split_name = options.split or (state.recipe.data.train_split if options.training else None)
-    data = evaluation.read_split(
-        state, options.data_path, options.dataset, split_name, options.bad_data
-    )
+    place = evaluation.find_source(state, options.data_path, options.dataset, split_name)
+    data = evaluation.read_split(place, state, options.bad_data)
     source = {
         "weights": checkpoint.digest(path),
         "images": data.digest(),

@@ -115,7 +115,7 @@ def test_what_is_fixed_stays_and_the_rest_learns(finished: Path, place: Path):
 def detections(run: Path, stored: Path | None = None):
     model, state, _ = checkpoint.load_detector(run)
     state.data["val_split"] = "others"
-    data = evaluation.read_split(state, None, None, None, "stop")
+    data = evaluation.read_split(evaluation.find_source(state, None, None, None), state, "stop")
     rt = runtime.start("cpu")
     return evaluation.evaluate(
         rt.place(model), data, state.recipe, rt, images_per_gpu=2, workers=0,

@@ -12,7 +12,7 @@ from fasterrcnn.recipes import setting
 EVERYDAY = (
     "--recipe --data-path --dataset --classes --output-dir --weights --epochs --steps --lr "
     "--images-per-step --images-per-gpu --amp --workers --seed --log-every --eval-every "
-    "--save-every --device --resume --bad-data --val-split --train-split"
+    "--save-every --device --resume --bad-data --val-split --train-split --voc-sets"
 ).split()
 
 
@@ -50,6 +50,11 @@ def test_values_reach_their_fields_and_the_last_flag_wins():
     assert recipe.rpn.anchor_sizes == (16, 32, 64, 128, 256)
     assert recipe.roi_heads.nms_thresh == 0.3
     assert options.data_path == Path("some where")
+
+
+@pytest.mark.parametrize("flag", ["--train-split", "--voc-sets", "--data.train-split"])
+def test_every_name_of_a_flag_reaches_its_field(flag: str):
+    assert parse(flag, "07+12")[0].data.train_split == "07+12"
 
 
 def test_what_follows_follows_unless_given():

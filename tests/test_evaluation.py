@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.metrics import coco
 from fasterrcnn.models.build import build
+from tests.data import make
 
 RECIPE = recipes.fasterrcnn_r10_fpn_shapes()
 
@@ -113,3 +115,25 @@ def test_table(data):
     assert "cat  AP  50.0  AP50 100.0" in text
     assert "yak" not in text
     assert "(classes without a box in this split: 1)" in text
+    assert "mAP" not in text
+
+
+def test_table_of_voc():
+    results = dict.fromkeys(coco.NAMES, 0.1234) | {"mAP_07": 0.712, "mAP_10": 0.738}
+    values = {"AP": 0.5, "AP50": 1.0, "AP_07": 0.25, "AP_10": 0.125}
+    text = evaluation.table(results | {"validation_loss": 1.5, "per_class": {"cat": values}})
+    assert "mAP_07 71.2  mAP_10 73.8" in text
+    assert "cat  AP  50.0  AP50 100.0  AP_07  25.0  AP_10  12.5" in text
+
+
+def test_only_voc_has_its_own_metrics():
+    """One truth, found with an IoU of 0.6: COCO's thresholds 0.5 to 0.6 accept it, 3 of 10."""
+    data = make.annotations_of([[(0, 0, 10, 10)]])
+    found = np.array([[0, 0, 0, 6, 10, 0.9, 1.0]])
+    results = evaluation.detector_metrics(data, found)
+    assert "mAP_07" not in results
+    assert results["per_class"]["thing"] == pytest.approx({"AP": 0.3, "AP50": 1})
+    results = evaluation.detector_metrics(replace(data, voc=True), found)
+    assert (results["mAP_07"], results["mAP_10"]) == (1, 1)
+    values = {"AP": 0.3, "AP50": 1, "AP_07": 1, "AP_10": 1}
+    assert results["per_class"]["thing"] == pytest.approx(values)

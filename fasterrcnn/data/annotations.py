@@ -77,6 +77,7 @@ class Annotations:
     crowd: np.ndarray  # bool (B,): evaluation ignores what it matches; never trained on
     trainable: np.ndarray  # bool (B,): not crowd and of positive size inside the image
     classes: Classes
+    voc: bool = False  # PASCAL VOC's own: measured by its rules too
 
     def __len__(self) -> int:
         return len(self.ids)

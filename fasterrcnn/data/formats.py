@@ -25,15 +25,38 @@ def read(
     the class table of a model: then boxes of other classes are left out and labels are the model's.
     Raises UsageError for a place without data, DataError (after the last finding) for faults.
     """
-    reader = READERS[recognise(root) if dataset == "auto" else dataset]
-    annotations = reader.read(root, split, wanted, problems)
-    problems.stop_if_any()
-    if len(annotations) == 0:
-        raise DataError(f"{root}: split {split}: no usable image (dropped: {len(problems.found)})")
+    name = recognise(root) if dataset == "auto" else dataset
+    if name == "voc":
+        declared = is_declared_voc(root, dataset)
+        annotations = voc.read(root, split, wanted, problems, declared=declared)
+    else:
+        annotations = READERS[name].read(root, split, wanted, problems)
+    _stop_if_unusable(annotations, root, split, problems)
     if len(annotations.labels) == 0:
         names = ", ".join(annotations.classes.names)
         raise DataError(f"{root}: split {split}: no box of the classes {names}")
     return annotations
+
+
+def read_voc_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
+    """The images of a split of PASCAL VOC whose boxes are not public. Raises like `read`."""
+    annotations = voc.read_images(root, split, classes, problems)
+    _stop_if_unusable(annotations, root, split, problems)
+    return annotations
+
+
+def is_declared_voc(root: Path, dataset: str) -> bool:
+    """Is it PASCAL VOC's own data: by the user's word, or by its folders of years?
+
+    One folder of its layout can be anyone's.
+    """
+    return dataset == "voc" or (dataset == "auto" and voc.is_devkit(root))
+
+
+def _stop_if_unusable(annotations: Annotations, root: Path, split: str, problems: Problems) -> None:
+    problems.stop_if_any()
+    if len(annotations) == 0:
+        raise DataError(f"{root}: split {split}: no usable image (dropped: {len(problems.found)})")
 
 
 def recognise(root: Path) -> str:
@@ -55,7 +78,7 @@ def recognise(root: Path) -> str:
         )
     raise UsageError(
         f"--data-path: {root}: no data set found: annotations/*.json (COCO), Annotations/*.xml "
-        f"with JPEGImages/ (VOC) or images/ with labels/ (YOLO) expected{_hint(root)}"
+        f"with JPEGImages/ or VOC2007/ (VOC) or images/ with labels/ (YOLO) expected{_hint(root)}"
     )
 
 

@@ -1,35 +1,84 @@
-"""PASCAL VOC folders: ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/<split>.txt``.
+"""PASCAL VOC: ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/<set>.txt``.
 
-Boxes are read as written (xmin ymin xmax ymax in pixels). Objects marked difficult are treated like
-crowd boxes: out of training, ignored in evaluation. Category ids are the alphabetical rank of the
-class names, from 1.
+They stand in one folder, or in the folders ``VOC2007/``, ``VOC2012/`` ... of a devkit, where a
+split is the set of a year or several joined: ``2007_trainval+2012_trainval``. Objects marked
+difficult are treated like crowd boxes: out of training, ignored in evaluation. Category ids are the
+alphabetical rank of the class names, from 1.
+
+PASCAL's own files hold indices of pixels, the first being 1, and xmax and ymax are the last ones
+inside: the edges are xmin - 1, ymin - 1, xmax, ymax. Tools that write this layout do not agree on
+that; the corners in their files are taken as edges, as written.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from fasterrcnn.data.annotations import Annotations, Builder, Classes
 from fasterrcnn.data.images import SUFFIXES
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
+SHORT_NAMES = {
+    "07": "2007_trainval",
+    "12": "2012_trainval",
+    "07++12": "2007_trainval+2007_test+2012_trainval",
+}
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def recognises(root: Path) -> bool:
     """Does `root` look like a data set in this format?"""
-    return (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()
+    return (_is_one_folder(root) and (root / "Annotations").is_dir()) or is_devkit(root)
+
+
+def is_devkit(root: Path) -> bool:
+    """Does `root` hold folders of years, ``VOC2007/`` or another?"""
+    return not _is_one_folder(root) and any(root.glob("VOC[0-9][0-9][0-9][0-9]/JPEGImages"))
+
+
+def sets(root: Path, split: str) -> list[tuple[str, str]]:
+    """The sets of `split`: folder in `root` ("" or "VOC2007/") and name there.
+
+    Raises UsageError for what is no set of a devkit, and for a year that is not there.
+    """
+    if _is_one_folder(root):
+        return [("", split)]
+    names = [SHORT_NAMES.get(name, name) for name in SHORT_NAMES.get(split, split).split("+")]
+    return [_set_of_a_year(root, name) for name in names]
+
+
+def has_boxes(root: Path, split: str) -> bool:
+    """Does an annotation file of the split hold an object? Those of VOC 2012 test do not."""
+    files = (_xml(root, folder, id) for id, folder in _images(root, split).items())
+    return any(file.is_file() and b"<object" in file.read_bytes() for file in files)
 
 
 def read(
-    root: Path, split: str, wanted: Sequence[str] | Classes, problems: Problems
+    root: Path,
+    split: str,
+    wanted: Sequence[str] | Classes,
+    problems: Problems,
+    *,
+    declared: bool,
 ) -> Annotations:
-    """The split's images and boxes, of all classes or those `wanted`."""
-    ids = _ids(root, split)
-    trees = {id: _tree(root / "Annotations" / f"{id}.xml", problems) for id in ids}
+    """The split's images and boxes, of all classes or those `wanted`.
+
+    `declared`: the files are PASCAL's own, not another tool's. Raises UsageError for sets without
+    boxes of these.
+    """
+    if declared and not has_boxes(root, split):
+        raise UsageError(
+            f"{root}: {split}: no image has a box; detections can be written for PASCAL's server "
+            "with --voc-submission of start_scripts/evaluate_torch.sh"
+        )
+    images = _images(root, split)
+    trees = {id: _tree(_xml(root, folder, id), problems) for id, folder in images.items()}
     objects = [
         (id, k, element)
         for id, tree in trees.items()
@@ -38,18 +87,14 @@ def read(
     ]
     classes = wanted if isinstance(wanted, Classes) else _classes(root, split, objects, wanted)
     label_of = {name: i for i, name in enumerate(classes.names, start=1)}
-
-    def describe(where: tuple[str, int]) -> tuple[Path, str]:
-        id, k = where
-        return root / "Annotations" / f"{id}.xml", f"object {k}/bndbox"
-
-    builder = Builder(root, problems, describe)
+    builder = _builder(root, images, problems)
     for id, tree in trees.items():
         if tree is not None:
-            _add_image(builder, root, id, tree)
+            _add_image(builder, images[id], id, tree)
     for id, k, element in objects:
-        file, field = describe((id, k))
-        name, xywh = element.findtext("name", "").strip(), _box(element)
+        file, field = builder.describe((id, k))
+        name = element.findtext("name", "").strip()
+        xywh = _box(element, first_pixel=1 if declared else 0)
         if not name:
             problems.fault(file, f"object {k}/name", name, "must be a class name")
         elif isinstance(xywh, str):
@@ -57,24 +102,109 @@ def read(
         elif name in label_of:
             difficult = element.findtext("difficult", "0").strip() == "1"
             builder.add_box(id, label_of[name], xywh, None, difficult, (id, k))
-    return builder.build(classes)
+    return replace(builder.build(classes), voc=declared)
 
 
-def _ids(root: Path, split: str) -> list[str]:
-    """The image ids of the split file, each once, in its order."""
-    path = root / "ImageSets" / "Main" / f"{split}.txt"
+def read_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
+    """The images of a split of PASCAL's own, without boxes; no annotation file is opened."""
+    images = _images(root, split)
+    builder = _builder(root, images, problems)
+    for id, folder in images.items():
+        _add_image(builder, folder, id, ElementTree.Element("annotation"))
+    return replace(builder.build(classes), voc=True)
+
+
+def write_results(
+    folder: Path, name: str, annotations: Annotations, detections: np.ndarray
+) -> list[Path]:
+    """The devkit's result files of set `name`, one for each class: ``comp4_det_<set>_<class>.txt``.
+
+    comp4: detection, trained on other data too. A line is image id, score, xmin, ymin, xmax, ymax
+    (indices of pixels, see above). `detections` as `metrics.coco.evaluate` takes them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for label, class_name in enumerate(annotations.classes.names, start=1):
+        rows = detections[detections[:, 6] == label]
+        files.append(folder / f"comp4_det_{name}_{class_name}.txt")
+        files[-1].write_text(
+            "".join(
+                f"{annotations.ids[int(image)]} {score:.6f} "
+                f"{x + 1:.1f} {y + 1:.1f} {x + w:.1f} {y + h:.1f}\n"
+                for image, x, y, w, h, score, _ in rows.tolist()
+            )
+        )
+    return files
+
+
+def _is_one_folder(root: Path) -> bool:
+    return (root / "JPEGImages").is_dir()
+
+
+def _set_of_a_year(root: Path, name: str) -> tuple[str, str]:
+    """``2007_trainval`` -> ``("VOC2007/", "trainval")``."""
+    year, _, rest = name.partition("_")
+    if not (len(year) == 4 and year.isdecimal() and rest):
+        raise UsageError(f"{root}: {name}: no such split; {_available(root)}")
+    if not (root / f"VOC{year}").is_dir():
+        raise UsageError(
+            f"{root / f'VOC{year}'}: no such folder; bash datasets/get_voc.sh gets VOC2007 and "
+            "VOC2012"
+        )
+    return f"VOC{year}/", rest
+
+
+def _available(root: Path) -> str:
+    """The splits that are there and the flags for them; lists of one class are left out."""
+    lists = {*root.glob("ImageSets/Main/*.txt"), *root.glob("VOC????/ImageSets/Main/*.txt")}
+    whole = [p for p in lists if p.with_stem(p.stem.rpartition("_")[2]) not in lists - {p}]
+    years = [p.relative_to(root).parts[0].removeprefix("VOC") for p in whole]
+    names = [
+        p.stem if year == "ImageSets" else f"{year}_{p.stem}"
+        for p, year in zip(whole, years, strict=True)
+    ]
+    return f"there is {', '.join(sorted(names)) or 'none'} (--train-split, --val-split)"
+
+
+def _images(root: Path, split: str) -> dict[str, str]:
+    """Image id -> its folder in `root` ("" or "VOC2007/"), in the order of the lists."""
+    found: dict[str, str] = {}
+    for folder, name in sets(root, split):
+        ids = _ids(root, folder, name)
+        if twice := found.keys() & ids:
+            raise UsageError(
+                f"{root}: {split}: image {min(twice)} is in two of the sets; join sets that share "
+                "none"
+            )
+        found |= dict.fromkeys(ids, folder)
+    return found
+
+
+def _ids(root: Path, folder: str, name: str) -> list[str]:
+    """The image ids of a set's list, each once, in its order."""
+    path = root / f"{folder}ImageSets/Main/{name}.txt"
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError:
-        there = sorted(p.stem for p in path.parent.glob("*.txt"))
-        raise UsageError(
-            f"{path}: no such split; there is {', '.join(there) or 'none'} "
-            "(--train-split, --val-split)"
-        ) from None
+        raise UsageError(f"{path}: no such split; {_available(root)}") from None
     ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
     if not ids:
         raise DataError(f"{path}: lists no image")
     return ids
+
+
+def _builder(root: Path, images: dict[str, str], problems: Problems) -> Builder:
+    """For boxes whose place is (image id, number of the object in its file)."""
+
+    def describe(where: tuple[str, int]) -> tuple[Path, str]:
+        id, k = where
+        return _xml(root, images[id], id), f"object {k}/bndbox"
+
+    return Builder(root, problems, describe)
+
+
+def _xml(root: Path, folder: str, id: str) -> Path:
+    return root / f"{folder}Annotations/{id}.xml"
 
 
 def _tree(path: Path, problems: Problems) -> ElementTree.Element | None:
@@ -107,14 +237,13 @@ def _classes(
     return table.subset(wanted) if wanted else table
 
 
-def _add_image(builder: Builder, root: Path, id: str, tree: ElementTree.Element) -> None:
+def _add_image(builder: Builder, folder: str, id: str, tree: ElementTree.Element) -> None:
     """The image called like the annotation file, else the one its <filename> names."""
-    file = root / "Annotations" / f"{id}.xml"
+    file, images = _xml(builder.folder, folder, id), f"{folder}JPEGImages"
     named = tree.findtext("filename", "").strip()
-    candidates = [f"{id}{suffix}" for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
-    there = [
-        name for name in (*candidates, named) if name and (root / "JPEGImages" / name).exists()
-    ]
+    names = [f"{id}{suffix}" for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
+    names += [named] if named else []
+    there = (name for name in names if (builder.folder / images / name).exists())
     sides = [tree.findtext(f"size/{side}", "").strip() for side in ("height", "width")]
     if sides in (["", ""], ["0", "0"]):
         size = None
@@ -125,12 +254,15 @@ def _add_image(builder: Builder, root: Path, id: str, tree: ElementTree.Element)
             id, file, "size", " x ".join(sides), "height and width must be positive"
         )
         return
-    name = there[0] if there else named or f"{id}.jpg"
-    builder.add_image(id, f"JPEGImages/{name}", size, file, "annotation")
+    name = next(there, named or f"{id}.jpg")
+    builder.add_image(id, f"{images}/{name}", size, file, "annotation")
 
 
-def _box(element: ElementTree.Element) -> list[float] | str:
-    """x y w h, or what is wrong with the element's bndbox."""
+def _box(element: ElementTree.Element, first_pixel: int) -> list[float] | str:
+    """x y w h, or what is wrong with the element's bndbox.
+
+    `first_pixel`: 1 where corners are indices of the pixels inside, 0 where they are edges.
+    """
     try:
         x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
     except ValueError:
@@ -139,6 +271,7 @@ def _box(element: ElementTree.Element) -> list[float] | str:
         return "must be finite numbers below 1e9"
     if x2 < x1 or y2 < y1:
         return "xmax and ymax must not be less than xmin and ymin"
+    x1, y1 = x1 - first_pixel, y1 - first_pixel
     return [x1, y1, x2 - x1, y2 - y1]
 
 

@@ -18,12 +18,14 @@ def setting(
     default: Any = MISSING,
     help: str = "",
     *,
-    flag: str | None = None,
+    flag: str = "",
     choices: tuple | None = None,
     positional: bool = False,
 ):
-    """A dataclass field that `cli` turns into a flag; `flag` is its everyday short name."""
-    metadata = {"help": help, "flag": flag, "choices": choices, "positional": positional}
+    """A dataclass field that `cli` turns into a flag; `flag`: its everyday short names, if any."""
+    metadata = {
+        "help": help, "flags": flag.split(), "choices": choices, "positional": positional
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
@@ -171,7 +173,11 @@ class Data:
     """Which part of the data set is used, and how."""
 
     classes: tuple[str, ...] = setting((), "class names to use; none: all", flag="--classes")
-    train_split: str = setting("train", "split to train on", flag="--train-split")
+    train_split: str = setting(
+        "train",
+        "split to train on; PASCAL VOC: 2007_trainval, 2007_trainval+2012_trainval or 07+12, ...",
+        flag="--train-split --voc-sets",
+    )
     keep_empty: bool = setting(False, "train on images without boxes (as negatives)")
     min_image_side: int = setting(0, "leave out training images with a shorter side (px)")
 

@@ -19,16 +19,20 @@ from fasterrcnn.metrics import coco
 from tests.data import make
 
 
-def detections(data: Annotations, seed: int, per_box: int, noise: float) -> np.ndarray:
-    """Jittered ground truth and false positives, with many ties in the scores."""
+def detections(
+    data: Annotations, seed: int, per_box: int, noise: float, decimals: int = 1
+) -> np.ndarray:
+    """Jittered ground truth and false positives; scores of one decimal have many ties."""
     random = np.random.RandomState(seed)
     owner = np.repeat(np.arange(len(data)), np.diff(data.first))
     rows = []
     for k in range(len(data.xywh)):
         for _ in range(per_box):
             box = data.xywh[k] + random.normal(0, noise, 4)
-            label = data.labels[k] if random.rand() < 0.7 else 1 + random.randint(80)
-            rows.append([owner[k], *box[:2], *abs(box[2:]), round(random.rand(), 1), label])
+            other = 1 + random.randint(len(data.classes.names))
+            label = data.labels[k] if random.rand() < 0.7 else other
+            score = round(random.rand(), decimals)
+            rows.append([owner[k], *box[:2], *abs(box[2:]), score, label])
     return np.array(rows)
 
 
