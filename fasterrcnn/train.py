@@ -284,7 +284,7 @@ def read_proposals(
             proposals.check_given(flag, path, recipe.detector)
         found.append(None if path is None else proposals.read(path))
         if found[-1] is not None and images is not None:
-            found[-1].positions(images.ids)
+            found[-1].aligned(images)
     return found
 
 

@@ -18,12 +18,15 @@ README, INSIDE, _ = (path.read_text() for path in READMES)
 OPTIONS = {
     f"fasterrcnn.{name}"
     for name in (
+        "assemble",
+        "compare_proposals",
         "evaluate",
         "export",
         "import_checkpoint",
         "predict",
         "propose",
         "report",
+        "selective_search",
     )
 }
 COMMANDS = sorted(

@@ -100,8 +100,7 @@ class Images(Dataset):
         self.annotations = annotations
         self.flip = flip
         self.seed = seed
-        self.proposals = proposals
-        self.stored_at = None if proposals is None else proposals.positions(annotations.ids)
+        self.proposals = None if proposals is None else proposals.aligned(annotations)
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         try:
@@ -140,7 +139,7 @@ class Images(Dataset):
             ) from None
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)
-        proposals = None if self.proposals is None else self.proposals.of(self.stored_at[i])
+        proposals = None if self.proposals is None else self.proposals.of(i)
         if self.flip and seeds.fraction(self.seed, "flip", epoch, data.ids[i]) < self.flip:
             image = image.flip(1)
             _mirror(boxes, image.shape[1])

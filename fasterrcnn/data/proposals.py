@@ -12,8 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.errors import DataError, StorageError, UsageError
+from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageError
+from fasterrcnn.importers.reading import arrays
 
 _FORMAT = "fasterrcnn proposals 1"
 _TENSORS = ("boxes", "scores", "first", "sizes", "ids")
@@ -39,52 +39,49 @@ class OfImage(NamedTuple):
 
 @dataclass
 class StoredProposals:
-    """A file of proposals. Every process that uses it opens it by itself."""
+    """A file of proposals of n images. Pickled as its path: every process opens it by itself."""
 
     path: Path
     sha256: str  # of everything below
     about: dict[str, Any]  # what made it
-    first: np.ndarray  # int64 (n + 1,): image i owns rows first[i] to first[i + 1] - 1
-    sizes: np.ndarray  # int32 (n, 2): H, W of the network's input
     ids: list[str]
+    spans: np.ndarray  # int64 (n, 2): the first row of each image, and the one after its last
+    sizes: np.ndarray | None  # int32 (n, 2): H, W its pixels are counted on; None: the image's own
+    boxes: Any  # float32 (M, 4), sliced when needed
+    scores: Any  # float32 (M,)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what `_rows` keeps open."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    def __reduce__(self) -> tuple:
+        return read, (self.path,)
 
-    def positions(self, ids: Sequence[str]) -> np.ndarray:
-        """Of each of these images its number here. Raises DataError for one that is missing."""
+    def aligned(self, annotations: Annotations) -> StoredProposals:
+        """Those of these images, in their order. Raises DataError for an image without."""
         known = {id: i for i, id in enumerate(self.ids)}
-        for id in ids:
+        for id in annotations.ids:
             if id not in known:
                 raise DataError(
                     f"{self.path}: image {id}: has no proposals; store those of this split with "
                     "propose --proposals"
                 )
-        return np.array([known[id] for id in ids], np.int64)
+        order = np.array([known[id] for id in annotations.ids], np.int64)
+        sizes = annotations.sizes if self.sizes is None else self.sizes[order]
+        return replace(self, ids=[*annotations.ids], spans=self.spans[order], sizes=sizes)
 
     def of(self, i: int) -> OfImage:
-        """The proposals of image number `i`."""
-        rows = slice(int(self.first[i]), int(self.first[i + 1]))
-        boxes, scores = (part[rows] for part in self._rows)
-        return OfImage(boxes, scores, (int(self.sizes[i][0]), int(self.sizes[i][1])))
+        """The proposals of image number `i`, of aligned ones."""
+        rows = slice(*map(int, self.spans[i]))
+        return OfImage(self.boxes[rows], self.scores[rows], tuple(map(int, self.sizes[i])))
 
     def rows(self, annotations: Annotations) -> np.ndarray:
         """Those of these images as `metrics.proposals` takes them: float64 ``(P, 7)`` of image, x,
         y, w, h in px of the annotated image, score, label 1."""
-        found = []
-        for i, k in enumerate(self.positions(annotations.ids)):
-            boxes, scores, size = self.of(k)
-            scale = np.tile((annotations.sizes[i] / size)[::-1], 2)
+        aligned, found = self.aligned(annotations), []
+        for i, annotated in enumerate(annotations.sizes):
+            boxes, scores, size = aligned.of(i)
+            scale = np.tile((annotated / size)[::-1], 2)
             x1y1, x2y2 = np.split(boxes.astype(np.float64) * scale, 2, axis=1)
             ones = np.ones((len(scores), 1))
             found.append(np.hstack([i * ones, x1y1, x2y2 - x1y1, scores[:, None], ones]))
         return np.concatenate(found)
-
-    @cached_property
-    def _rows(self) -> tuple[Any, Any]:
-        file = safe_open(self.path, framework="np")
-        return file.get_slice("boxes"), file.get_slice("scores")
 
 
 def check_given(flag: str, path: Path | None, detector: str) -> None:
@@ -135,18 +132,68 @@ def is_there(path: Path, source: dict[str, Any]) -> bool:
 
 
 def read(path: Path) -> StoredProposals:
-    """A file of `write`, checked. Raises DataError."""
+    """A file of `write`, checked, or a .pkl of Detectron2. Raises DataError."""
     try:
-        with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
-            if not header:
-                raise ValueError("not a file of proposals")
-            if _digest({name: file.get_slice(name) for name in _TENSORS}) != header["sha256"]:
-                raise ValueError("damaged (SHA-256 differs)")
-            first, sizes, ids = (file.get_tensor(name) for name in ("first", "sizes", "ids"))
+        return _detectron2(path) if path.suffix == ".pkl" else _stored(path)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path}: {error}; make it with propose --proposals") from None
-    return StoredProposals(path, **header, first=first, sizes=sizes, ids=json.loads(ids.tobytes()))
+
+
+def _stored(path: Path) -> StoredProposals:
+    with safe_open(path, framework="np") as file:
+        header = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
+        if not header:
+            raise ValueError("not a file of proposals")
+        parts = {name: file.get_slice(name) for name in _TENSORS}
+        if _digest(parts) != header["sha256"]:
+            raise ValueError("damaged (SHA-256 differs)")
+        first, sizes, ids = (file.get_tensor(name) for name in ("first", "sizes", "ids"))
+    return StoredProposals(
+        path,
+        **header,
+        ids=json.loads(ids.tobytes()),
+        spans=np.stack([first[:-1], first[1:]], axis=1),
+        sizes=sizes,
+        boxes=parts["boxes"],
+        scores=parts["scores"],
+    )
+
+
+def _detectron2(path: Path) -> StoredProposals:
+    """What Detectron2's evaluation and Detectron save: lists of the images' arrays, in px of the
+    images (`detectron2/data/build.py`, load_proposals_into_dataset)."""
+    content = arrays(path)
+    ids, logits = (
+        content.get(new, content.get(old))
+        for new, old in (("ids", "indexes"), ("objectness_logits", "scores"))
+    )
+    boxes, mode = content.get("boxes"), content.get("bbox_mode", 0)
+    if not all(isinstance(part, list) for part in (ids, logits, boxes)) or mode not in (0, 1):
+        raise ValueError("not Detectron2's proposals: ids, boxes and objectness_logits expected")
+    counts = [len(part) for part in logits]
+    if len(ids) != len(logits) or counts != [len(part) for part in boxes]:
+        raise ValueError("ids, boxes and objectness_logits are not of the same images")
+    order = [np.argsort(-part, kind="stable") for part in logits]
+    box = np.concatenate([part.reshape(-1, 4)[o] for part, o in zip(boxes, order, strict=True)])
+    if mode == 1:  # x y w h
+        box[:, 2:] += box[:, :2]
+    logit = np.concatenate([part[o] for part, o in zip(logits, order, strict=True)])
+    if not (np.isfinite(box).all() and np.isfinite(logit).all()):
+        raise ValueError("holds numbers that are NaN or infinite")
+    first = np.concatenate([[0], np.cumsum(counts)])
+    tensors = {"boxes": box.astype(np.float32), "scores": logit.astype(np.float32), "first": first}
+    return StoredProposals(
+        path,
+        _digest(tensors),
+        {"made_by": path.name},
+        ids=[str(id) for id in ids],
+        spans=np.stack([first[:-1], first[1:]], axis=1),
+        sizes=None,
+        boxes=tensors["boxes"],
+        scores=tensors["scores"],
+    )
 
 
 def _digest(tensors: dict[str, Any]) -> str:

@@ -65,6 +65,27 @@ def read(path: Path) -> File:
     return File(path, tensors, hashlib.sha256(path.read_bytes()).hexdigest(), meta)
 
 
+def arrays(path: Path) -> dict[str, Any]:
+    """A pickle of dicts, lists, plain values and numpy arrays. Raises CheckpointError, OSError."""
+    try:
+        with claims.bounded(path) as content:
+            claims.check_opcodes(content)
+            found = _ArraysOnly(path, content).load()
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # damaged and hostile files raise every kind
+        raise CheckpointError(f"{path}: {_reason(error)}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds no dictionary of arrays")
+    return {name: _as_numpy(value) for name, value in found.items()}
+
+
+def _as_numpy(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_numpy(item) for item in value]
+    return value.tensor.numpy() if isinstance(value, _Array) else value
+
+
 def _reason(error: Exception) -> str:
     """One line. torch's own would advise to read unsafely."""
     text = str(error).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from safetensors.numpy import save_file
 
 from fasterrcnn.data import formats, loader, proposals
+from fasterrcnn.data.annotations import Strings
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import OfImage
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.errors import DataError, StorageError, UsageError
+from tests.data.make import annotations_of
 
 
 def some(count: int, size: tuple[int, int] = (60, 80)) -> OfImage:
@@ -44,9 +47,61 @@ def test_there_and_back(file: Path):
             assert (again.boxes == image.boxes).all()
             assert (again.scores == image.scores).all()
             assert again.size == image.size
-    assert found.positions(["ü", "a/1"]).tolist() == [2, 0]
+
+
+def test_images_in_another_order_and_number(file: Path):
+    data = annotations_of([[], []])
+    aligned = proposals.read(file).aligned(replace(data, ids=Strings(["ü", "a/1"])))
+    for i, name in enumerate(("ü", "a/1")):
+        assert (aligned.of(i).boxes == IMAGES[name].boxes).all()
+        assert aligned.of(i).size == IMAGES[name].size
     with pytest.raises(DataError, match=r"p\.proposals: image 7: has no proposals"):
-        found.positions(["2", "7"])
+        proposals.read(file).aligned(replace(data, ids=Strings(["2", "7"])))
+
+
+def detectron2(path: Path, **changes) -> Path:
+    """A file as Detectron2's evaluation writes one, of images 7 and 3."""
+    logits = [np.array([0.5, 2.0], np.float32), np.array([-1.0], np.float32)]
+    boxes = [np.array([[1, 2, 11, 22], [0, 0, 5, 5]], np.float32),
+             np.array([[3, 3, 9, 8]], np.float32)]  # fmt: skip
+    content = {"ids": [7, 3], "boxes": boxes, "objectness_logits": logits, "bbox_mode": 0}
+    path.write_bytes(pickle.dumps({**content, **changes}))
+    return path
+
+
+def test_detectron2s_proposals_are_of_the_images_own_pixels(tmp_path: Path):
+    data = replace(annotations_of([[], []]), ids=Strings(["3", "7"]))
+    found = proposals.read(detectron2(tmp_path / "p.pkl")).aligned(data)
+    assert found.of(0).boxes.tolist() == [[3, 3, 9, 8]]
+    assert found.of(1).boxes.tolist() == [[0, 0, 5, 5], [1, 2, 11, 22]]  # best first
+    assert found.of(1).scores.tolist() == [2.0, 0.5]
+    assert found.of(1).size == (400, 400)
+    xywh = proposals.read(detectron2(tmp_path / "q.pkl", bbox_mode=1)).aligned(data)
+    assert xywh.of(0).boxes.tolist() == [[3, 3, 12, 11]]
+    old = pickle.loads((tmp_path / "p.pkl").read_bytes())
+    old = {"indexes": old["ids"], "scores": old["objectness_logits"], "boxes": old["boxes"]}
+    (tmp_path / "old.pkl").write_bytes(pickle.dumps(old))
+    again = proposals.read(tmp_path / "old.pkl").aligned(data)
+    assert (again.of(1).boxes == found.of(1).boxes).all()
+
+
+class Canary:
+    def __reduce__(self):
+        return (print, ("it ran",))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    (dict(ids=[7]), "not of the same images"),
+    (dict(boxes=[np.zeros((2, 4))]), "not of the same images"),
+    (dict(boxes=None), "not Detectron2's proposals"),
+    (dict(bbox_mode=3), "not Detectron2's proposals"),
+    (dict(objectness_logits=[np.array([np.nan, 1]), np.zeros(1)]), "NaN"),
+    (dict(ids=[Canary(), 3]), "wants to run builtins.print"),
+])  # fmt: skip
+def test_pickles_that_are_something_else(tmp_path: Path, capsys, changes: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        proposals.read(detectron2(tmp_path / "p.pkl", **changes))
+    assert "it ran" not in capsys.readouterr().out
 
 
 def test_writing_twice_gives_the_same_bytes(file: Path, tmp_path: Path):

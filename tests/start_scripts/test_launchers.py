@@ -73,6 +73,27 @@ def test_all_gpus(shell, bare: Path, env: dict[str, str], processes: int):
     assert printed(shell, bare, ALL, **env) == [command]
 
 
+def test_alternating_training_of_another_network(shell, bare: Path, tmp_path: Path):
+    name, out = "train_fasterrcnn_vgg16_voc_alternating_torch.sh", str(tmp_path / "a run")
+    flags = ("--output-dir", out, "--weights", "first.pth", "--workers", "3", "--val-split", "07")
+    found = printed(shell, bare, name, *flags, RECIPE="r50_fpn_voc", DATA_DIR="/v o c")
+    trainings = [words for words in found if "fasterrcnn.train" in words]
+    kinds = ["rpn", "fast_rcnn", "rpn", "fast_rcnn"]
+    assert [words[words.index("--recipe") + 1] for words in trainings] == [
+        f"{kind}_r50_fpn_voc" for kind in kinds
+    ]
+
+    def last(words: list[str], flag: str) -> str:
+        return words[len(words) - words[::-1].index(flag)]
+
+    shared = f"{out}/2_fast_rcnn"
+    assert [last(w, "--weights") for w in trainings] == ["first.pth", "first.pth", shared, shared]
+    assert ["--backbone.fixed" in words for words in trainings] == [False, False, True, True]
+    assert all("/v o c" in words and "--skip-finished" in words for words in trainings)
+    assert last(found[-1], "--split") == "07"
+    assert last(found[-1], "--workers") == last(found[1], "--workers") == "3"
+
+
 def test_gpus_are_counted_by_nvidia_smi(shell, bare: Path, tmp_path: Path):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'GPU 0: x'\necho 'GPU 1: x'\necho 'GPU 2: x'\n")
