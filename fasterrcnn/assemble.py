@@ -6,7 +6,6 @@ is the second's.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from fasterrcnn import checkpoint, cli, recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes import setting
+from fasterrcnn.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,31 @@ def main(argv: list[str] | None = None) -> None:
             )
     if proposes.recipe.input != detects.recipe.input:
         raise UsageError(f"--rpn: {rpn_path}: input is not that of {path}; train both alike")
+    if proposes.recipe.rpn.post_nms_top_n_test != detects.recipe.rpn.post_nms_top_n_test:
+        raise UsageError(
+            f"--rpn: {rpn_path}: rpn.post_nms_top_n_test is not that of {path}; train both alike"
+        )
     tensors |= {name: value for name, value in other.items() if name.startswith("rpn.")}
     recipe = recipes.change(detects.recipe, detector="faster_rcnn", rpn=vars(proposes.recipe.rpn))
-    folder = options.output_dir.absolute()
-    state = replace(detects, recipe=recipe, step=detects.last_step)
-    saved = checkpoint.save(folder / "checkpoints", {"model": tensors}, state, keep=2)
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    saved = save(options.output_dir.absolute(), tensors, replace(detects, recipe=recipe))
     print(f"{rpn_path} and {path}: one detector in {saved}")
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor], state: checkpoint.State) -> Path:
+    """The checkpoint in the run folder, or the one that holds it already. Raises UsageError for a
+    folder with another run."""
+    run = RunFolder(folder)
+    with run.outcome():
+        run.open()
+        for there in run.checkpoints.glob("step-*"):
+            saved = checkpoint.load_tensors(there / "model.safetensors")
+            if saved.keys() != tensors.keys() or not all(
+                torch.equal(saved[name], value) for name, value in tensors.items()
+            ):
+                raise UsageError(f"--output-dir: {folder}: holds another run; give another folder")
+            return there
+        run.write_json("recipe.json", asdict(state.recipe))
+        return checkpoint.save(run.checkpoints, {"model": tensors}, state, keep=2)
 
 
 if __name__ == "__main__":

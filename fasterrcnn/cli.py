@@ -11,13 +11,14 @@ import dataclasses
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from fasterrcnn import recipes, runtime
-from fasterrcnn.errors import Failure, Stopped, UsageError
+from fasterrcnn.errors import Failure, Stopped, StorageError, UsageError
 
 Options = TypeVar("Options")
 PROJECT = Path(__file__).resolve().parent.parent
@@ -95,12 +96,17 @@ def output_root() -> Path:
 
 def run(main: Callable[[], Any]) -> NoReturn:
     """Call `main` and exit: with 0, or with a Failure's lines on stderr and its code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it
     try:
         with runtime.expected_failures():
             main()
         code = 0
     except Failure as failure:
         code = _report(failure)
+    except OSError as error:  # of what is written besides a run, say to --json
+        if error.filename is None:
+            raise
+        code = _report(StorageError(f"{error.filename}: {error.strerror}; give another place"))
     except KeyboardInterrupt:
         code = 130
     sys.stdout.flush()

@@ -16,7 +16,10 @@ from fasterrcnn import checkpoint, cli, evaluation, runtime
 from fasterrcnn.data import formats, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import UsageError
+from fasterrcnn.metrics import voc
 from fasterrcnn.metrics.proposals import recall
+from fasterrcnn.models.build import FastRCNN
 from fasterrcnn.recipes import setting
 
 COUNTS = (10, 30, 100, 300, 1000, 2000)
@@ -33,6 +36,9 @@ class Options:
     split: str = setting("val", "the split")
     bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
     fast_rcnn: Path | None = setting(None, "run of --detector fast_rcnn to detect in each with")
+    top_n: int | None = setting(
+        None, "proposals it takes (default: its recipe's rpn.post-nms-top-n-test)"
+    )
     workers: int | None = setting(None, "loader processes (default: cores, at most 8)")
     device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
     plot: Path | None = setting(None, "draw recall against number to this .png file")
@@ -42,17 +48,29 @@ class Options:
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     options = cli.parse_options(Options, argv, "Compare stored proposals of the same images.")
+    if options.plot is not None and options.plot.suffix not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"--plot: {options.plot}: must end in .png, .pdf or .svg")
+    trained = None if options.fast_rcnn is None else load(options)
     problems = Problems(skip=options.bad_data == "skip")
     data = formats.read(options.data_path, options.split, options.dataset, (), problems)
     results = {str(path): compare(proposals.read(path), data) for path in options.files}
-    if options.fast_rcnn is not None:
-        add_detections(options, results)
+    if trained is not None:
+        add_detections(*trained, options, results)
     print(table(results))
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.plot is not None:
         plot(results, options.plot)
         print(f"plot: {options.plot}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def load(options: Options) -> tuple[FastRCNN, checkpoint.State]:
+    """The detector of --fast-rcnn. Raises UsageError for one that takes no proposals."""
+    model, state, path = checkpoint.load_detector(options.fast_rcnn)
+    if state.recipe.detector != "fast_rcnn":
+        raise UsageError(f"--fast-rcnn: {path}: a run of --detector {state.recipe.detector}")
+    model.use_best(options.top_n)
+    return model, state
 
 
 def compare(stored: proposals.StoredProposals, data: Annotations) -> dict[str, Any]:
@@ -67,10 +85,10 @@ def compare(stored: proposals.StoredProposals, data: Annotations) -> dict[str, A
     }
 
 
-def add_detections(options: Options, results: dict[str, dict[str, Any]]) -> None:
-    """AP and AP50 of one Fast R-CNN with each of the files."""
-    model, state, _ = checkpoint.load_detector(options.fast_rcnn)
-    proposals.check_given("--fast-rcnn", options.files[0], state.recipe.detector)
+def add_detections(
+    model: FastRCNN, state: checkpoint.State, options: Options, results: dict[str, dict[str, Any]]
+) -> None:
+    """What the detector gets from each of the files: AP and AP50, on PASCAL VOC its own mAP too."""
     rt = runtime.start(options.device)
     source = evaluation.Source(options.data_path, options.dataset, options.split)
     data = evaluation.read_split(source, state, options.bad_data)
@@ -85,7 +103,7 @@ def add_detections(options: Options, results: dict[str, dict[str, Any]]) -> None
             workers=rt.default_workers() if options.workers is None else options.workers,
             stored=proposals.read(Path(path)),
         )
-        found |= {"AP": measured["AP"], "AP50": measured["AP50"]}
+        found["Fast R-CNN"] = {n: measured[n] for n in ("AP", "AP50", *voc.NAMES) if n in measured}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -98,10 +116,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         lines.append(f"  {'proposals':18}" + "".join(f"{count:8}" for count in found["counts"]))
         for name in (*_IOUS, "AR"):
             lines.append(f"  {name:18}" + "".join(f"{100 * value:8.1f}" for value in found[name]))
-        if "AP" in found:
-            lines.append(
-                f"  Fast R-CNN: AP {100 * found['AP']:.1f}  AP50 {100 * found['AP50']:.1f}"
-            )
+        if "Fast R-CNN" in found:
+            values = (f"{n} {100 * v:.1f}" for n, v in found["Fast R-CNN"].items())
+            lines.append(f"  Fast R-CNN: {'  '.join(values)}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from fasterrcnn import checkpoint, cli, drawing, evaluation, recipes, runtime
 from fasterrcnn.data import formats, images, proposals, voc
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.errors import UsageError
+from fasterrcnn.metrics import voc as metrics
 from fasterrcnn.recipes import setting
 
 
@@ -24,20 +25,27 @@ class Options:
     checkpoint: Path = setting(help="run folder, or one of its checkpoints/step-*")
     data_path: Path | None = setting(None, "folder of the data set (default: the run's)")
     dataset: str | None = setting(
-        None, "its format (default: the run's)", choices=("auto", *formats.READERS)
+        None,
+        "its format (default: the run's; of another folder: auto)",
+        choices=("auto", *formats.READERS),
     )
     split: str | None = setting(
         None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
     )
     bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
     proposals: Path | None = setting(None, "stored proposals of the split, for Fast R-CNN")
+    top_n: int | None = setting(
+        None, "best of the stored proposals used (default: the recipe's rpn.post-nms-top-n-test)"
+    )
     images_per_gpu: int = setting(2, "images of equal padded size evaluated together")
     amp: str | None = setting(
         None, "precision (default: the run's)", choices=("auto", "fp16", "bf16", "off")
     )
     workers: int | None = setting(None, "loader processes per GPU (default: cores, at most 8)")
     device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
-    json: Path | None = setting(None, "write the metrics to this file too")
+    json: Path | None = setting(
+        None, "write the metrics to this file too, on PASCAL VOC with precision-recall curves"
+    )
     voc_submission: Path | None = setting(
         None, "write PASCAL VOC's result files to this folder; 2012_test is for this alone"
     )
@@ -62,6 +70,8 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
     recipe = recipes.change(state.recipe, amp=amp)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
+    if recipe.detector == "fast_rcnn":
+        model.use_best(options.top_n)
     rt.say(rt.describe())
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
@@ -87,7 +97,8 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     if len(data.labels):
         evaluation.report(results, state.step, path)
         if options.json is not None:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
+            curves = {"precision_recall": precision_recall(data, detections)} if data.voc else {}
+            options.json.write_text(json.dumps({**results, **curves}, indent=1) + "\n")
     else:
         rt.say(f"nothing measured: {source.split} has no boxes here")
     run = path.parent.parent
@@ -96,6 +107,12 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
         draw(data, picture, detections, names, options.score_threshold, run / "pictures")
     if options.draw:
         rt.say(f"pictures: {run / 'pictures'}")
+
+
+def precision_recall(data: Annotations, detections: np.ndarray) -> dict[str, dict[str, list]]:
+    """PASCAL VOC's curve of each class: precision and recall after each detection."""
+    curves = metrics.precision_recall(data, detections).items()
+    return {name: {"precision": p.tolist(), "recall": r.tolist()} for name, (p, r) in curves}
 
 
 def check_submission(source: evaluation.Source, state: checkpoint.State) -> bool:

@@ -104,11 +104,12 @@ def find_source(
     """What was asked for, else what the run had. Raises UsageError."""
     if data_path is None and not state.data["path"]:
         raise UsageError("--data-path: this run was imported and has no data; give a folder")
+    root = (data_path or Path(state.data["path"])).absolute()
     if dataset is None:
-        dataset = state.data["dataset"] if data_path is None else "auto"
+        dataset = state.data["dataset"] if str(root) == state.data["path"] else "auto"
     if split is None:
         split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
-    return Source(data_path or Path(state.data["path"]), dataset, split)
+    return Source(root, dataset, split)
 
 
 def read_split(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import sys
 import tarfile
@@ -143,6 +144,7 @@ def _stamp(archive: Archive, folder: Path) -> Path:
 
 def main(argv: list[str]) -> int:
     """The command; its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it
     try:
         if len(argv) != 2 or argv[0] not in SETS:
             raise UsageError(f"usage: python -m fasterrcnn.fetch {{{','.join(SETS)}}} FOLDER")

@@ -37,7 +37,9 @@ class Options:
     )
     data_path: Path | None = setting(None, "folder of the data set (default: the run's)")
     dataset: str | None = setting(
-        None, "its format (default: the run's)", choices=("auto", *formats.READERS)
+        None,
+        "its format (default: the run's; of another folder: auto)",
+        choices=("auto", *formats.READERS),
     )
     split: str | None = setting(None, "the split (default: the run's)")
     bad_data: str = setting("stop", "bad boxes and images", choices=("stop", "skip"))
@@ -54,6 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     options = cli.parse_options(Options, argv, "Propose regions in images, or in a whole split.")
     if bool(options.images) == (options.proposals is not None):
         raise UsageError("propose: give images, or --proposals FILE for a whole split; one of them")
+    images_only, split_only = ("json", "output_dir"), ("training", "data_path", "dataset", "split")
+    for name in images_only if options.proposals else split_only:
+        if getattr(options, name):
+            what = "images" if options.proposals else "a whole split (--proposals)"
+            raise UsageError(f"--{name.replace('_', '-')}: only for {what}")
     rt = runtime.start(options.device)
     files = images.find(options.images) if options.images else []
     model, state, path = checkpoint.load_detector(options.checkpoint)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,8 @@ from fasterrcnn import cli, runtime
 from fasterrcnn.data import formats, images, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import OfImage
-from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.errors import DataError, ProcessDied, UsageError
+from fasterrcnn.processes import die_with_parent
 from fasterrcnn.recipes import setting
 
 
@@ -57,9 +60,17 @@ def main(argv: list[str] | None = None) -> None:
     rt = runtime.start("cpu")
     workers = rt.default_workers() if options.workers is None else options.workers
     files = [(data.path(i), bool(data.rotate[i])) for i in range(len(data))]
-    spawn = multiprocessing.get_context("spawn")  # OpenCV's threads do not survive a fork
-    with ProcessPoolExecutor(max(1, workers), mp_context=spawn) as pool:
-        made = list(pool.map(partial(search, options.mode, options.top_n), files))
+    # OpenCV's threads do not survive a fork.
+    spawn = multiprocessing.get_context("spawn")
+    made = []
+    try:
+        with ProcessPoolExecutor(max(1, workers), spawn, _start_worker) as pool:
+            for found in pool.map(partial(search, options.mode, options.top_n), files):
+                made.append(found)
+                if len(made) % 100 == 0:
+                    print(f"{len(made)} of {len(files)} images", flush=True)
+    except BrokenProcessPool:
+        raise ProcessDied("selective search: a process was killed; lower --workers") from None
     seconds = float(np.mean([second for _, second in made]))
     about = {"source": source, "made_by": source["method"], "seconds_per_image": seconds}
     proposals.write(options.proposals, data.ids, [found for found, _ in made], about)
@@ -89,6 +100,13 @@ def search(mode: str, top_n: int, file: tuple[str, bool]) -> tuple[OfImage, floa
     seconds = time.monotonic() - started
     scores = np.linspace(1, 0, len(x), endpoint=False, dtype=np.float32)
     return OfImage(np.hstack([x, y, x + w, y + h]), scores, tuple(image.shape[1:])), seconds
+
+
+def _start_worker() -> None:
+    """One thread each, so that the time of an image is that of one core; Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    _opencv().setNumThreads(1)
 
 
 def _opencv() -> Any:

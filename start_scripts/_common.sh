@@ -60,10 +60,22 @@ become() {
   exec env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@"
 }
 
-# step COMMAND...: print a command of a pipeline and run it.
+# step COMMAND...: print a command of a pipeline and run it. A SIGTERM to the script is handed on, so that
+# the command can save; Ctrl-C reaches both.
 step() {
   announce "$@"
-  [[ -n ${DRY_RUN:-} ]] || env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@"
+  [[ -z ${DRY_RUN:-} ]] || return 0
+  env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@" &
+  local child=$! code=0
+  trap 'kill -TERM "$child" 2>/dev/null' TERM
+  trap : INT
+  while
+    code=0
+    wait "$child" || code=$?
+    kill -0 "$child" 2>/dev/null
+  do :; done
+  trap - TERM INT
+  return "$code"
 }
 
 # flag_value FLAG DEFAULT [ARGUMENT...]: what the last FLAG among the arguments says.

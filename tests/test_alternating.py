@@ -82,6 +82,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_the_steps_are_ordinary_runs(finished: Path, place: Path):
     kinds = [command[0].rsplit(".", 1)[1] for command in commands(place, finished)]
     step = ["train", "propose", "train"]
+    assert {"AR_100"} <= set(json.loads((finished / "3_rpn" / "results.json").read_text()))
     assert kinds == [*step, *step, "assemble", "evaluate"]
     detectors = [checkpoint.load_detector(finished / run)[1].recipe.detector for run in RUNS]
     assert detectors == ["rpn", "fast_rcnn", "rpn", "fast_rcnn", "faster_rcnn"]
@@ -177,6 +178,28 @@ def test_only_runs_that_fit_are_put_together(finished: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_another_run_is_not_overwritten(finished: Path, tmp_path: Path):
+    flags = ["--rpn", str(finished / "3_rpn"), "--fast-rcnn", str(finished / "4_fast_rcnn")]
+    before = sorted(finished.rglob("*.safetensors"))
+    for run in ("4_fast_rcnn", "2_fast_rcnn"):
+        with pytest.raises(UsageError, match="holds another run"):
+            assemble.main([*flags, "-o", str(finished / run)])
+    assemble.main([*flags, "-o", str(finished / "detector")])  # this very detector: nothing to do
+    assert sorted(finished.rglob("*.safetensors")) == before
+    shutil.copytree(finished / "4_fast_rcnn", tmp_path / "other")
+    state = tmp_path / "other" / "checkpoints" / f"step-{STEPS:08d}" / "state.json"
+    content = json.loads(state.read_text())
+    content["recipe"]["rpn"]["post_nms_top_n_test"] = 7
+    state.write_text(json.dumps(content))
+    manifest = json.loads((state.parent / "MANIFEST.json").read_text())
+    manifest["state.json"] = checkpoint._fingerprint(state)
+    (state.parent / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="post_nms_top_n_test is not that of"):
+        assemble.main(
+            [*flags[:2], "--fast-rcnn", str(tmp_path / "other"), "-o", str(tmp_path / "o")]
+        )
+
+
 def test_flags_that_do_not_go_together(finished: Path, place: Path, tmp_path: Path):
     stored = str(finished / "1_rpn" / "training.proposals")
     base = flags(place, tmp_path / "out")
@@ -186,28 +209,38 @@ def test_flags_that_do_not_go_together(finished: Path, place: Path, tmp_path: Pa
         train.main(["--recipe", "rpn_vgg16_voc", *base, "--proposals", stored])
 
 
-def run_and_kill(command: list[str], ready) -> int:
-    """Run the launcher; SIGKILL its whole group as soon as `ready()`. Its exit code."""
+def run_and_kill(command: list[str], ready, how=signal.SIGKILL) -> int:
+    """Run the launcher; kill it as soon as `ready()`: its whole group, or by SIGTERM it alone. Its
+    exit code."""
     environment = clean_environment() | {"PYTHON": sys.executable}
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         while process.poll() is None:
             if ready():
-                os.killpg(process.pid, signal.SIGKILL)
+                (os.killpg if how == signal.SIGKILL else os.kill)(process.pid, how)
+                process.wait(60)
             time.sleep(0.005)
         return process.wait()
 
 
 @pytest.mark.slow
 def test_killed_in_each_step_it_ends_with_the_same_bits(finished: Path, place: Path):
-    """In training after its first checkpoint; while proposals are made; between commands."""
+    """In training after its first checkpoint, while proposals are made, between commands; and once
+    by a SIGTERM to the script alone, which hands it on."""
     out = place / "killed"
     command = ["bash", str(LAUNCHER), *flags(place, out)]
 
     def appears(path: str):
         return lambda: (out / path).exists()
 
+    def proposing():
+        commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+        return any(b"fasterrcnn.propose" in c and bytes(out) in c for c in commands)
+
+    assert run_and_kill(command, appears("1_rpn/checkpoints/step-00000002"), signal.SIGTERM) == 143
+    assert json.loads((out / "1_rpn" / "status.json").read_text())["kind"] == "Stopped"
+    assert run_and_kill(command, proposing) == -signal.SIGKILL
+    assert not (out / "1_rpn" / "training.proposals").exists()
     for moment in (
-        "1_rpn/checkpoints/step-00000002",
         "1_rpn/training.proposals",
         "2_fast_rcnn/checkpoints/step-00000002",
         "3_rpn/checkpoints/step-00000002",
@@ -226,7 +259,7 @@ def test_killed_in_each_step_it_ends_with_the_same_bits(finished: Path, place: P
     for run in ("1_rpn", "3_rpn"):
         files = [proposals.read(root / run / "training.proposals") for root in (out, finished)]
         assert files[0].sha256 == files[1].sha256
-    assert run_and_kill(command, lambda: False) == 0  # finished: nothing to do, and it says so
+    assert run_and_kill(command, lambda: False) == 0  # finished: evaluated again, nothing else
 
 
 @pytest.mark.slow
@@ -247,3 +280,23 @@ def test_a_step_at_the_real_width(place: Path):
         line = json.loads((out / run / "metrics.jsonl").read_text().splitlines()[0])
         assert 0.5 < sum(value for key, value in line.items() if key.startswith("loss_")) < 10
     shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("wrong", ["--recipe", "--recipe=x", "--detector"])
+def test_flags_that_each_step_has_of_its_own(shell, wrong: str):
+    done = shell(["bash", LAUNCHER, wrong, "fasterrcnn_vgg16_voc"], DRY_RUN="1")
+    assert done.code == 2
+    assert done.err.startswith(f"error: {wrong}: every step has its own; RECIPE=NAME chooses")
+
+
+def test_help_is_the_trainers_and_nothing_runs(shell):
+    done = shell(["bash", LAUNCHER, "--help"], DRY_RUN="1")
+    assert done.code == 0
+    (line,) = done.out.splitlines()
+    assert line.endswith("-m fasterrcnn.train --recipe rpn_vgg16_voc --help")
+
+
+def test_without_a_split_nothing_is_evaluated(shell, tmp_path: Path):
+    done = shell(["bash", LAUNCHER, "--val-split", "none"], DRY_RUN="1", cwd=tmp_path)
+    assert "fasterrcnn.evaluate" not in done.out
+    assert f"--output-dir {PROJECT}/output/vgg16_voc_alternating/1_rpn" in done.out

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fasterrcnn import compare_proposals, propose, selective_search, train
+from fasterrcnn import compare_proposals, evaluation, propose, selective_search, train
 from fasterrcnn.data import formats, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import OfImage
 from fasterrcnn.errors import UsageError
 from fasterrcnn.metrics.proposals import evaluate
-from tests.conftest import TINY
+from tests.conftest import TINY, module
 
 
 def truth_as_proposals(root: Path, path: Path, size: tuple[int, int] | None = None) -> None:
@@ -69,8 +69,8 @@ def test_ar_is_that_of_the_metric(shapes_folder: Path, tmp_path: Path):
         assert found["AR"][at] == pytest.approx(expected[f"AR_{count}"], abs=1e-12)
 
 
-def test_a_detector_on_each(shapes_folder: Path, tmp_path: Path, capsys):
-    """One that has seen nothing yet: that it runs on each file, and says so."""
+def test_a_detector_on_each(shapes_folder: Path, tmp_path: Path, capsys, monkeypatch):
+    """One that has seen nothing yet: it is measured with each file, and says so."""
     flags = ("--data-path", str(shapes_folder), "--steps", "2", "--val-split", "none")
     run, rpn, file = tmp_path / "run", tmp_path / "rpn", tmp_path / "p"
     small = [*TINY, "--recipe", "rpn_r10_fpn_shapes", *flags]
@@ -84,16 +84,43 @@ def test_a_detector_on_each(shapes_folder: Path, tmp_path: Path, capsys):
     small = [*TINY, "--recipe", "fast_rcnn_r10_fpn_shapes", *flags]
     train.main([*small, "--proposals", str(file), "--output-dir", str(run)])
     json_file = tmp_path / "j"
+    truth = tmp_path / "truth"
+    truth_as_proposals(shapes_folder, truth)
+    used, measure = [], evaluation.evaluate
+
+    def recorded(model, data, recipe, rt, *, stored, **options):
+        results, detections = measure(model, data, recipe, rt, stored=stored, **options)
+        used.append((stored.path, model.recipe.post_nms_top_n_test, results["AP50"]))
+        return results, detections
+
+    monkeypatch.setattr(evaluation, "evaluate", recorded)
     compare_proposals.main([
-        str(val), "--data-path", str(shapes_folder), "--fast-rcnn", str(run), "--workers", "0",
-        "--json", str(json_file),
+        str(val), str(truth), "--data-path", str(shapes_folder), "--fast-rcnn", str(run),
+        "--workers", "0", "--json", str(json_file), "--top-n", "77",
     ])  # fmt: skip
-    (found,) = json.loads(json_file.read_text()).values()
-    assert 0 <= found["AP"] <= found["AP50"] < 1
-    with pytest.raises(UsageError, match="only --detector fast_rcnn takes"):
+    found = json.loads(json_file.read_text())
+    assert used == [(p, 77, found[str(p)]["Fast R-CNN"]["AP50"]) for p in (val, truth)]
+    assert "Fast R-CNN: AP " in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"--fast-rcnn: .* a run of --detector rpn"):
         compare_proposals.main([
             str(val), "--data-path", str(shapes_folder), "--fast-rcnn", str(rpn),
         ])  # fmt: skip
+
+
+def test_a_plot_that_cannot_be_drawn(shapes_folder: Path, tmp_path: Path):
+    flags = [str(tmp_path / "p"), "--data-path", str(shapes_folder)]
+    with pytest.raises(UsageError, match=r"must end in \.png"):
+        compare_proposals.main([*flags, "--plot", str(tmp_path / "plot.foo")])
+
+
+def test_results_that_cannot_be_written(shapes_folder: Path, tmp_path: Path, shell):
+    """Of every command: one line, exit 5."""
+    truth_as_proposals(shapes_folder, tmp_path / "p")
+    nowhere = tmp_path / "nowhere" / "j"
+    flags = (tmp_path / "p", "--data-path", shapes_folder, "--json", nowhere)
+    done = shell(module("fasterrcnn.compare_proposals", *flags))
+    assert done.code == 5
+    assert done.err == f"error: {nowhere}: No such file or directory; give another place\n"
 
 
 def test_selective_search(shapes_folder: Path, tmp_path: Path, capsys):

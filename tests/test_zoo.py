@@ -126,6 +126,15 @@ def test_learning_rates_on_voc_are_the_sources(name: str):
     assert plan.weight_decay == (5e-4 if "vgg16" in name else 1e-4)
 
 
+def test_fast_rcnn_samples_128_rois_of_a_step_of_two_images():
+    """`TRAIN.BATCH_SIZE` of py-faster-rcnn is that of the step."""
+    for name, images in (("fasterrcnn_vgg16_voc", 1), ("fast_rcnn_vgg16_voc", 2)):
+        recipe = recipes.get(name)
+        assert recipe.schedule.images_per_gpu == images
+        assert recipe.roi_heads.batch_size_per_image * images == 128
+        assert recipe.roi_heads.positive_fraction == 0.25
+
+
 def distinct() -> list[str]:
     """Recipes that differ in more than their schedule."""
     seen, names = set(), []

@@ -1,9 +1,9 @@
 """Proposals of the images of a data set, stored in one file: what Fast R-CNN trains on.
 
-A .safetensors file of boxes float32 ``(M, 4)`` x1 y1 x2 y2 in pixels of the network's input (what
-the detector computes with, unrounded), scores float32 ``(M,)``, best first within an image; of each
-image the number of its first row, the size (H, W) of that input, and its id. Its header holds a
-SHA-256 of all of that, and what made it. Boxes are read image by image from the file.
+A .safetensors file of boxes float32 ``(M, 4)`` x1 y1 x2 y2 and scores float32 ``(M,)``, best first
+within an image; of each image the number of its first row, its id, and the size (H, W) of the image
+whose pixels its boxes count (of a network's proposals its input: what it computes with). The header
+holds a SHA-256 of all of that, and what made it. Boxes are read image by image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class OfImage(NamedTuple):
 
 @dataclass
 class StoredProposals:
-    """A file of proposals of n images. Pickled as its path: every process opens it by itself."""
+    """A file of proposals of n images. Pickled as its path and SHA-256: every process opens it by
+    itself."""
 
     path: Path
     sha256: str  # of everything below
@@ -51,7 +52,7 @@ class StoredProposals:
     scores: Any  # float32 (M,)
 
     def __reduce__(self) -> tuple:
-        return read, (self.path,)
+        return _again, (self.path, self.sha256)
 
     def aligned(self, annotations: Annotations) -> StoredProposals:
         """Those of these images, in their order. Raises DataError for an image without."""
@@ -69,7 +70,8 @@ class StoredProposals:
     def of(self, i: int) -> OfImage:
         """The proposals of image number `i`, of aligned ones."""
         rows = slice(*map(int, self.spans[i]))
-        return OfImage(self.boxes[rows], self.scores[rows], tuple(map(int, self.sizes[i])))
+        boxes = np.array(self.boxes[rows])  # a copy, which the loader may flip
+        return OfImage(boxes, self.scores[rows], tuple(map(int, self.sizes[i])))
 
     def rows(self, annotations: Annotations) -> np.ndarray:
         """Those of these images as `metrics.proposals` takes them: float64 ``(P, 7)`` of image, x,
@@ -123,12 +125,21 @@ def is_there(path: Path, source: dict[str, Any]) -> bool:
     """Does `path` hold proposals of this source? Raises UsageError for a file of another."""
     if not path.exists():
         return False
-    if read(path).about.get("source") == source:
-        return True
-    raise UsageError(
-        f"--proposals: {path}: holds proposals of another checkpoint or of other images; delete it "
-        "or give another file"
-    )
+    try:
+        if read(path).about.get("source") == source:
+            return True
+        what = "holds proposals of another checkpoint or of other images"
+    except DataError as error:
+        what = f"cannot be used ({error})"
+    raise UsageError(f"--proposals: {path}: {what}; delete it, or give another file")
+
+
+def _again(path: Path, sha256: str) -> StoredProposals:
+    """In another process, which may be on another machine."""
+    found = read(path)
+    if found.sha256 != sha256:
+        raise DataError(f"{path}: not the same file for every process; copy it to every machine")
+    return found
 
 
 def read(path: Path) -> StoredProposals:
@@ -137,8 +148,8 @@ def read(path: Path) -> StoredProposals:
         return _detectron2(path) if path.suffix == ".pkl" else _stored(path)
     except CheckpointError as error:
         raise DataError(str(error)) from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"{path}: {error}; make it with propose --proposals") from None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: {error}; give a file of propose --proposals") from None
 
 
 def _stored(path: Path) -> StoredProposals:
@@ -170,13 +181,15 @@ def _detectron2(path: Path) -> StoredProposals:
         for new, old in (("ids", "indexes"), ("objectness_logits", "scores"))
     )
     boxes, mode = content.get("boxes"), content.get("bbox_mode", 0)
-    if not all(isinstance(part, list) for part in (ids, logits, boxes)) or mode not in (0, 1):
+    if not (isinstance(ids, list) and _are_arrays(logits) and _are_arrays(boxes)):
         raise ValueError("not Detectron2's proposals: ids, boxes and objectness_logits expected")
+    if mode not in (0, 1):
+        raise ValueError(f"bbox_mode: {mode}: not x1 y1 x2 y2 (0) or x y w h (1)")
     counts = [len(part) for part in logits]
-    if len(ids) != len(logits) or counts != [len(part) for part in boxes]:
+    if len(ids) != len(logits) or [part.shape for part in boxes] != [(n, 4) for n in counts]:
         raise ValueError("ids, boxes and objectness_logits are not of the same images")
     order = [np.argsort(-part, kind="stable") for part in logits]
-    box = np.concatenate([part.reshape(-1, 4)[o] for part, o in zip(boxes, order, strict=True)])
+    box = np.concatenate([part[o] for part, o in zip(boxes, order, strict=True)])
     if mode == 1:  # x y w h
         box[:, 2:] += box[:, :2]
     logit = np.concatenate([part[o] for part, o in zip(logits, order, strict=True)])
@@ -193,6 +206,12 @@ def _detectron2(path: Path) -> StoredProposals:
         sizes=None,
         boxes=tensors["boxes"],
         scores=tensors["scores"],
+    )
+
+
+def _are_arrays(parts: Any) -> bool:
+    return isinstance(parts, list) and all(
+        isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype.kind == "f" for part in parts
     )
 
 

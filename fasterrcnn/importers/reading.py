@@ -71,18 +71,19 @@ def arrays(path: Path) -> dict[str, Any]:
         with claims.bounded(path) as content:
             claims.check_opcodes(content)
             found = _ArraysOnly(path, content).load()
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path}: holds no dictionary of arrays")
+        return {name: _as_numpy(value) for name, value in found.items()}
     except (CheckpointError, OSError):
         raise
     except Exception as error:  # damaged and hostile files raise every kind
         raise CheckpointError(f"{path}: {_reason(error)}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: holds no dictionary of arrays")
-    return {name: _as_numpy(value) for name, value in found.items()}
 
 
 def _as_numpy(value: Any) -> Any:
+    """An array, or a list of arrays and other things."""
     if isinstance(value, list):
-        return [_as_numpy(item) for item in value]
+        return [item.tensor.numpy() if isinstance(item, _Array) else item for item in value]
     return value.tensor.numpy() if isinstance(value, _Array) else value
 
 
@@ -103,7 +104,7 @@ def _content(path: Path) -> Any:
             raise CheckpointError(f"{path}: cannot be read: {error}; is it complete?") from None
     with path.open("rb") as file:
         start = file.read(4)
-    if start == b"PK\x03\x04":
+    if start == claims.ZIP:
         _check_zip(path)
         return _read_torch(path)
     if path.suffix == ".pkl":

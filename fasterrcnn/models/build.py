@@ -8,6 +8,7 @@ batch at once, in shapes that do not depend on the data.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -132,6 +133,11 @@ class FastRCNN(Detector):
         super().__init__()
         self.backbone, self.roi_heads, self.transform = backbone, roi_heads, transform
         self.recipe = recipe
+
+    def use_best(self, count: int | None) -> None:
+        """Detect in the best `count` proposals of each image, not as many as the recipe says."""
+        if count is not None:
+            self.recipe = replace(self.recipe, post_nms_top_n_test=count)
 
     def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
         """The two losses of the box head."""

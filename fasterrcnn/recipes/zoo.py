@@ -192,6 +192,7 @@ def fast_rcnn_vgg16_voc() -> Recipe:
         fasterrcnn_vgg16_voc(),
         name="fast_rcnn_vgg16_voc",
         detector="fast_rcnn",
+        roi_heads=dict(batch_size_per_image=64),  # 128 of both images together
         schedule=dict(images_per_gpu=2, **_ALTERNATING),
     )
 

@@ -90,11 +90,25 @@ class Canary:
         return (print, ("it ran",))
 
 
+def test_flipping_an_image_leaves_the_stored_boxes_alone(shapes_folder: Path, tmp_path: Path):
+    data = formats.read(shapes_folder, "val", "auto", (), Problems())
+    boxes = [np.array([[1, 2, 11, 22]], np.float32)] * len(data)
+    logits = [np.array([0.5], np.float32)] * len(data)
+    path = detectron2(tmp_path / "p.pkl", ids=[*data.ids], boxes=boxes, objectness_logits=logits)
+    images = loader.Images(data, proposals=proposals.read(path), flip=1.0)
+    once, again = (images[MicroBatch(0, 0, 0, (0, 1))].proposals for _ in range(2))
+    assert torch.equal(once, again)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(ids=[7]), "not of the same images"),
     (dict(boxes=[np.zeros((2, 4))]), "not of the same images"),
+    (dict(boxes=[np.zeros((2, 5)), np.zeros((1, 5))]), "not of the same images"),
+    (dict(boxes=[[np.zeros((2, 4))], np.zeros((1, 4))]), "not Detectron2's proposals"),
+    (dict(objectness_logits=[1.0, np.zeros(1)]), "not Detectron2's proposals"),
+    (dict(objectness_logits=[np.zeros(2, bool), np.zeros(1)]), "not Detectron2's proposals"),
     (dict(boxes=None), "not Detectron2's proposals"),
-    (dict(bbox_mode=3), "not Detectron2's proposals"),
+    (dict(bbox_mode=3), "bbox_mode: 3"),
     (dict(objectness_logits=[np.array([np.nan, 1]), np.zeros(1)]), "NaN"),
     (dict(ids=[Canary(), 3]), "wants to run builtins.print"),
 ])  # fmt: skip
@@ -135,8 +149,18 @@ def test_every_damaged_byte_is_seen(file: Path, tmp_path: Path):
 def test_a_file_of_another_source_is_not_overwritten(file: Path, tmp_path: Path):
     assert proposals.is_there(file, {"weights": "x"})
     assert not proposals.is_there(tmp_path / "nothing", {"weights": "x"})
-    with pytest.raises(UsageError, match="of another checkpoint"):
+    with pytest.raises(UsageError, match=r"of another checkpoint.*; delete it"):
         proposals.is_there(file, {"weights": "y"})
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UsageError, match=r"cannot be used .*; delete it"):
+        proposals.is_there(file, {"weights": "x"})
+
+
+def test_every_process_has_the_same_file(file: Path):
+    elsewhere = pickle.dumps(proposals.read(file))
+    proposals.write(file, IMAGES, [some(2)] * 3, {})
+    with pytest.raises(DataError, match="not the same file for every process"):
+        pickle.loads(elsewhere)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path):
