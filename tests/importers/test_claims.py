@@ -50,6 +50,17 @@ def test_sizes_beyond_the_file(tmp_path: Path, zipped: bool, which: int, message
     refused(path, message)
 
 
+def test_a_file_of_two_formats_is_what_torch_takes_it_for(tmp_path: Path):
+    """A harmless zip behind the format before 1.6: found by its end, which torch does not look at."""
+    path = rewritten(
+        tmp_path / "x.pth", False, lambda pickled: replaced(pickled, COUNT, BILLION, 0)
+    )
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({}))
+    assert zipfile.is_zipfile(path)
+    refused(path, "says it holds more than it does")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_many_storages_that_each_fit(tmp_path: Path, zipped: bool):
     """The file's one tensor of 4 kB under a hundred keys: together more than the file."""
