@@ -51,7 +51,7 @@ def test_sizes_beyond_the_file(tmp_path: Path, zipped: bool, which: int, message
 
 
 def test_a_file_of_two_formats_is_what_torch_takes_it_for(tmp_path: Path):
-    """A harmless zip behind the format before 1.6: found by its end, which torch does not look at."""
+    """A harmless zip behind the format before 1.6; torch looks at the start alone."""
     path = rewritten(
         tmp_path / "x.pth", False, lambda pickled: replaced(pickled, COUNT, BILLION, 0)
     )
