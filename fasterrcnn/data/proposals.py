@@ -144,6 +144,10 @@ def _again(path: Path, sha256: str) -> StoredProposals:
 
 def read(path: Path) -> StoredProposals:
     """A file of `write`, checked, or a .pkl of Detectron2. Raises DataError."""
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; start_scripts/propose_torch.sh --proposals makes it"
+        )
     try:
         return _detectron2(path) if path.suffix == ".pkl" else _stored(path)
     except CheckpointError as error:
