@@ -16,10 +16,11 @@ import torch
 
 from fasterrcnn import checkpoint, cli, drawing, evaluation, runtime
 from fasterrcnn.data import formats, images, loader, proposals
+from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.proposals import OfImage
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import Detector, split
-from fasterrcnn.recipes import setting
+from fasterrcnn.recipes import Recipe, setting
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,27 @@ def store(
     if proposals.is_there(options.proposals, source):
         print(f"{options.proposals}: there already, of this checkpoint and these images")
         return
+    found, seconds = propose_all(options, model, state.recipe, data, rt, amp)
+    about = {"source": source, "made_by": str(path), "seconds_per_image": seconds}
+    proposals.write(options.proposals, data.ids, found, about)
+    count = sum(len(image.scores) for image in found)
+    print(f"{count} proposals in {len(data)} images, {seconds:.3f} s an image: {options.proposals}")
+
+
+def propose_all(
+    options: Options,
+    model: Detector,
+    recipe: Recipe,
+    data: Annotations,
+    rt: runtime.Runtime,
+    amp: str,
+) -> tuple[list[OfImage], float]:
+    """Of every image in order, and the seconds an image took on the device."""
     found: dict[int, OfImage] = {}
     seconds = 0.0
     for batch in loader.load(
         loader.Images(data),
-        evaluation.micro_batches(data, state.recipe.input, options.images_per_gpu, 0, 1),
+        evaluation.micro_batches(data, recipe.input, options.images_per_gpu, 0, 1),
         workers=rt.default_workers() if options.workers is None else options.workers,
         pin_memory=rt.pin_memory,
     ):
@@ -148,14 +165,7 @@ def store(
                 made.boxes[k][real].cpu().numpy(), made.scores[k][real].cpu().numpy(), size
             )
         seconds += time.monotonic() - started
-    ordered = [found[i] for i in range(len(data))]
-    about = {"source": source, "made_by": str(path), "seconds_per_image": seconds / len(data)}
-    proposals.write(options.proposals, data.ids, ordered, about)
-    count = sum(len(image.scores) for image in ordered)
-    print(
-        f"{count} proposals in {len(data)} images, {seconds / len(data):.3f} s an image: "
-        f"{options.proposals}"
-    )
+    return [found[i] for i in range(len(data))], seconds / len(data)
 
 
 if __name__ == "__main__":
