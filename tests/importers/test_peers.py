@@ -223,7 +223,7 @@ def norm_after_convolution(x, conv, norm):
 @pytest.mark.parametrize("folded", [False, True], ids=["norms apart", "norms folded"])
 @pytest.mark.parametrize("rois", ["recorded", "own"])
 def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsys):
-    """Folded norms turn some activations next to 0 over: 2e-4 of a gradient's norm, not 1e-4."""
+    """With the peer's ground truth, its samples, and its rois or ours."""
     peer, model, found = imported
     if not folded:
         monkeypatch.setattr(backbones, "conv_norm", norm_after_convolution)
@@ -287,6 +287,6 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
             assert gradient is None, entry.ours
     assert compared == len(about["grad_l2"])
     exact = rois == "recorded" or len(losses) == 2
-    assert worst["gradients"] < (1e-2 if not exact else 2e-4 if folded else 1e-4)
+    assert worst["gradients"] < (1e-4 if exact else 1e-2)
     with capsys.disabled():
         print(f"\n{peer.name}, {rois} rois, folded {folded}: {worst}")
