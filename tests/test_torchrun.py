@@ -137,9 +137,8 @@ def test_a_world_size_that_does_not_fit_exits_2_and_names_what_does(
 @pytest.mark.parametrize(
     "victim",
     [
-        "launcher",
         "rank 1",
-        *(pytest.param(v, marks=pytest.mark.slow) for v in ("rank 0", "worker")),
+        *(pytest.param(v, marks=pytest.mark.slow) for v in ("launcher", "rank 0", "worker")),
     ],
 )
 def test_killing_any_process_leaves_no_other_and_the_same_command_ends_with_the_same_bits(

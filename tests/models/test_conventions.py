@@ -453,7 +453,7 @@ def test_fixed_statistics_compute_the_same_trained_or_not():
     affine.load_state_dict(frozen.state_dict(), strict=True)
     image = torch.randn(1, 3, 64, 64)
     for a, b in zip(frozen(image), affine(image), strict=True):
-        assert a.equal(b)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)  # folded in float32 and float64
 
 
 def test_empty_detections():
