@@ -1,6 +1,6 @@
 """Files from the network: resumed where they were cut off, under their name only when verified.
 
-Only the standard library: data can be fetched before the environment is made.
+Only the standard library is needed: data can be fetched before the environment is made.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import re
 import sys
 import time
 import urllib.error
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fasterrcnn.errors import DownloadError
+from fasterrcnn.errors import DownloadError, StorageError
 
 _BLOCK = 1 << 20
 _TRIES = 5
@@ -60,6 +61,27 @@ def download(remote: Remote, folder: Path) -> Path:
     if wrong := _mismatch(remote, final):
         raise DownloadError(f"{final}: {wrong}; delete the file")
     return final
+
+
+def cached(url: str) -> Path:
+    """The published file at `url`, verified, in torch's cache; downloaded where it is not there.
+
+    What is verified is what its authors put into its name: MMDetection and torchvision the first 8
+    digits of its SHA-256, Detectron2 the first 6 of its MD5. That finds damage, not forgery. Raises
+    DownloadError or StorageError.
+    """
+    import torch  # there by then; what fetches data has to do without
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    kind = "md5" if url.endswith(".pkl") else "sha256"
+    digits = re.search(r"[-_]([0-9a-f]+)\.\w+$", url)[1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return download(Remote(url, None, f"{kind}:{digits}"), folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: {error.strerror or error}; check space and rights, or set TORCH_HOME"
+        ) from None
 
 
 @contextmanager

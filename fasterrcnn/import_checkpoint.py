@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fasterrcnn import checkpoint, cli, recipes, runtime
+from fasterrcnn import checkpoint, cli, download, recipes, runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers import published, reading, recognise, translate
 from fasterrcnn.recipes import setting
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
     path, source = Path(options.file[0]), options.source
     if published.is_name(options.file[0]):
-        path = published.cached(published.url_of(options.file[0]))
+        path = download.cached(published.url_of(options.file[0]))
         source = source or options.file[0]
     file = reading.read(path)
     found = recognise.recognise(file, source, options.class_names)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from fasterrcnn import checkpoint, recipes
+from fasterrcnn import checkpoint, download, recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.importers import published, reading
+from fasterrcnn.importers import reading
 from fasterrcnn.importers.names import body, is_body, modern
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector
@@ -88,9 +88,9 @@ def _find(weights: str, body: recipes.Backbone) -> Source:
                 f"--weights: imagenet: torchvision publishes none for {body.name}{style}; use "
                 "--weights none or a file"
             ) from None
-        return Source(_read(published.cached(url)), None, url)
+        return Source(_read(download.cached(url)), None, url)
     if weights == "coco":
-        return Source(_read(published.cached(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+        return Source(_read(download.cached(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
     path = Path(weights)
     if path.is_dir():
         path = checkpoint.find(path)

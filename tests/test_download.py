@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fasterrcnn import download as downloads
-from fasterrcnn.download import Remote, download
-from fasterrcnn.errors import DownloadError
+from fasterrcnn.download import Remote, cached, download
+from fasterrcnn.errors import DownloadError, StorageError
 from tests.server import BODY, Handler, Server
 
 SIZES = pytest.mark.parametrize("size", [len(BODY), None], ids=["size known", "size unknown"])
@@ -131,3 +131,27 @@ def test_two_at_once_download_once(server: Server, tmp_path: Path, size):
         assert [path.result().read_bytes() for path in paths] == [BODY, BODY]
     assert len(server.requests) == downloads._TRIES
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+
+
+@pytest.mark.parametrize(("kind", "file"), [
+    ("sha256", "model_20200130-{:.8}.pth"), ("md5", "model_final_{:.6}.pkl"),
+])  # fmt: skip
+def test_what_the_file_name_says_is_verified(server: Server, tmp_path, monkeypatch, kind, file):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = f"http://127.0.0.1:{server.server_port}/" + file
+    good = url.format(hashlib.new(kind, BODY).hexdigest())
+    server.cut = [1000]
+    path = cached(good)
+    assert path == tmp_path / "hub" / "checkpoints" / good.rsplit("/", 1)[1]
+    assert path.read_bytes() == BODY
+    assert server.requests[1][1] == "bytes=1000-"
+    with pytest.raises(DownloadError, match=r"expected 0{6,8}; removed"):
+        cached(url.format("0" * 32))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="TORCH_HOME"):
+        cached("http://127.0.0.1:1/model-12345678.pth")

@@ -19,12 +19,11 @@ from safetensors.torch import load_file
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from fasterrcnn import checkpoint, evaluation, recipes, runtime, train
+from fasterrcnn import checkpoint, download, evaluation, recipes, runtime, train
 from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
-from fasterrcnn.importers import published
 from fasterrcnn.initial_weights import initialise
 from fasterrcnn.models.build import build
 from tests.conftest import TINY
@@ -120,9 +119,9 @@ def _publish(monkeypatch: pytest.MonkeyPatch, cache: Path, entry, tensors: dict)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     name = entry.url.rsplit("/", 1)[1].rsplit("-", 1)[0]
     shutil.move(path, cache / f"{name}-{digest}.pth")
-    cached = published.cached
+    cached = download.cached
     monkeypatch.setattr(
-        published, "cached", lambda url: cached(f"https://example.invalid/{name}-{digest}.pth")
+        download, "cached", lambda url: cached(f"https://example.invalid/{name}-{digest}.pth")
     )
 
 

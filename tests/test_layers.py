@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import PROJECT
 
 PACKAGE = PROJECT / "fasterrcnn"
-VALUES = {"download", "errors", "processes", "recipes", "schedule", "seeds"}
+VALUES = {"errors", "processes", "recipes", "schedule", "seeds"}
 SERVICES = {
-    "checkpoint", "cli", "evaluation", "initial_weights", "metric_log", "run_folder", "runtime",
-    "step",
+    "checkpoint", "cli", "download", "evaluation", "initial_weights", "metric_log", "run_folder",
+    "runtime", "step",
 }  # fmt: skip
 VERBS = {
     "assemble", "benchmark", "compare_proposals", "evaluate", "export", "fetch",

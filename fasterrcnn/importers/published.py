@@ -3,23 +3,17 @@
 URLs as in `configs/{faster_rcnn,rpn}` of MMDetection (metafile.yml and README.md), MODEL_ZOO.md of
 Detectron2 and torchvision's own enumerations. Left out: what no recipe here computes, and
 MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels and strides.
-
-What is verified is what the authors put into the file's name: of MMDetection and torchvision the
-first 8 digits of its SHA-256, of Detectron2 the first 6 of its MD5. That finds damage, not forgery.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
 
-import torch
 from torchvision.models import detection
 
 from fasterrcnn import recipes
-from fasterrcnn.download import Remote, download
-from fasterrcnn.errors import StorageError, UsageError
+from fasterrcnn.errors import UsageError
 
 PREFIXES = {"mmdet": "mmdetection", "detectron2": "detectron2", "torchvision": "torchvision"}
 
@@ -133,20 +127,3 @@ def url_of(name: str) -> str:
         close = difflib.get_close_matches(name, known, 3, 0.3)
         raise UsageError(f"{name}: no published file known; did you mean {' or '.join(close)}?")
     return url
-
-
-def cached(url: str) -> Path:
-    """The published file at `url`, verified, in torch's cache; downloaded where it is not there.
-
-    Raises DownloadError or StorageError.
-    """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    kind = "md5" if url.endswith(".pkl") else "sha256"
-    digits = re.search(r"[-_]([0-9a-f]+)\.\w+$", url)[1]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return download(Remote(url, None, f"{kind}:{digits}"), folder)
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: {error.strerror or error}; check space and rights, or set TORCH_HOME"
-        ) from None

@@ -1,17 +1,14 @@
-"""Names of published detectors: the table, the cache, and what is verified."""
+"""Names of published detectors: the table, and what a name means."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from pathlib import Path
 
 import pytest
 
 from fasterrcnn import recipes
-from fasterrcnn.errors import DownloadError, StorageError, UsageError
+from fasterrcnn.errors import UsageError
 from fasterrcnn.importers import published
-from tests.server import BODY, Server
 
 MMDET = "https://download.openmmlab.com/mmdetection/v2.0"
 D2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
@@ -78,27 +75,3 @@ def test_unknown_names(name: str, close: str):
 
 def test_paths_are_no_names():
     assert not any(map(published.is_name, ("x.pth", "a/mmdet/x.pth", "mmdet", "c:/x.pth")))
-
-
-@pytest.mark.parametrize(("kind", "file"), [
-    ("sha256", "model_20200130-{:.8}.pth"), ("md5", "model_final_{:.6}.pkl"),
-])  # fmt: skip
-def test_what_the_file_name_says_is_verified(server: Server, tmp_path, monkeypatch, kind, file):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    url = f"http://127.0.0.1:{server.server_port}/" + file
-    good = url.format(hashlib.new(kind, BODY).hexdigest())
-    server.cut = [1000]
-    path = published.cached(good)
-    assert path == tmp_path / "hub" / "checkpoints" / good.rsplit("/", 1)[1]
-    assert path.read_bytes() == BODY
-    assert server.requests[1][1] == "bytes=1000-"
-    with pytest.raises(DownloadError, match=r"expected 0{6,8}; removed"):
-        published.cached(url.format("0" * 32))
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
-    with pytest.raises(StorageError, match="TORCH_HOME"):
-        published.cached("http://127.0.0.1:1/model-12345678.pth")
