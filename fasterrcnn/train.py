@@ -47,7 +47,9 @@ class Options:
     """Where and how fast a run happens; nothing here changes the weights of a step."""
 
     data_path: Path = setting(cli.PROJECT / "datasets" / "coco", "folder of the data set")
-    dataset: str = setting("auto", "its format", choices=("auto", *formats.READERS))
+    dataset: str = setting(
+        "auto", "its format; voc: PASCAL's own boxes", choices=("auto", *formats.READERS)
+    )
     val_split: str = setting("val", "split to evaluate on; none: no evaluation")
     proposals: Path | None = setting(None, "stored proposals of the training split, for Fast R-CNN")
     val_proposals: Path | None = setting(None, "the same of --val-split")
