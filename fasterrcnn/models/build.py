@@ -17,6 +17,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from fasterrcnn import recipes
 from fasterrcnn.models.backbones import Backbone, build_backbone
 from fasterrcnn.models.boxes import Detections, Proposals
+from fasterrcnn.models.contiguous_gradient import use_contiguous_gradients
 from fasterrcnn.models.roi_heads import RoIHeads
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
@@ -168,6 +169,12 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
 
     Weights are drawn from torch's global generator: seed it first.
     """
+    detector = _build(recipe, num_classes)
+    use_contiguous_gradients(detector)
+    return detector
+
+
+def _build(recipe: recipes.Recipe, num_classes: int) -> Detector:
     backbone, transform = build_backbone(recipe.backbone), Transform(recipe.input)
     if recipe.detector == "fast_rcnn":
         roi_heads = RoIHeads(recipe.roi_heads, backbone, num_classes)

@@ -68,7 +68,8 @@ def test_conv5_3_has_stride_16_and_is_torchvisions():
         theirs = vgg16().features
     widths = [m.out_channels // 16 for m in theirs if isinstance(m, nn.Conv2d)]
     assert [m.out_channels for m in model.backbone.body if isinstance(m, nn.Conv2d)] == widths
-    assert [type(m) for m in model.backbone.body] == [type(m) for m in theirs][:-1]
+    for mine, yours in zip(model.backbone.body, theirs[:-1], strict=True):
+        assert isinstance(mine, type(yours))
     with torch.no_grad():
         (level,) = model.backbone(torch.randn(2, 3, 96, 160))
     assert level.shape == (2, 32, 6, 10)
