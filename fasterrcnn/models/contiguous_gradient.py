@@ -16,20 +16,18 @@ from torch.nn import functional
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, with the weight gradient in contiguous order on such CPUs."""
+    """torch's, with the float32 weight gradient in contiguous order on a CPU."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if (
-            x.device.type != "cpu"
-            or torch.is_autocast_enabled("cpu")
-            or torch.backends.cpu.get_cpu_capability() != "AVX2"
-        ):
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super()._conv_forward(x, weight, bias)
         return _Convolution.apply(x, weight, bias, self.stride, self.padding, self.dilation)
 
 
 def use_contiguous_gradients(module: nn.Module) -> None:
-    """Make every ungrouped 3 x 3 convolution in `module` such a one."""
+    """Make every ungrouped 3 x 3 convolution in `module` such a one, where this CPU needs it."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return
     for conv in module.modules():
         if type(conv) is nn.Conv2d and conv.kernel_size == (3, 3) and conv.groups == 1:
             conv.__class__ = Conv2d

@@ -56,12 +56,15 @@ def test_which_convolutions():
     )
 
 
-@pytest.mark.parametrize(
-    ("capability", "amp", "used"),
-    [("AVX2", False, True), ("AVX2", True, False), ("AVX512", False, False)],
-)
-def test_where_it_is_used(monkeypatch, capability: str, amp: bool, used: bool):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+def test_newer_cpus_do_without(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    conv = nn.Conv2d(3, 3, 3)
+    use_contiguous_gradients(conv)
+    assert type(conv) is nn.Conv2d
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_only_in_float32(monkeypatch, amp: bool):
     calls, apply = [], contiguous_gradient._Convolution.apply
     monkeypatch.setattr(
         contiguous_gradient._Convolution,
@@ -70,4 +73,4 @@ def test_where_it_is_used(monkeypatch, capability: str, amp: bool, used: bool):
     )
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
         Conv2d(3, 3, 3)(torch.rand(1, 3, 5, 5))
-    assert bool(calls) == used
+    assert bool(calls) != amp
