@@ -12,36 +12,40 @@ images to final boxes, NMS included, reading and decoding files excluded.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
-from fasterrcnn import cli, recipes, runtime
+from fasterrcnn import cli, profiling, recipes, runtime
 from fasterrcnn.data import formats, loader, shapes
+from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
-from fasterrcnn.data.sampler import Plan, bucket_of
+from fasterrcnn.data.sampler import MicroBatch, Plan, bucket_of
 from fasterrcnn.errors import Diverged, UsageError
-from fasterrcnn.models import nms
-from fasterrcnn.models.build import FasterRCNN, build
+from fasterrcnn.metrics import coco
+from fasterrcnn.models.build import build
+from fasterrcnn.models.compiled import compile_learning
 from fasterrcnn.recipes import Recipe, setting
 from fasterrcnn.runtime import Runtime
 from fasterrcnn.step import Training, make_optimizer, one_step
 
 NUM_CLASSES = 91  # as torchvision's COCO detectors
+_VAL2017 = 5000  # images
+_DECODED = 50  # images a worker decodes
 _LR = 1e-3  # moves the losses of fresh weights without blowing them up
 
 
@@ -54,8 +58,10 @@ class Options:
     steps: int = setting(4, "training steps of each side in a round")
     quick: bool = setting(False, "2 rounds of 1 step: a first look")
     inference: tuple[int, ...] = setting((1, 16), "batch sizes of inference")
+    compile: bool = setting(False, "ours compiled, as train.py")
     json: Path | None = setting(None, "write the results to this file too")
     device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
+    deterministic: bool = setting(False, "the same bits every time on a GPU, as train.py")
 
 
 @dataclass
@@ -66,7 +72,7 @@ class Side:
     step: Callable[[loader.Batch], torch.Tensor]  # the loss, on the device
     detect: Callable[[loader.Batch], Any]
     losses: list[float] = field(default_factory=list)
-    memory_gb: float = 0.0  # largest in the first training step
+    memory_gb: float = 0.0  # largest in the first training step, weights of earlier sides included
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,10 +81,11 @@ def main(argv: list[str] | None = None) -> None:
     recipes.check(recipe)
     if recipe.detector == "fast_rcnn":
         raise UsageError("--detector: fast_rcnn: not measured alone; measure faster_rcnn")
-    rt = runtime.start(options.device)
+    rt = runtime.start(options.device, deterministic=options.deterministic)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp), weights="none")
     rt.say(rt.describe())
-    results = benchmark(recipe, options, rt)
+    with runtime.expected_failures():
+        results = benchmark(recipe, options, rt)
     print(table(results))
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -88,14 +95,14 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
     """Everything that is measured, by name. Raises Diverged for losses that mean nothing."""
     rounds, steps = (2, 1) if options.quick else (options.rounds, options.steps)
     with data_folder(options.data_path) as folder:
-        stream = batches(folder, recipe, recipe.schedule.images_per_gpu, rounds * steps + 1)
+        data = read(folder, recipe)
+        stream = batches(data, recipe, recipe.schedule.images_per_gpu, rounds * steps + 1)
         training = [stream[1 + r * steps : 1 + (r + 1) * steps] for r in range(rounds)]
         sides = {}
         for name, side in make_sides(recipe, rt):
-            side.model.train()
-            rt.reset_peak_memory()
-            side.losses.append(float(side.step(stream[0])))  # warm-up
-            side.memory_gb = rt.peak_memory_gb()
+            if name == "ours" and options.compile:
+                compile_learning(side.model)
+            warm_up(side, stream, recipe, rt)
             sides[name] = side
         seconds = alternate(sides, [s.step for s in sides.values()], training, rt)
         for side in sides.values():
@@ -103,33 +110,57 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         check_losses(sides)
         inference = {}
         for n in options.inference:
-            some = batches(folder, recipe, n, rounds)
+            some = batches(data, recipe, n, rounds)
             for side in sides.values():
                 side.model.eval()
                 side.detect(some[0])
             inference[n] = speed(
                 alternate(sides, [s.detect for s in sides.values()], [[b] for b in some], rt), n
             )
+        decoding = decoding_speed(data, rt)
     for side in sides.values():
         side.model.train()
-    flops, ours = count_flops(sides["ours"], stream[0]), statistics.median(seconds["ours"])
-    peak = matmul_peak(recipe.amp, rt)
+    first = {name: partial(side.step, stream[0]) for name, side in sides.items()}
+    flops, ours = profiling.count_flops(first["ours"]), statistics.median(seconds["ours"])
+    peak = profiling.matmul_peak(recipe.amp, rt)
+    measured = list(sides) if rt.device.type != "cpu" else ["ours"]  # a process has one peak
     return {
         "train": speed(seconds, recipe.schedule.images_per_gpu),
         "inference": {**inference[max(inference)], "by_batch_size": inference},
-        "host_syncs_per_step": {name: count_waits(s, stream[0], rt) for name, s in sides.items()},
+        "host_syncs_per_step": {
+            name: profiling.count_waits(step, rt.device) for name, step in first.items()
+        },
         "tflops": flops / ours / 1e12,
         "matmul_tflops": peak,
         "share_of_matmul_peak": flops / ours / 1e12 / peak,
-        "seconds_by_part": time_parts(sides["ours"], training[0], rt),
-        "train_memory_gb": sides["ours"].memory_gb,
+        "seconds_by_part": profiling.time_parts(
+            sides["ours"].model, [partial(sides["ours"].step, b) for b in training[0]], rt
+        ),
+        "peak_memory_gb": {name: sides[name].memory_gb for name in measured},
+        "decoding": decoding,
+        "coco_evaluation_s": evaluation_seconds(data),
         "losses": {name: [side.losses[0], side.losses[-1]] for name, side in sides.items()},
         "recipe": recipe.name,
         "images_per_gpu": recipe.schedule.images_per_gpu,
         "amp": recipe.amp,
+        "compiled": options.compile,
         "data": str(options.data_path or "synthetic shapes"),
         **rt.environment(),
     }
+
+
+def warm_up(side: Side, stream: list[loader.Batch], recipe: Recipe, rt: Runtime) -> None:
+    """A step in every padded shape of the stream; its memory is that of the first."""
+    seen = set()
+    side.model.train()
+    rt.reset_peak_memory()
+    for batch in stream:
+        shape = bucket_of(*batch.sizes[0], recipe.input)
+        if shape not in seen:
+            side.losses.append(float(side.step(batch)))
+        if not seen:
+            side.memory_gb = rt.peak_memory_gb()
+        seen.add(shape)
 
 
 def in_torchvision(recipe: Recipe) -> bool:
@@ -166,7 +197,11 @@ def make_sides(recipe: Recipe, rt: Runtime) -> Iterator[tuple[str, Side]]:
     stock.load_state_dict(weights, strict=True)
     for mine, yours in zip(detector.parameters(), stock.parameters(), strict=True):
         yours.requires_grad_(mine.requires_grad)
+    again = copy.deepcopy(stock)
     yield "torchvision", torchvisions(stock.to(rt.device), recipe, rt)
+    if recipe.amp != "off":
+        in_fp32 = recipes.change(recipe, amp="off")
+        yield "torchvision in fp32", torchvisions(again.to(rt.device), in_fp32, rt)
 
 
 def ours(detector: nn.Module, recipe: Recipe, rt: Runtime) -> Side:
@@ -229,14 +264,61 @@ def data_folder(path: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def batches(folder: Path, recipe: Recipe, images: int, count: int) -> list[loader.Batch]:
-    """The first `count` micro-batches of `images` images of training, decoded."""
+def read(folder: Path, recipe: Recipe) -> Annotations:
+    """The training images that have boxes."""
     data = formats.read(folder, recipe.data.train_split, "auto", (), Problems())
-    data = data.select(data.with_boxes())
+    return data.select(data.with_boxes())
+
+
+def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[loader.Batch]:
+    """The first `count` micro-batches of `images` images of training, decoded."""
     bucket = [bucket_of(int(h), int(w), recipe.input) for h, w in data.sizes]
     plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
     dataset = loader.Images(data, flip=recipe.input.flip)
     return [dataset[micro_batch] for micro_batch in plan.micro_batches(0, count, 0, 1)]
+
+
+def decoding_speed(data: Annotations, rt: Runtime) -> dict[str, float]:
+    """Images per second of one core, and of the loader with its workers; megapixels of an image."""
+    dataset, workers = loader.Images(data), rt.default_workers()
+    every = [MicroBatch(0, 0, 0, (i % len(data),)) for i in range(_DECODED * (workers + 1))]
+    started = time.perf_counter()
+    for one in every[:_DECODED]:
+        dataset[one]
+    alone = time.perf_counter() - started
+    stream = loader.load(dataset, every, workers=workers, pin_memory=rt.pin_memory)
+    next(stream)  # when the workers have started
+    started = time.perf_counter()
+    count = sum(1 for _ in stream)
+    return {
+        "images_per_s_per_core": _DECODED / alone,
+        "images_per_s": count / (time.perf_counter() - started),
+        "workers": workers,
+        "megapixels": float(data.sizes.astype(float).prod(axis=1).mean()) / 1e6,
+    }
+
+
+def evaluation_seconds(data: Annotations) -> float:
+    """COCO's metrics of as many images as val2017 has, the data's over and over, with a hundred
+    detections each: its own boxes, moved."""
+    random = np.random.default_rng(0)
+    repeats = math.ceil(_VAL2017 / len(data))
+    counts = np.tile(np.diff(data.first), repeats)
+    many = replace(
+        data,
+        ids=[*data.ids] * repeats,
+        sizes=np.tile(data.sizes, (repeats, 1)),
+        first=np.concatenate([[0], np.cumsum(counts)]),
+        xywh=np.tile(data.xywh, (repeats, 1)),
+        **{name: np.tile(getattr(data, name), repeats) for name in ("labels", "area", "crowd")},
+    )
+    image = np.repeat(np.arange(len(counts)), 100)
+    box = many.first[image] + (random.random(len(image)) * counts[image]).astype(int)
+    moved = many.xywh[box] * random.normal(1.0, 0.1, (len(image), 4))
+    detections = np.column_stack([image, moved, random.random(len(image)), many.labels[box]])
+    started = time.perf_counter()
+    coco.evaluate(many, detections)
+    return time.perf_counter() - started
 
 
 def alternate(
@@ -267,113 +349,12 @@ def check_losses(sides: dict[str, Side]) -> None:
 def speed(seconds: dict[str, list[float]], images: int) -> dict[str, Any]:
     """Images per second of the medians, and how many times torchvision's ours is."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    result = {"images_per_s": images / median["ours"], "seconds": seconds}
+    result = {"images_per_s": images / median.pop("ours"), "seconds": seconds}
+    for name, value in median.items():
+        result[f"{name.replace(' ', '_')}_images_per_s"] = images / value
     if "torchvision" in median:
-        result["torchvision_images_per_s"] = images / median["torchvision"]
-        result["ratio"] = median["torchvision"] / median["ours"]
+        result["ratio"] = result["images_per_s"] / result["torchvision_images_per_s"]
     return result
-
-
-class _Waits(TorchDispatchMode):
-    """Counts operators that make the host wait for a GPU because it needs their values."""
-
-    count = 0
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.names = {
-            "_local_scalar_dense",
-            "nonzero",
-            "masked_select",
-            "equal",
-            "torchvision::nms",
-        }
-        if nms.kernels(device) is None:
-            self.names.add("fasterrcnn::nms")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.removeprefix("aten::")
-        indices = args[1] if name in ("index", "index_put_") else ()
-        by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
-        self.count += name in self.names or by_mask
-        return func(*args, **(kwargs or {}))
-
-
-def count_waits(side: Side, batch: loader.Batch, rt: Runtime) -> int:
-    """Operators of a training step that a GPU's host would wait for, by name, on any device."""
-    with _Waits(rt.device) as waits:
-        side.step(batch)
-    return waits.count
-
-
-def count_flops(side: Side, batch: loader.Batch) -> int:
-    """Floating-point operations of convolutions and matrix products of a training step."""
-    with FlopCounterMode(display=False) as counter:
-        side.step(batch)
-    return counter.get_total_flops()
-
-
-def matmul_peak(amp: str, rt: Runtime) -> float:
-    """TFLOP/s of a large square matrix product in the precision of the step."""
-    n = 8192 if rt.device.type != "cpu" else 2048
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(amp, torch.float32)
-    a = torch.ones(n, n, dtype=dtype, device=rt.device)
-    seconds = []
-    for _ in range(5):
-        rt.synchronize()
-        started = time.perf_counter()
-        a @ a
-        rt.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return 2 * n**3 / min(seconds) / 1e12
-
-
-def time_parts(side: Side, some: list[loader.Batch], rt: Runtime) -> dict[str, float]:
-    """Seconds per step of the parts of our step, waiting for the device between them."""
-    spent: dict[str, float] = defaultdict(float)
-    model = side.model
-    parts = {
-        "transform": (model.transform, "forward"),
-        "backbone": (model.backbone, "forward" if isinstance(model, FasterRCNN) else "pyramid"),
-        "rpn losses": (model.rpn, "losses"),
-    }
-    if isinstance(model, FasterRCNN):
-        parts["proposals"] = (model.rpn, "proposals")
-        parts["roi heads"] = (model.roi_heads, "losses")
-    with timed(parts, spent, rt):
-        started = time.perf_counter()
-        for batch in some:
-            side.step(batch)
-            rt.synchronize()
-        total = time.perf_counter() - started
-    spent["backward and optimizer"] = total - sum(spent.values())
-    return {name: seconds / len(some) for name, seconds in spent.items()}
-
-
-@contextmanager
-def timed(
-    parts: dict[str, tuple[nn.Module, str]], spent: dict[str, float], rt: Runtime
-) -> Iterator[None]:
-    """Inside, calls of these methods add their seconds to `spent`."""
-
-    def watch(name: str, method: Callable) -> Callable:
-        def run(*arguments, **named):
-            rt.synchronize()
-            started = time.perf_counter()
-            result = method(*arguments, **named)
-            rt.synchronize()
-            spent[name] += time.perf_counter() - started
-            return result
-
-        return run
-
-    for name, (module, method) in parts.items():
-        setattr(module, method, watch(name, getattr(module, method)))
-    try:
-        yield
-    finally:
-        for module, method in parts.values():
-            delattr(module, method)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -384,23 +365,28 @@ def table(results: dict[str, Any]) -> str:
     lines += [
         f"{what:9} batch {n:2}: {s['images_per_s']:8.2f} img/s" + _against(s) for what, s, n in rows
     ]
-    waits = results["host_syncs_per_step"]
-    parts = results["seconds_by_part"].items()
+    waits, decoding = results["host_syncs_per_step"], results["decoding"]
+    parts, memory = results["seconds_by_part"].items(), results["peak_memory_gb"].items()
     return "\n".join([
         *lines,
         f"host waits per step: {', '.join(f'{name} {count}' for name, count in waits.items())}",
         f"{results['tflops']:.2f} TFLOP/s, "
         f"{results['share_of_matmul_peak']:.0%} of a large matrix product's",
         "seconds per step: " + ", ".join(f"{name} {value:.4f}" for name, value in parts),
-        f"memory in training {results['train_memory_gb']:.1f} GiB",
+        "memory in training: " + ", ".join(f"{name} {value:.1f} GiB" for name, value in memory),
+        f"decoding: {decoding['images_per_s_per_core']:.0f} img/s of "
+        f"{decoding['megapixels']:.2f} megapixels a core, {decoding['images_per_s']:.0f} with "
+        f"{decoding['workers']} workers; COCO metrics of {_VAL2017} images: "
+        f"{results['coco_evaluation_s']:.2f} s",
     ])  # fmt: skip
 
 
 def _against(measured: dict[str, Any]) -> str:
     if "ratio" not in measured:
         return " (torchvision has no such network)"
-    other, ratio = measured["torchvision_images_per_s"], measured["ratio"]
-    return f", torchvision {other:8.2f}: {ratio:.2f} x"
+    text = f", torchvision {measured['torchvision_images_per_s']:8.2f}: {measured['ratio']:.2f} x"
+    in_fp32 = measured.get("torchvision_in_fp32_images_per_s")
+    return text + (f" (in fp32 {in_fp32:.2f})" if in_fp32 else "")
 
 
 if __name__ == "__main__":

@@ -185,6 +185,7 @@ class Runtime:
             "gpu": gpu_name(self.device),
             "ranks": self.ranks,
             "threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
     def describe(self) -> str:
@@ -233,10 +234,11 @@ class Runtime:
             )
 
 
-def start(device: str) -> Runtime:
+def start(device: str, *, deterministic: bool = False) -> Runtime:
     """This process's runtime: `device` is "auto", "cpu" or "cuda"; ranks from torchrun's variables.
 
-    On a CPU deterministic algorithms are always on: with two threads scatter-adds differ otherwise.
+    `deterministic`: the same bits every time on a GPU too. On a CPU that is always so: with two
+    threads scatter-adds differ otherwise.
     """
     ranks, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     gpus = torch.cuda.device_count()
@@ -248,13 +250,15 @@ def start(device: str) -> Runtime:
             if gpus
             else "--device: cuda: no GPU found; use --device cpu"
         )
-    if device == "cpu":
+    if device == "cpu" or deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for on GPUs
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, 5 % slower
+    if device == "cpu":
         runtime = Runtime(torch.device("cpu"))
     else:
         torch.cuda.set_device(local_rank)
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not deterministic
         runtime = Runtime(torch.device("cuda", local_rank))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
@@ -309,6 +313,10 @@ def _explain(error: RuntimeError) -> Failure | None:
         return ProcessDied(
             f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step)"
         )
+    if type(error).__module__.startswith("torch._inductor"):
+        return UsageError(f"--compile: {first}; install what is missing, or leave --compile out")
+    if "deterministic implementation" in text:
+        return UsageError(f"--deterministic: {first.split('.')[0]}; leave --deterministic out")
     if "DataLoader worker" in text:
         return ProcessDied(
             f"loader: {first} If memory ran out, lower --workers; the same command continues"

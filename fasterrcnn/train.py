@@ -35,11 +35,16 @@ from fasterrcnn.errors import CheckpointError, DataError, Stopped, UsageError
 from fasterrcnn.metric_log import MetricLog, Step
 from fasterrcnn.models import nms
 from fasterrcnn.models.build import build
+from fasterrcnn.models.compiled import compile_learning
 from fasterrcnn.models.ema import Ema
 from fasterrcnn.recipes import Recipe, setting
 from fasterrcnn.run_folder import RunFolder
 from fasterrcnn.runtime import Runtime
 from fasterrcnn.step import Training, make_optimizer, one_step
+
+_DECIDES_BITS = (
+    "torch", "torchvision", "device", "gpu", "ranks", "threads", "deterministic", "compiled",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class Options:
     save_every: int | None = setting(None, "steps between checkpoints (default: an epoch; 0: end)")
     keep: int = setting(3, "checkpoints kept, the best one besides")
     device: str = setting("auto", "where to compute", choices=("auto", "cuda", "cpu"))
+    deterministic: bool = setting(
+        False, "the same bits every time on a GPU too; a CPU's always are"
+    )
+    compile: bool = setting(False, "compile forward and backward: minutes for each padded shape")
 
 
 @dataclass
@@ -95,7 +104,7 @@ class Start:
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     recipe, options = cli.parse_recipe_and_options(Options, argv, "Train a detector.")
-    rt = runtime.start(options.device)
+    rt = runtime.start(options.device, deterministic=options.deterministic)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp))
     folder = RunFolder((options.output_dir or cli.output_root() / recipe.name).absolute())
     try:
@@ -145,17 +154,20 @@ def train(
             "dataset": options.dataset,
             "val_split": options.val_split,
         },
-        environment=rt.environment(),
+        environment={**rt.environment(), "compiled": options.compile},
     )
     start = rt.on_main(lambda: find_start(folder, state, options))
     if start.finished:
         rt.say(f"{folder.path}: already finished, {start.state.step} steps")
         return
     training = start_training(state, start, rt)
+    if options.compile:
+        rt.say("compiling every padded shape when it first comes, which takes minutes each")
+        compile_learning(training.detector)
     if rt.is_main:
         checkpoint.check_space(folder.path, training.detector)
         folder.write_json("recipe.json", dataclasses.asdict(recipe))
-        folder.write_json("environment.json", rt.environment())
+        folder.write_json("environment.json", state.environment)
     try:
         with rt.catch_signals():
             train_steps(training, state, data, plan, options, folder, rt)
@@ -378,11 +390,9 @@ def _restore(
 
 def _compare(old: dict[str, Any], new: dict[str, Any], rt: Runtime) -> None:
     """Say what can make the last bits differ from an uninterrupted run."""
-    for key in ("torch", "torchvision", "device", "gpu", "ranks", "threads"):
-        if old.get(key) != new[key]:
-            rt.say(
-                f"note: {key} was {old.get(key)}, is {new[key]}: sums can differ in the last bits"
-            )
+    for key in _DECIDES_BITS:
+        if key in old and old[key] != new[key]:
+            rt.say(f"note: {key} was {old[key]}, is {new[key]}: sums can differ in the last bits")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from tests.conftest import PROJECT
 PACKAGE = PROJECT / "fasterrcnn"
 VALUES = {"errors", "processes", "recipes", "schedule", "seeds"}
 SERVICES = {
-    "checkpoint", "cli", "download", "evaluation", "initial_weights", "metric_log", "run_folder",
-    "runtime", "step",
+    "checkpoint", "cli", "download", "evaluation", "initial_weights", "metric_log", "profiling",
+    "run_folder", "runtime", "step",
 }  # fmt: skip
 VERBS = {
     "assemble", "benchmark", "compare_proposals", "evaluate", "export", "fetch",

@@ -81,6 +81,18 @@ def test_however_it_is_run_the_bits_are_the_same(shapes_folder: Path, tmp_path: 
     ]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["fp16", "bf16"])
+def test_deterministic_runs_on_a_gpu_have_the_same_bits(
+    shapes_folder: Path, tmp_path: Path, amp: str
+):
+    flags = ("--device", "cuda", "--deterministic", "--amp", amp, "--val-split", "none")
+    straight = run(shapes_folder, tmp_path / "straight", *flags, "--steps", "6")
+    run(shapes_folder, tmp_path / "parts", *flags, "--steps", "3")
+    parts = run(shapes_folder, tmp_path / "parts", *flags, "--steps", "6", "--resume")
+    assert_same_bits(straight, parts)
+
+
 def test_model_runs_channels_last(shapes_folder: Path, tmp_path: Path, monkeypatch):
     seen = []
     original = train.one_step

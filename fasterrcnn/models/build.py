@@ -46,10 +46,14 @@ class Detector(nn.Module, ABC):
         Detections have ``boxes``, ``labels`` and ``scores``, in pixels of the images as given.
         """
         padded = self.transform(images, targets)
-        features = self.features(padded)
         if self.training:
-            return self.losses(padded, features)
-        return split(self.detect(padded, features))
+            return self.learn(padded)
+        return split(self.detect(padded, self.features(padded)))
+
+    def learn(self, images: Padded) -> dict[str, Tensor]:
+        """Losses of a training batch: all that a step computes forward, in shapes that do not
+        depend on the data."""
+        return self.losses(images, self.features(images))
 
     def features(self, images: Padded) -> list[Tensor]:
         """Per level ``(N, C, H / stride, W / stride)``, in autocast's precision."""
@@ -98,15 +102,12 @@ class ProposalNetwork(Detector):
         super().__init__()
         self.backbone, self.rpn, self.transform = backbone, rpn, transform
 
-    def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """As every detector; in training the pyramid is only computed where anchors are sampled."""
-        if not self.training or self.rpn.recipe.conv_depth > 1:
-            return super().forward(images, targets)
-        padded = self.transform(images, targets)
+    def learn(self, images: Padded) -> dict[str, Tensor]:
+        """The two losses, from a pyramid that is only computed where anchors are sampled."""
+        if self.rpn.recipe.conv_depth > 1:
+            return super().learn(images)
         sampled = self.rpn.recipe.batch_size_per_image
-        return self.rpn.losses(padded, self.backbone.pyramid(padded.pixels, sampled))
+        return self.rpn.losses(images, self.backbone.pyramid(images.pixels, sampled))
 
     def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
         """The two losses of the RPN: no top-k, NMS or decoding."""

@@ -75,16 +75,21 @@ class RegionProposalNetwork(nn.Module):
 
     def anchors(self, pixels: Tensor, shapes: Shapes) -> list[Tensor]:
         """Per level float32 ``(A_l, 4)``, in the order cell by cell; made once per shape."""
-        key = (pixels.shape[2:], shapes, pixels.device)
+        return self._anchors_of(tuple(pixels.shape[2:]), shapes, pixels.device)
+
+    @torch.compiler.assume_constant_result
+    def _anchors_of(
+        self, size: tuple[int, int], shapes: Shapes, device: torch.device
+    ) -> list[Tensor]:
+        key = (size, shapes, device)
         if key not in self._anchors:
             if len(self._anchors) == _MOST_SHAPES:
                 self._anchors.clear()
-            generator, device = self.anchor_generator, pixels.device
+            generator = self.anchor_generator
             generator.set_cell_anchors(torch.float32, device)
             strides = [(s, s) for s in self.strides]
             if self.recipe.anchor_strides == "grid":
-                height, width = pixels.shape[2:]
-                strides = [(height // h, width // w) for h, w in shapes]
+                strides = [(size[0] // h, size[1] // w) for h, w in shapes]
             on_device = [[torch.tensor(s, device=device) for s in pair] for pair in strides]
             self._anchors[key] = generator.grid_anchors([list(s) for s in shapes], on_device)
         return self._anchors[key]
