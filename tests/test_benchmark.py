@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fasterrcnn import benchmark, recipes, runtime
+from fasterrcnn.data.sampler import bucket_of
 from fasterrcnn.errors import Diverged
 
 SMALL = (
@@ -33,6 +34,10 @@ def test_both_sides_are_measured(tmp_path: Path, capsys):
     assert sum(results["seconds_by_part"].values()) > 0
     assert min(results["seconds_by_part"].values()) > 0
     assert results["tflops"] > 0
+    assert results["coco_evaluation_s"] > 0
+    assert results["decoding"]["images_per_s_per_core"] > 10
+    assert results["decoding"]["images_per_s"] > 10
+    assert results["decoding"]["workers"] >= 1
     out = capsys.readouterr().out
     assert f"{results['train']['ratio']:.2f} x" in out
 
@@ -55,6 +60,32 @@ def test_the_sides_start_equal():
         (batch,) = benchmark.batches(benchmark.read(folder, recipe), recipe, 2, 1)
     first = [float(side.step(batch)) for side in (ours, theirs)]
     assert first[0] == pytest.approx(first[1], rel=0.05)
+
+
+def test_in_half_precision_torchvisions_float32_is_measured_too():
+    recipe = recipes.change(recipes.fasterrcnn_r50_fpn_1x(), amp="bf16")
+    sides = dict(benchmark.make_sides(recipe, runtime.start("cpu")))
+    assert [*sides] == ["ours", "torchvision", "torchvision in fp32"]
+    first, *others = (side.model.state_dict() for side in sides.values())
+    assert all(first[name].equal(other[name]) for other in others for name in first)
+    seconds = {"ours": [1.0], "torchvision": [2.0], "torchvision in fp32": [4.0]}
+    measured = benchmark.speed(seconds, 8)
+    assert (measured["images_per_s"], measured["ratio"]) == (8.0, 2.0)
+    assert measured["torchvision_images_per_s"] == 4.0
+    assert measured["torchvision_in_fp32_images_per_s"] == 2.0
+
+
+def test_every_padded_shape_is_warmed_up():
+    recipe = recipes.fasterrcnn_r10_fpn_shapes()
+    with benchmark.data_folder(None) as folder:
+        stream = benchmark.batches(benchmark.read(folder, recipe), recipe, 2, 6)
+    seen = []
+    side = benchmark.Side(torch.nn.Identity(), lambda b: seen.append(b) or torch.ones(()), None)
+    benchmark.warm_up(side, stream, recipe, runtime.start("cpu"))
+    shapes = {bucket_of(*batch.sizes[0], recipe.input) for batch in stream}
+    assert len(seen) == len(shapes) > 1
+    assert seen[0] is stream[0]
+    assert side.losses == [1.0] * len(shapes)
 
 
 @pytest.mark.parametrize("losses", [[1.0, math.nan], [1.0, math.inf], [2.0, 3.0, 2.0], [1.0]])
