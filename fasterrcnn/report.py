@@ -101,7 +101,7 @@ def read_benchmark(results: dict[str, Any]) -> tuple[str, Measured]:
     one = results["inference"]["by_batch_size"].get("1")
     where = f"{_device(results)}, {results['amp']}, {results['images_per_gpu']} images in training"
     return results["recipe"], Measured(
-        memory=f"{results['peak_memory_gb']['ours']:.1f}",
+        memory=f"{results['peak_memory_gb']:.1f}",
         fps=f"{one['images_per_s']:.1f}" if one else "",
         where=[f"fps: {where}"],
     )

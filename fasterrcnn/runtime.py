@@ -28,6 +28,7 @@ from fasterrcnn.processes import die_with_parent
 
 T = TypeVar("T")
 _TIMEOUT = timedelta(minutes=30)  # rank 0 may read a large data set while the others wait
+_NO_COMPILER = ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
 _PEER_LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -185,6 +186,7 @@ class Runtime:
             "gpu": gpu_name(self.device),
             "ranks": self.ranks,
             "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
@@ -313,8 +315,8 @@ def _explain(error: RuntimeError) -> Failure | None:
         return ProcessDied(
             f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step)"
         )
-    if type(error).__module__.startswith("torch._inductor"):
-        return UsageError(f"--compile: {first}; install what is missing, or leave --compile out")
+    if first.startswith(_NO_COMPILER):
+        return UsageError(f"--compile: {first}; install it, or leave --compile out")
     if "deterministic implementation" in text:
         return UsageError(f"--deterministic: {first.split('.')[0]}; leave --deterministic out")
     if "DataLoader worker" in text:

@@ -43,7 +43,7 @@ from fasterrcnn.runtime import Runtime
 from fasterrcnn.step import Training, make_optimizer, one_step
 
 _DECIDES_BITS = (
-    "torch", "torchvision", "device", "gpu", "ranks", "threads", "deterministic", "compiled",
+    "torch", "torchvision", "device", "gpu", "ranks", "threads", "cpu", "deterministic", "compiled",
 )  # fmt: skip
 
 
@@ -389,10 +389,10 @@ def _restore(
 
 
 def _compare(old: dict[str, Any], new: dict[str, Any], rt: Runtime) -> None:
-    """Say what can make the last bits differ from an uninterrupted run."""
+    """Say what can make the bits differ from an uninterrupted run."""
     for key in _DECIDES_BITS:
         if key in old and old[key] != new[key]:
-            rt.say(f"note: {key} was {old[key]}, is {new[key]}: sums can differ in the last bits")
+            rt.say(f"note: {key} was {old[key]}, is {new[key]}: results can differ from here on")
 
 
 if __name__ == "__main__":

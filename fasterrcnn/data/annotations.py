@@ -100,16 +100,20 @@ class Annotations:
 
     def select(self, chosen: np.ndarray) -> Annotations:
         """The images for which `chosen` (bool ``(n,)``) is true, with their boxes."""
-        boxes = np.repeat(chosen, np.diff(self.first))
-        counts = np.diff(self.first)[chosen]
-        index = np.flatnonzero(chosen)
+        return self.take(np.flatnonzero(chosen))
+
+    def take(self, index: np.ndarray) -> Annotations:
+        """The images of these positions, int64 ``(m,)``, with their boxes; any may come again."""
+        counts = np.diff(self.first)[index]
+        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        boxes = np.arange(first[-1]) + np.repeat(self.first[index] - first[:-1], counts)
         return replace(
             self,
             ids=Strings(self.ids[i] for i in index),
             files=Strings(self.files[i] for i in index),
-            sizes=self.sizes[chosen],
-            rotate=self.rotate[chosen],
-            first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            sizes=self.sizes[index],
+            rotate=self.rotate[index],
+            first=first,
             xywh=self.xywh[boxes],
             labels=self.labels[boxes],
             area=self.area[boxes],

@@ -14,9 +14,11 @@ def compile_learning(detector: Detector) -> None:
 
     Every padded shape is compiled when it first comes, which takes minutes; the number of boxes is
     not part of it. Anchors and rois are sampled by other random numbers than without: the compiler
-    draws its own, from the same seeds.
+    draws its own, from the same seeds. Copies of `detector` made afterwards share its weights in
+    `learn`.
     """
     torch._dynamo.config.recompile_limit = 64  # shapes
+    torch._dynamo.config.optimize_ddp = False  # it would cut the graph at DDP's buckets
     compiled = torch.compile(detector.learn, fullgraph=True, dynamic=False)
 
     def learn(images: Padded) -> dict[str, Tensor]:

@@ -45,6 +45,22 @@ def test_values_and_gradients(stride: int, bias: bool, frozen: str):
             torch.testing.assert_close(a.grad, b.grad)
 
 
+def test_the_weight_gradient_is_computed_in_contiguous_order():
+    """In float32 too, where it is used; as torch computes it, it has the order of activations."""
+    torch.manual_seed(0)
+    x, weight = (
+        torch.randn(*shape).contiguous(memory_format=torch.channels_last)
+        for shape in ((2, 5, 9, 8), (7, 5, 3, 3))
+    )
+    weight.requires_grad_()
+    gradients = []
+    for convolve in (contiguous_gradient._Convolution.apply, nn.functional.conv2d):
+        out = convolve(x, weight, None, (1, 1), (1, 1), (1, 1))
+        gradients += torch.autograd.grad(out.sin().sum(), weight)
+    torch.testing.assert_close(*gradients)
+    assert [g.is_contiguous() for g in gradients] == [True, False]
+
+
 def test_which_convolutions():
     detector = build(recipes.get("fasterrcnn_x101_64x4d_fpn_1x"), 3)
     body = detector.backbone.body
