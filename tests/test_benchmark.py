@@ -18,6 +18,12 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _fewer_images(monkeypatch):
+    monkeypatch.setattr(benchmark, "_VAL2017", 100)
+    monkeypatch.setattr(benchmark, "_DECODED", 10)
+
+
 def test_both_sides_are_measured(tmp_path: Path, capsys):
     benchmark.main([*SMALL, "--json", str(tmp_path / "speed.json")])
     results = json.loads((tmp_path / "speed.json").read_text())

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Strings, clip
@@ -30,16 +31,23 @@ def test_nothing_in_annotations_grows_with_the_data_but_arrays(shapes_folder: Pa
             assert sys.getsizeof(value) < 1000
 
 
-def test_select_keeps_images_with_their_boxes(shapes_folder: Path):
+@pytest.mark.parametrize("chosen", ["some", "again and again"])
+def test_select_and_take_keep_images_with_their_boxes(shapes_folder: Path, chosen: str):
     data = formats.read(shapes_folder, "train", "auto", (), Problems())
-    chosen = np.arange(len(data)) % 3 == 1
-    some = data.select(chosen)
-    assert len(some) == chosen.sum()
-    for new, old in enumerate(np.flatnonzero(chosen)):
-        assert some.ids[new] == data.ids[old]
+    if chosen == "some":
+        index = np.arange(1, len(data), 3)
+        found = data.select(np.arange(len(data)) % 3 == 1)
+    else:
+        index = np.array([3, 0, 3, len(data) - 1, 0])
+        found = data.take(index)
+    assert len(found) == len(index)
+    for new, old in enumerate(index):
+        assert found.ids[new] == data.ids[old]
+        assert found.path(new) == data.path(old)
+        assert found.sizes[new].tolist() == data.sizes[old].tolist()
         for part in (0, 1):
             expected = data.training_boxes(int(old))[part]
-            assert some.training_boxes(new)[part].tolist() == expected.tolist()
+            assert found.training_boxes(new)[part].tolist() == expected.tolist()
 
 
 def test_digest_sees_everything_that_training_sees(tmp_path: Path):
