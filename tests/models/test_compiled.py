@@ -63,7 +63,8 @@ def test_one_graph_for_any_number_of_boxes(shapes_folder: Path, graphs: list, na
     expected = [learn(images) for images in longer]
     compile_learning(detector)
     for images, values in zip(longer, expected, strict=True):
-        assert all(a.equal(b) for a, b in zip(learn(images), values, strict=True))
+        for a, b in zip(learn(images), values, strict=True):  # but for the order of sums
+            assert (a - b).norm() <= 1e-5 * b.norm()
     assert len(graphs) == 1
 
 
