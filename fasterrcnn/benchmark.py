@@ -194,11 +194,11 @@ def make_sides(recipe: Recipe, rt: Runtime) -> Iterator[tuple[str, Side]]:
     stock.load_state_dict(weights, strict=True)
     for mine, yours in zip(detector.parameters(), stock.parameters(), strict=True):
         yours.requires_grad_(mine.requires_grad)
-    again = copy.deepcopy(stock)
-    yield "torchvision", torchvisions(stock.to(rt.device), recipe, rt)
+    measured = {"torchvision": recipe}
     if recipe.amp != "off":
-        in_fp32 = recipes.change(recipe, amp="off")
-        yield "torchvision in fp32", torchvisions(again.to(rt.device), in_fp32, rt)
+        measured["torchvision in fp32"] = recipes.change(recipe, amp="off")
+    for name, own in measured.items():
+        yield name, torchvisions(copy.deepcopy(stock).to(rt.device), own, rt)
 
 
 def ours(detector: nn.Module, recipe: Recipe, rt: Runtime) -> Side:

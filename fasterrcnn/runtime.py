@@ -318,7 +318,7 @@ def _explain(error: RuntimeError) -> Failure | None:
     if first.startswith(_NO_COMPILER):
         return UsageError(f"--compile: {first}; install it, or leave --compile out")
     if "deterministic implementation" in text:
-        return UsageError(f"--deterministic: {first.split('.')[0]}; leave --deterministic out")
+        return UsageError(f"--deterministic: {first.split(',')[0]}; leave --deterministic out")
     if "DataLoader worker" in text:
         return ProcessDied(
             f"loader: {first} If memory ran out, lower --workers; the same command continues"

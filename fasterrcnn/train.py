@@ -49,7 +49,8 @@ _DECIDES_BITS = (
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how fast a run happens; nothing here changes the weights of a step."""
+    """Where and how fast a run happens; of these only `compile` changes the weights of a step, by
+    other random numbers in sampling."""
 
     data_path: Path = setting(cli.PROJECT / "datasets" / "coco", "folder of the data set")
     dataset: str = setting(

@@ -76,6 +76,22 @@ def test_what_torch_raises_is_explained():
         with pytest.raises(kind) as error, runtime.expected_failures():
             raise RuntimeError(text)
         assert "\n" not in str(error.value)
+    for text, line in (
+        (
+            "InvalidCxxCompiler: No working C++ compiler found in config: (None, 'g++')\n\nSet",
+            "--compile: InvalidCxxCompiler: No working C++ compiler found in config: (None, 'g++'); "
+            "install it, or leave --compile out",
+        ),
+        (
+            "roi_pool_backward_kernel does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism",
+            "--deterministic: roi_pool_backward_kernel does not have a deterministic "
+            "implementation; leave --deterministic out",
+        ),
+    ):
+        with pytest.raises(UsageError) as error, runtime.expected_failures():
+            raise RuntimeError(text)
+        assert str(error.value) == line
     with pytest.raises(ProcessDied, match="--images-per-gpu"), runtime.expected_failures():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     with pytest.raises(RuntimeError, match="something else"), runtime.expected_failures():
