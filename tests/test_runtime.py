@@ -79,8 +79,8 @@ def test_what_torch_raises_is_explained():
     for text, line in (
         (
             "InvalidCxxCompiler: No working C++ compiler found in config: (None, 'g++')\n\nSet",
-            "--compile: InvalidCxxCompiler: No working C++ compiler found in config: (None, 'g++'); "
-            "install it, or leave --compile out",
+            "--compile: InvalidCxxCompiler: No working C++ compiler found in config: "
+            "(None, 'g++'); install it, or leave --compile out",
         ),
         (
             "roi_pool_backward_kernel does not have a deterministic implementation, but you set "
