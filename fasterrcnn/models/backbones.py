@@ -47,7 +47,9 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     scale = norm.weight.to(kind) * (norm.running_var.to(kind) + norm.eps).rsqrt()
     shift = (norm.bias - norm.running_mean * scale).float()
     weight = (conv.weight * scale[:, None, None, None]).float()
-    return conv._conv_forward(x, weight, shift)  # also of `contiguous_gradient.Conv2d`
+    return functional.conv2d(
+        x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
 
 
 def _add_shortcut(out: Tensor, x: Tensor, block: nn.Module) -> Tensor:

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import recipes
+from fasterrcnn.models.avx2 import fast_layers
 from fasterrcnn.models.backbones import Backbone, build_backbone
 from fasterrcnn.models.boxes import Detections, Proposals
-from fasterrcnn.models.contiguous_gradient import use_contiguous_gradients
 from fasterrcnn.models.roi_heads import RoIHeads
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
@@ -57,7 +57,8 @@ class Detector(nn.Module, ABC):
 
     def features(self, images: Padded) -> list[Tensor]:
         """Per level ``(N, C, H / stride, W / stride)``, in autocast's precision."""
-        return self.backbone(images.pixels)
+        with fast_layers(images.pixels.device):
+            return self.backbone(images.pixels)
 
     @abstractmethod
     def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
@@ -107,7 +108,9 @@ class ProposalNetwork(Detector):
         if self.rpn.recipe.conv_depth > 1:
             return super().learn(images)
         sampled = self.rpn.recipe.batch_size_per_image
-        return self.rpn.losses(images, self.backbone.pyramid(images.pixels, sampled))
+        with fast_layers(images.pixels.device):
+            pyramid = self.backbone.pyramid(images.pixels, sampled)
+        return self.rpn.losses(images, pyramid)
 
     def losses(self, images: Padded, features: list[Tensor]) -> dict[str, Tensor]:
         """The two losses of the RPN: no top-k, NMS or decoding."""
@@ -170,12 +173,6 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
 
     Weights are drawn from torch's global generator: seed it first.
     """
-    detector = _build(recipe, num_classes)
-    use_contiguous_gradients(detector)
-    return detector
-
-
-def _build(recipe: recipes.Recipe, num_classes: int) -> Detector:
     backbone, transform = build_backbone(recipe.backbone), Transform(recipe.input)
     if recipe.detector == "fast_rcnn":
         roi_heads = RoIHeads(recipe.roi_heads, backbone, num_classes)

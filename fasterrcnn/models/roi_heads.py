@@ -18,6 +18,7 @@ from torchvision.models.detection.faster_rcnn import (
 
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
+from fasterrcnn.models.avx2 import fast_layers
 from fasterrcnn.models.backbones import Backbone
 from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.nms import nms_lists
@@ -78,7 +79,8 @@ class RoIHeads(nn.Module):
             pooled = pool_cells(features[0], rois, self.strides[0], self.recipe.pool_size)
         else:
             pooled = pyramid_roi_align(features, rois, self.strides, self.recipe)
-        logits, deltas = self.box_predictor(self.box_head(pooled))
+        with fast_layers(rois.device):
+            logits, deltas = self.box_predictor(self.box_head(pooled))
         n, r = rois.shape[:2]
         return logits.float().view(n, r, -1), deltas.float().view(n, r, -1, 4)
 

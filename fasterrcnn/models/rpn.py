@@ -19,6 +19,7 @@ from torchvision.models.detection.rpn import RPNHead
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
+from fasterrcnn.models.avx2 import fast_layers
 from fasterrcnn.models.boxes import Proposals
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid
@@ -96,7 +97,8 @@ class RegionProposalNetwork(nn.Module):
 
     def dense_head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness ``(N, A_l)`` and deltas ``(N, A_l, 4)`` of every level, float32."""
-        objectness, deltas = self.head(features)
+        with fast_layers(features[0].device):
+            objectness, deltas = self.head(features)
         return (
             [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness],
             [d.permute(0, 2, 3, 1).reshape(len(d), -1, 4).float() for d in deltas],
@@ -155,7 +157,8 @@ class RegionProposalNetwork(nn.Module):
         anchors = torch.cat(self.anchors(images.pixels, pyramid.shapes))[None]
         index, best, positive, valid = self.sample(images, pyramid.shapes, anchors)
         if recipe.conv_depth == 1:
-            objectness, deltas = self.sparse_head(pyramid, index)
+            with fast_layers(index.device):
+                objectness, deltas = self.sparse_head(pyramid, index)
         else:
             dense = [torch.cat(levels, dim=1) for levels in self.dense_head(pyramid.levels)]
             objectness = dense[0].gather(1, index)

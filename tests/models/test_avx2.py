@@ -1,0 +1,136 @@
+"""Layers computed in the ways that are fast on CPUs with AVX2 alone are torch's."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from fasterrcnn import recipes
+from fasterrcnn.models import avx2
+from fasterrcnn.models.build import build
+
+
+def _channels_last(*shape: int, dtype: torch.dtype = torch.float) -> Tensor:
+    return torch.randn(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {},
+        {"stride": 2, "padding": (1, 2)},
+        {"padding": 2, "dilation": 2},
+        {"padding": "same"},
+        {"groups": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("without", ["nothing", "weight gradient", "bias gradient", "bias"])
+def test_values_and_gradients_of_convolutions(
+    monkeypatch, geometry: dict, kernel: int, without: str
+):
+    monkeypatch.setattr(avx2, "_LARGE", 0)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 6, kernel, bias=without != "bias", **geometry).double()
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(f"{name} gradient" != without)
+    ours = copy.deepcopy(plain)
+    image = _channels_last(2, 4, 9, 8, dtype=torch.double)
+    inputs = [image.clone().requires_grad_() for _ in range(2)]
+    with avx2.Layers():
+        outputs = [ours(inputs[0])]
+    outputs.append(plain(inputs[1]))
+    for output in outputs:
+        (output * torch.linspace(0, 1, output.numel()).view_as(output)).sum().backward()
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None) == (not b.requires_grad)
+        if b.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_large_weight_gradients_are_computed_in_contiguous_order():
+    """In float32 too, where it is used; as torch computes them, they have activations' order."""
+    torch.manual_seed(0)
+    weight = _channels_last(2, 8, 3, 3).requires_grad_()
+    for side, contiguous in ((512, True), (511, False)):
+        x, gradients = _channels_last(1, 8, side, 512), []
+        for convolve in (avx2.conv2d, functional.conv2d):
+            gradients += torch.autograd.grad(convolve(x, weight, padding=1).sin().sum(), weight)
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-2)
+        assert [g.is_contiguous() for g in gradients] == [contiguous, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(5, 7, 3), nn.Conv2d(5, 7, 1), nn.Linear(8, 7)], ids=str
+)
+def test_half_precision_is_exact_but_for_one_rounding(layer: nn.Module, dtype: torch.dtype):
+    """Of the operands, then of the result; so are gradients, before autocast makes them float32."""
+    torch.manual_seed(0)
+    exact = copy.deepcopy(layer).to(dtype).double()
+    image = _channels_last(2, 5, 9, 8)
+    x, rounded = image.clone().requires_grad_(), image.to(dtype).double().requires_grad_()
+    with torch.autocast("cpu", dtype), avx2.Layers():
+        output = layer(x)
+    assert output.dtype == dtype
+    upstream = torch.randn(output.shape).to(dtype)
+    ours = torch.autograd.grad(output, (x, *layer.parameters()), upstream)
+    expected = exact(rounded)
+    gradients = torch.autograd.grad(expected, (rounded, *exact.parameters()), upstream.double())
+    for found, true in zip((output, *ours), (expected, *gradients), strict=True):
+        assert torch.equal(found, found.to(dtype).to(found.dtype))
+        torch.testing.assert_close(
+            found.double(), true, rtol=0.6 * torch.finfo(dtype).eps, atol=1e-5
+        )
+
+
+def test_what_is_too_large_for_fp16_is_infinite():
+    with torch.autocast("cpu", torch.float16), avx2.Layers():
+        assert functional.linear(torch.full((1, 2), 300.0), torch.full((1, 2), 300.0)).isinf()
+
+
+@pytest.mark.parametrize(
+    ("alone", "device", "used"),
+    [(True, "cpu", True), (False, "cpu", False), (True, "meta", False)],
+)
+def test_where_they_are_used(monkeypatch, alone: bool, device: str, used: bool):
+    """On such a CPU; not on others, and not where something else computes."""
+    monkeypatch.setattr(avx2, "_IS_ALONE", alone)
+    assert isinstance(avx2.fast_layers(torch.device(device)), avx2.Layers) == used
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_r10_fpn_shapes", "rpn_r50_fpn_1x"])
+def test_every_layer_of_training_and_detecting_is_one(monkeypatch, name: str):
+    layers, kinds = [], {functional.conv2d, functional.linear}
+    monkeypatch.setattr(avx2, "_IS_ALONE", True)
+    monkeypatch.setattr(
+        avx2,
+        "_LAYERS",
+        {
+            kind: lambda *args, f=kind, **kwargs: layers.append(f) or f(*args, **kwargs)
+            for kind in kinds
+        },
+    )
+    detector, seen = build(recipes.get(name), 3), []
+
+    class Every(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function in kinds:
+                seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    target = {"boxes": torch.tensor([[8.0, 8.0, 50.0, 50.0]]), "labels": torch.tensor([1])}
+    with Every():
+        detector.train()([image], [target])
+        detector.eval()([image])
+    assert len(seen) == len(layers) > 50
+    assert (functional.linear in seen) and seen == layers
