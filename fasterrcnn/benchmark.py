@@ -103,9 +103,10 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         for name, side in make_sides(recipe, rt):
             if name == "ours" and options.compile:
                 compile_learning(side.model)
+            rt.say(f"warming up: {name}")
             warm_up(side, stream, rt)
             sides[name] = side
-        seconds = alternate(sides, [s.step for s in sides.values()], training, rt)
+        seconds = alternate(sides, "step", training, rt)
         for side in sides.values():
             side.losses.append(float(side.step(stream[0])))
         check_losses(sides)
@@ -116,9 +117,7 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
                 side.model.eval()
                 for batch in some:
                     side.detect(batch)
-            inference[n] = speed(
-                alternate(sides, [s.detect for s in sides.values()], [[b] for b in some], rt), n
-            )
+            inference[n] = speed(alternate(sides, "detect", [[b] for b in some], rt), n)
         decoding = decoding_speed(data, recipe.schedule.images_per_gpu, rt)
     for side in sides.values():
         side.model.train()
@@ -316,20 +315,22 @@ def evaluation_seconds(data: Annotations) -> float:
 
 
 def alternate(
-    sides: dict[str, Side], work: list[Callable], rounds: list[list[loader.Batch]], rt: Runtime
+    sides: dict[str, Side], what: str, rounds: list[list[loader.Batch]], rt: Runtime
 ) -> dict[str, list[float]]:
-    """Seconds per batch of each side in each round; who goes first changes every round."""
+    """Seconds per batch in which each side does `what`, "step" or "detect", in each round; who goes
+    first changes every round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    pairs = list(zip(sides, work, strict=True))
     for i, some in enumerate(rounds):
-        for name, run in pairs if i % 2 == 0 else pairs[::-1]:
+        for name, side in [*sides.items()][:: 1 if i % 2 == 0 else -1]:
             rt.synchronize()
             started = time.perf_counter()
-            outputs = [run(batch) for batch in some]
+            outputs = [getattr(side, what)(batch) for batch in some]
             rt.synchronize()
             seconds[name].append((time.perf_counter() - started) / len(some))
-            if isinstance(outputs[0], torch.Tensor):
-                sides[name].losses += [float(loss) for loss in outputs]
+            if what == "step":
+                side.losses += [float(loss) for loss in outputs]
+        latest = ", ".join(f"{name} {values[-1]:.3f} s" for name, values in seconds.items())
+        rt.say(f"{what}, round {i + 1} of {len(rounds)}: {latest} a batch")
     return seconds
 
 

@@ -131,7 +131,7 @@ def train(
     rt.say(f"NMS: {nms.describe(rt.device)}")
     rt.say(recipes.describe(recipe))
     if not rt.is_fast_in(recipe.amp):
-        rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is many times faster")
+        rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is faster")
 
     data = rt.on_main(lambda: read_data(recipe, options, folder))
     plan = Plan(

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from fasterrcnn import recipes
-from fasterrcnn.models.avx2 import fast_layers
 from fasterrcnn.models.backbones import Backbone, build_backbone
 from fasterrcnn.models.boxes import Detections, Proposals
+from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.models.roi_heads import RoIHeads
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid

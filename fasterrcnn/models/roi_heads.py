@@ -18,9 +18,9 @@ from torchvision.models.detection.faster_rcnn import (
 
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
-from fasterrcnn.models.avx2 import fast_layers
 from fasterrcnn.models.backbones import Backbone
 from fasterrcnn.models.boxes import Detections, Proposals
+from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.roi_align import pool_cells, pyramid_roi_align
 from fasterrcnn.models.transform import Padded

@@ -19,8 +19,8 @@ from torchvision.models.detection.rpn import RPNHead
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
-from fasterrcnn.models.avx2 import fast_layers
 from fasterrcnn.models.boxes import Proposals
+from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid
 from fasterrcnn.models.transform import Padded

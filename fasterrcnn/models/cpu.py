@@ -1,12 +1,12 @@
-"""Convolutions and linear layers in the ways that are fast on CPUs with AVX2 but not AVX-512.
+"""Convolutions and linear layers in the ways that are fast on a CPU. Two of torch 2.11's are slow:
 
-Two of torch 2.11's ways are slow there:
-
-- float32 weight gradients of large ungrouped 3 x 3 convolutions in the layout of the activations,
-  channels last; in contiguous order they are 1.2 to 3.5 times as fast, copies included;
-- bf16 and fp16, which are emulated: 5 to 7 times slower than float32 forward, 10 to 60 times
-  backward. Here the operands and results of autocast's layers are rounded to its precision and
-  the arithmetic between is float32's, which half precision instructions accumulate in as well.
+- float32 weight gradients of large ungrouped 3 x 3 convolutions on CPUs with AVX2 but not AVX-512,
+  in the layout of the activations, channels last; in contiguous order they are 1.2 to 3.5 times as
+  fast, copies included;
+- bf16 and fp16 where oneDNN has no kernels for them (on x86 bf16 wants AVX-512, fp16 its FP16).
+  torch emulates them 5 to 7 times slower than float32 forward, 10 to 60 times backward. Here
+  operands and results are rounded as autocast rounds them, and the arithmetic between is float32's,
+  which half precision instructions accumulate in as well.
 """
 
 from __future__ import annotations
@@ -22,16 +22,28 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
-def fast_layers(device: torch.device) -> AbstractContextManager:
-    """Inside, layers are computed as above if `device` is such a CPU.
+def _emulated() -> set[torch.dtype]:
+    """What oneDNN has no kernels for on this CPU; nothing where torch is without oneDNN."""
+    if not torch.backends.mkldnn.is_available():
+        return set()
+    supported = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+    }
+    return {dtype for dtype, is_supported in supported.items() if not is_supported}
 
-    A few microseconds are added to every call of torch inside: keep it around layers.
-    """
-    return Layers() if device.type == "cpu" and _IS_ALONE else nullcontext()
 
-
+_EMULATED = _emulated()
+_AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
 _LARGE = 2**21  # numbers that no longer fit in a cache; below, copies cost what the order gains
-_IS_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def fast_layers(device: torch.device) -> AbstractContextManager:
+    """Inside, layers are computed as above if `device` is a CPU.
+
+    Microseconds are added to every call of torch inside: keep it around layers.
+    """
+    return Layers() if device.type == "cpu" else nullcontext()
 
 
 class Layers(TorchFunctionMode):
@@ -48,6 +60,8 @@ class Layers(TorchFunctionMode):
         if not torch.is_autocast_enabled("cpu"):
             return layer(*args, **kwargs)
         dtype = torch.get_autocast_dtype("cpu")
+        if dtype not in _EMULATED:
+            return function(*args, **kwargs)
         args = [_rounded(value, dtype) for value in args]
         kwargs = {name: _rounded(value, dtype) for name, value in kwargs.items()}
         with torch.autocast("cpu", enabled=False):
@@ -67,9 +81,9 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`functional.conv2d`, large 3 x 3 weight gradients in contiguous order."""
+    """`functional.conv2d`, large 3 x 3 weight gradients in contiguous order where that is fast."""
     simple = weight.shape[2:] == (3, 3) and groups == 1 and not isinstance(padding, str)
-    if not simple or x.numel() < _LARGE:
+    if not (_AVX2_ALONE and simple and x.numel() >= _LARGE):
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     geometry = ((p, p) if isinstance(p, int) else p for p in (stride, padding, dilation))
     return _Convolution.apply(x, weight, bias, *geometry)
