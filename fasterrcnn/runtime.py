@@ -143,7 +143,7 @@ class Runtime:
         return "bf16" if self.is_fast_in("bf16") else "off"
 
     def is_fast_in(self, amp: str) -> bool:
-        """Has the device instructions for this precision? Without them it is many times slower."""
+        """Has the device instructions for this precision? Without them "off" is faster."""
         if amp == "off" or self.device.type == "cuda":
             return True
         return amp == "bf16" and bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
