@@ -4,7 +4,7 @@
   in the layout of the activations, channels last; in contiguous order they are 1.2 to 3.5 times as
   fast, copies included;
 - bf16 and fp16 where oneDNN has no kernels for them (on x86 bf16 wants AVX-512, fp16 its FP16).
-  torch emulates them 5 to 7 times slower than float32 forward, 10 to 60 times backward. Here
+  torch emulates them 4 to 8 times slower than float32 forward, 13 to 60 times backward. Here
   operands and results are rounded as autocast rounds them, and the arithmetic between is float32's,
   which half precision instructions accumulate in as well.
 """
