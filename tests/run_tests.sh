@@ -17,7 +17,7 @@ if ! cmp -s -- "$PROJECT/tests/requirements.txt" "$PROJECT/.venv/tests-requireme
   install_requirements "$(find_python)" "$PYTHON" "$PROJECT/tests/requirements.txt"
   cp -- "$PROJECT/tests/requirements.txt" "$PROJECT/.venv/tests-requirements.txt"
 fi
-if (($# == 0)); then
+if (($# == 0)) && "$PYTHON" -c "import xdist" 2>/dev/null; then # else it is a Python of the user's
   export OMP_WAIT_POLICY=passive # threads of one process leave their core to the other
   set -- --numprocesses=2 --dist=loadfile --durations=10
 fi
