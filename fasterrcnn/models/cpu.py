@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -87,7 +86,9 @@ def conv2d(
 ) -> Tensor:
     """`functional.conv2d`, large weight gradients as matrix products where that is fast."""
     large = x.numel() >= _LARGE and weight.shape[1] >= _CHANNELS
-    if not (_AVX2_ALONE and large and groups == 1) or isinstance(padding, str):
+    simple = groups == 1 and not isinstance(padding, str)
+    traced = torch.compiler.is_compiling()  # a program would hold thousands of products
+    if traced or not (_AVX2_ALONE and large and simple):
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     geometry = ((p, p) if isinstance(p, int) else p for p in (stride, padding, dilation))
     return _Convolution.apply(x, weight, bias, *geometry)
@@ -143,12 +144,12 @@ def weight_gradient(
     x = _pad(x, padding, (rows * down, columns * right))
     gradient = _pad(gradient, (0, 0), (rows, columns)).flatten(0, 2)
 
-    @cache
-    def phase(top: int, left: int) -> Tensor:
-        return x[:, top::down, left::right].flatten(0, 2)
-
+    phases = {
+        (top, left): x[:, top::down, left::right].flatten(0, 2)
+        for top, left in {(row % down, column % right) for row, column in taps}
+    }
     seen = [
-        phase(row % down, column % right)[row // down * columns + column // right :]
+        phases[row % down, column % right][row // down * columns + column // right :]
         for row, column in taps
     ]
     result = x.new_zeros(gradient.shape[1], len(taps), x.shape[3])

@@ -87,6 +87,22 @@ def test_large_weight_gradients_are_matrix_products(monkeypatch):
         assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_compiled_weight_gradients_are_not_products(monkeypatch):
+    monkeypatch.setattr(cpu, "_LARGE", 0)
+    monkeypatch.setattr(cpu, "weight_gradient", lambda *_: pytest.fail("products in the program"))
+    layer = nn.Conv2d(64, 2, 3).to(memory_format=torch.channels_last)
+
+    def squares(x: Tensor) -> Tensor:
+        with cpu.fast_layers(x.device):
+            return layer(x).square().sum()
+
+    x = _channels_last(1, 64, 8, 8)
+    squares_compiled = torch.compile(squares, fullgraph=True, backend="aot_eager")
+    (found,) = torch.autograd.grad(squares_compiled(x), layer.weight)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d(5, 7, 3), nn.Conv2d(5, 7, 1), nn.Linear(8, 7)], ids=str
