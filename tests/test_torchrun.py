@@ -42,9 +42,9 @@ def start(script: Path, out: Path, *flags: object, ngpu: int = 1) -> subprocess.
     )
 
 
-def train(script: Path, out: Path, *flags: object, ngpu: int = 1) -> Path:
+def train(script: Path, out: Path, *flags: object, ngpu: int = 1, seconds: float = 120) -> Path:
     """Run a launcher to its end; the newest checkpoint."""
-    code = start(script, out, *flags, ngpu=ngpu).wait(timeout=120)
+    code = start(script, out, *flags, ngpu=ngpu).wait(timeout=seconds)
     assert code == 0, out.with_suffix(".log").read_text()
     return max((out / "checkpoints").glob("step-*"))
 
@@ -100,6 +100,7 @@ def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path:
     text = (tmp_path / "two.log").read_text()
     assert "2 processes" in text
     assert text.count("\nrecipe fasterrcnn_r10_fpn_shapes") == 1  # one rank speaks
+    assert "Warning" not in text
 
 
 def test_two_ranks_resume_with_the_same_bits_and_evaluate_every_image_once(
@@ -120,6 +121,23 @@ def test_two_ranks_resume_with_the_same_bits_and_evaluate_every_image_once(
     one = json.loads((tmp_path / "parts" / "results.json").read_text())
     for key in ("AP", "AP50", "AR_100"):
         assert one[key] == pytest.approx(two[key], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_compiled_ranks_resume_with_the_same_bits(shapes_folder: Path, tmp_path: Path):
+    flags = (
+        "--data-path",
+        shapes_folder,
+        "--val-split",
+        "none",
+        "--compile",
+        "--input.max-size",
+        64,
+    )
+    whole = train(ALL, tmp_path / "whole", *flags, "--steps", 4, ngpu=2, seconds=600)
+    train(ALL, tmp_path / "parts", *flags, "--steps", 2, ngpu=2, seconds=600)
+    parts = train(ALL, tmp_path / "parts", *flags, "--steps", 4, "--resume", ngpu=2, seconds=600)
+    assert_same_bits(whole, parts)
 
 
 def test_a_world_size_that_does_not_fit_exits_2_and_names_what_does(

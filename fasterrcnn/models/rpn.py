@@ -22,7 +22,7 @@ from fasterrcnn.models import boxes
 from fasterrcnn.models.boxes import Proposals
 from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.models.nms import nms_lists
-from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid
+from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid, as_matrix
 from fasterrcnn.models.transform import Padded
 
 _WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -235,13 +235,11 @@ class RegionProposalNetwork(nn.Module):
         """
         patches = pyramid.patches(index // self.head.cls_logits.out_channels)
         conv = self.head.conv[0][0]
-        hidden = functional.linear(
-            patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias
-        ).relu()
+        hidden = functional.linear(patches, as_matrix(conv.weight), conv.bias).relu()
         n, s = index.shape
         pick = (index % self.head.cls_logits.out_channels)[:, :, None]
         objectness, deltas = (
-            functional.linear(hidden, layer.weight.flatten(1), layer.bias).float()
+            functional.linear(hidden, as_matrix(layer.weight), layer.bias).float()
             for layer in (self.head.cls_logits, self.head.bbox_pred)
         )
         deltas = deltas.view(n, s, -1, 4).gather(2, pick[..., None].expand(n, s, 1, 4))

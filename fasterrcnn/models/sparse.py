@@ -49,10 +49,19 @@ class UnfinishedPyramid:
         seen = _rows(self.inner, neighbours(flat)).flatten(2)  # (N, 9 S, 9 C)
         found = 0.0
         for i, conv in enumerate(self.outputs):
-            weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
             own = (flat.level == i) & flat.inside
-            found = found + functional.linear(seen, weight, conv.bias) * own[..., None]
+            found = (
+                found + functional.linear(seen, as_matrix(conv.weight), conv.bias) * own[..., None]
+            )
         return found.view(n, s, -1)
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A convolution's weight ``(O, C, H, W)`` for patches: ``(O, H W C)``.
+
+    Its gradient comes back in channels-last strides, those of DDP's buckets, for 1 x 1 too.
+    """
+    return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class Cells(NamedTuple):
