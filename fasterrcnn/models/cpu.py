@@ -156,8 +156,8 @@ def weight_gradient(
     cells = len(seen[-1])  # what even the last tap does not see is padding
     for start in range(0, cells, _CELLS):
         some = slice(start, min(start + _CELLS, cells))
-        for i, inputs in enumerate(seen):
-            result[:, i].addmm_(gradient[some].T, inputs[some])
+        for sums, inputs in zip(result.unbind(1), seen, strict=True):
+            torch.addmm(sums, gradient[some].T, inputs[some], out=sums)
     return result.unflatten(1, kernel).permute(0, 3, 1, 2)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn import recipes
 from fasterrcnn.models import cpu
@@ -85,6 +87,19 @@ def test_large_weight_gradients_are_matrix_products(monkeypatch):
         assert len(calls) == products
         assert (ours - exact).norm() <= (torchs - exact).norm() * 1.5
         assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_work_of_matrix_products_is_counted():
+    """Padding is part of it."""
+    layer = nn.Conv2d(64, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    x, counts = _channels_last(1, 64, 128, 64), []
+    for layers in (nullcontext(), cpu.Layers()):
+        with FlopCounterMode(display=False) as counter:
+            with layers:
+                y = layer(x)
+            y.sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] <= counts[1] <= 1.1 * counts[0]
 
 
 def test_compiled_weight_gradients_are_not_products(monkeypatch):
