@@ -131,8 +131,8 @@ def weight_gradient(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> Tensor:
-    """(outputs, inputs, *kernel), channels last: for each tap of the kernel, the gradient of the
-    output times what the tap saw of the input `x`.
+    """``(O, C, *kernel)``, channels last, of the input `x` ``(N, C, H, W)`` and the output's
+    `gradient` ``(N, O, H', W')``: for each tap of the kernel, `gradient` times what the tap saw.
 
     Both are padded to one grid, where a tap sees the cells of the output, all moved by as much: a
     view, no copy. A stride makes one grid for each phase.
