@@ -125,15 +125,8 @@ def test_two_ranks_resume_with_the_same_bits_and_evaluate_every_image_once(
 
 @pytest.mark.slow
 def test_two_compiled_ranks_resume_with_the_same_bits(shapes_folder: Path, tmp_path: Path):
-    flags = (
-        "--data-path",
-        shapes_folder,
-        "--val-split",
-        "none",
-        "--compile",
-        "--input.max-size",
-        64,
-    )
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--input.max-size", 64)
+    flags = (*flags, "--compile")
     whole = train(ALL, tmp_path / "whole", *flags, "--steps", 4, ngpu=2, seconds=600)
     train(ALL, tmp_path / "parts", *flags, "--steps", 2, ngpu=2, seconds=600)
     parts = train(ALL, tmp_path / "parts", *flags, "--steps", 4, "--resume", ngpu=2, seconds=600)

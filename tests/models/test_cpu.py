@@ -66,7 +66,7 @@ def test_values_and_gradients_of_convolutions(
 
 
 def test_large_weight_gradients_are_matrix_products(monkeypatch):
-    """In float32 too, where it is used: at least as close to float64's as torch's."""
+    """In float32 too, where it is used: about as close to float64's as torch's."""
     torch.manual_seed(0)
     calls, exactly = [], cpu.weight_gradient
     monkeypatch.setattr(cpu, "weight_gradient", lambda *args: calls.append(args) or exactly(*args))
@@ -99,7 +99,7 @@ def test_the_work_of_matrix_products_is_counted():
                 y = layer(x)
             y.sum().backward()
         counts.append(counter.get_total_flops())
-    assert counts[0] <= counts[1] <= 1.1 * counts[0]
+    assert counts[0] < counts[1] <= 1.1 * counts[0]
 
 
 def test_compiled_weight_gradients_are_not_products(monkeypatch):
