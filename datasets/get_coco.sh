@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Download COCO 2017 (20 GB, 45 GB free needed while unpacking) into datasets/coco, or into FOLDER.
-# Run it again to resume. COCO_URL names a mirror.
+# Download COCO 2017 into datasets/coco, or into FOLDER: 20 GB, and 45 GB of free space while unpacking.
+# Run it again to resume an interrupted download. COCO_URL names a mirror.
 #
 #   bash datasets/get_coco.sh [FOLDER]
 set -euo pipefail
@@ -10,4 +10,4 @@ source "$start_scripts/_common.sh"
 # shellcheck source-path=SCRIPTDIR/../start_scripts
 source "$start_scripts/_install.sh"
 
-step "$(find_python)" -m fasterrcnn.fetch coco "${1:-$PROJECT/datasets/coco}"
+step "$(find_python)" -m fasterrcnn fetch coco "${1:-$PROJECT/datasets/coco}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Download PASCAL VOC 2007 and 2012 (3 GB, 7 GB free needed) into datasets/voc, or into FOLDER.
-# Run it again to resume. VOC_URL names a mirror.
+# Download PASCAL VOC 2007 and 2012 into datasets/voc, or into FOLDER: 3 GB, and 7 GB of free space while
+# unpacking. Run it again to resume an interrupted download. VOC_URL names a mirror.
 #
 #   bash datasets/get_voc.sh [FOLDER]
 set -euo pipefail
@@ -10,4 +10,4 @@ source "$start_scripts/_common.sh"
 # shellcheck source-path=SCRIPTDIR/../start_scripts
 source "$start_scripts/_install.sh"
 
-step "$(find_python)" -m fasterrcnn.fetch voc "${1:-$PROJECT/datasets/voc}"
+step "$(find_python)" -m fasterrcnn fetch voc "${1:-$PROJECT/datasets/voc}"

@@ -1,66 +1,66 @@
-"""The ways a command can end, each with the exit code the launchers pass on.
+"""Expected failures of a command, each with the exit code that the launchers pass on.
 
-Raised anywhere below the command layer with one line that names the file, the field and the fix;
-`cli.run` prints that line and exits with the code.
+Code below the command layer raises them with one line that names the file, the field and the fix;
+`cli.exit_codes.run` prints that line and exits with the code.
 """
 
 
 class Failure(Exception):
-    """Base of every expected failure. ``str(failure)`` is the whole message, one line."""
+    """Base class of all expected failures; ``str(failure)`` is the whole message."""
 
     code = 1
 
 
 class UsageError(Failure):
-    """A wrong flag, a missing folder, a run folder that is in use or holds another run."""
+    """A flag is wrong, a folder is missing, or a run folder is in use or holds another run."""
 
     code = 2
 
 
 class DataError(Failure):
-    """Annotations or images that cannot be used as they are."""
+    """Annotations or images cannot be used as they are."""
 
     code = 3
 
 
 class CheckpointError(Failure):
-    """A checkpoint that is unreadable, unsafe or does not fit."""
+    """A checkpoint is unreadable or unsafe, or does not fit the model."""
 
     code = 4
 
 
 class StorageError(Failure):
-    """No space, no permission."""
+    """A file cannot be written: the disk is full, or permission is missing."""
 
     code = 5
 
 
 class Diverged(Failure):
-    """A loss or gradient that is not finite."""
+    """A loss or gradient is NaN or infinite."""
 
     code = 6
 
 
 class ProcessDied(Failure):
-    """A rank or a loader worker that was killed."""
+    """A rank or a loader worker was killed."""
 
     code = 7
 
 
 class Hang(Failure):
-    """A rank that did not arrive at a collective in time."""
+    """A rank did not reach a collective in time."""
 
     code = 8
 
 
 class DownloadError(Failure):
-    """A file that could not be fetched, or whose length or checksum is wrong."""
+    """A file could not be downloaded, or its length or checksum is wrong."""
 
     code = 9
 
 
 class Stopped(Failure):
-    """SIGINT (130) or SIGTERM (143), with the state saved."""
+    """SIGINT (code 130) or SIGTERM (143) ended the run after its state was saved."""
 
     def __init__(self, message: str, code: int = 143) -> None:
         super().__init__(message, code)

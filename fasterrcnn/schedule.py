@@ -1,4 +1,4 @@
-"""When things happen: pure functions of the step; a resumed run needs no scheduler state."""
+"""Learning rate and intervals as pure functions of the step; there is no scheduler state."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from fasterrcnn.recipes import Schedule
 
 
 def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
-    """Optimizer steps of the whole schedule, at least 1."""
+    """Number of optimizer steps in the whole schedule, at least 1."""
     return max(1, round(schedule.epochs * steps_per_epoch))
 
 
 def milestone_steps(schedule: Schedule, steps_per_epoch: int) -> tuple[int, ...]:
-    """Steps from which on the learning rate is multiplied by gamma once more."""
+    """Steps (from 0) at which the learning rate is multiplied by gamma."""
     return tuple(round(epoch * steps_per_epoch) for epoch in schedule.milestones)
 
 
 def lr_at(step: int, schedule: Schedule, steps_per_epoch: int) -> float:
     """Learning rate of optimizer step `step` (from 0).
 
-    Linear warm-up from ``warmup_factor * lr`` (step 0) to ``lr`` (step `warmup_steps`), as
+    Linear warm-up from ``warmup_factor * lr`` (step 0) to ``lr`` (step `warmup_steps`), as in
     torch.optim.lr_scheduler.LinearLR and Detectron2's WarmupMultiStepLR.
     """
     passed = sum(step >= at for at in milestone_steps(schedule, steps_per_epoch))
@@ -30,15 +30,15 @@ def lr_at(step: int, schedule: Schedule, steps_per_epoch: int) -> float:
 
 
 def due(step: int, every: int, last: int) -> bool:
-    """Is it time, after `step` steps, for what happens every `every` steps and after the last?
+    """Whether `step` completed steps are a multiple of `every`, or all of `last`.
 
-    `every` = 0: only after the last.
+    `every` = 0: only after the last step.
     """
     return step == last or (every > 0 and step % every == 0)
 
 
 def describe(schedule: Schedule, steps_per_epoch: int, last_step: int) -> str:
-    """The learning rate over `last_step` steps, in a line."""
+    """Log line about the learning rate of a run of `last_step` steps."""
     drops = ", ".join(
         f"{lr_at(step, schedule, steps_per_epoch):g} from step {step}"
         for step in milestone_steps(schedule, steps_per_epoch)

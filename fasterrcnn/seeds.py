@@ -1,7 +1,7 @@
-"""Every random number of a run is a function of (seed, what it is for, where): nothing to save.
+"""Random numbers as pure functions of (seed, purpose, position): there is no state to save.
 
-SHA-256 instead of a generator's stream, so that neither a library version nor the number of
-workers or ranks can change a value.
+SHA-256 instead of a generator, so that neither a library version nor the number of workers or ranks
+can change a value.
 """
 
 import hashlib

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# Functions of the launchers; sourced, never run.
+# Functions shared by the launchers. Source this file; do not run it.
 #
-# Environment (all optional):
-#   NGPU        processes on this machine, one per GPU (default: all visible GPUs; 1 without any)
-#   NNODES NODE_RANK MASTER_ADDR MASTER_PORT    several machines: set on each of them
-#   DATA_DIR    data set folder (default: datasets/coco), OUTPUT_DIR  parent of run folders
+# Environment variables, all optional:
+#   NGPU        processes on this machine, one per GPU (default: every visible GPU; 1 if there is none)
+#   NNODES NODE_RANK MASTER_ADDR MASTER_PORT    training on several machines: set them on each machine
+#   DATA_DIR    data set folder (default: datasets/coco)
+#   OUTPUT_DIR  folder that holds the run folders (default: output)
 #   PYTHON      interpreter (default: .venv/bin/python of the project)
-#   DRY_RUN=1   print the command and stop; needs no environment and no data
+#   DRY_RUN=1   print the command and stop; needs neither the environment nor the data
 
 PROJECT=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 PYTHON=${PYTHON:-$PROJECT/.venv/bin/python}
@@ -17,7 +18,7 @@ fail() { # fail CODE MESSAGE
   exit "$1"
 }
 
-# GPUs that a process started now would see.
+# visible_gpus: how many GPUs a process started now would see.
 visible_gpus() {
   local ids
   if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
@@ -31,12 +32,12 @@ visible_gpus() {
   fi
 }
 
-# run_module MODULE [FLAG...]: print the command, then become it.
-run_module() {
-  become "$PYTHON" -m "$@"
+# run_command COMMAND [FLAG...]: replace this script by a command of the project, printed first.
+run_command() {
+  become "$PYTHON" -m fasterrcnn "$@"
 }
 
-# run_distributed MODULE [FLAG...]: the same under torchrun, on all GPUs of NNODES machines.
+# run_distributed COMMAND [FLAG...]: the same under torchrun, on every GPU of NNODES machines.
 run_distributed() {
   local processes=${NGPU:-$(visible_gpus)} group
   [[ $processes =~ ^[0-9]+$ ]] || fail 2 "NGPU: $processes: must be a number of processes"
@@ -50,9 +51,10 @@ run_distributed() {
   else
     group+=(--standalone)
   fi
-  become "$PYTHON" -m fasterrcnn.torchrun "${group[@]}" -m "$@"
+  become "$PYTHON" -m fasterrcnn torchrun "${group[@]}" -m fasterrcnn "$@"
 }
 
+# become PROGRAM [ARGUMENT...]: print a command line and replace this script by it.
 become() {
   announce "$@"
   [[ -z ${DRY_RUN:-} ]] || exit 0
@@ -60,8 +62,8 @@ become() {
   exec env PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$@"
 }
 
-# step COMMAND...: print a command of a pipeline and run it. A SIGTERM to the script is handed on, so that
-# the command can save; Ctrl-C reaches both.
+# step PROGRAM [ARGUMENT...]: print one command line of a pipeline and run it. If this script receives
+# SIGTERM it passes it on, so that the command can save its state; Ctrl-C reaches both anyway.
 step() {
   announce "$@"
   [[ -z ${DRY_RUN:-} ]] || return 0
@@ -78,7 +80,7 @@ step() {
   return "$code"
 }
 
-# flag_value FLAG DEFAULT [ARGUMENT...]: what the last FLAG among the arguments says.
+# flag_value FLAG DEFAULT [ARGUMENT...]: the value of the last FLAG among the arguments, else DEFAULT.
 flag_value() {
   local flag=$1 value=$2
   shift 2
@@ -90,28 +92,31 @@ flag_value() {
   printf '%s' "$value"
 }
 
+# announce PROGRAM [ARGUMENT...]: print a command line that can be pasted into a shell.
 announce() {
   printf '+ PYTHONPATH=%q' "$PROJECT${PYTHONPATH:+:$PYTHONPATH}"
   printf ' %q' "$@"
   printf '\n'
 }
 
-# The .venv was made from the requirements.txt that is there now.
+# environment_is_current: succeeds if .venv was made from requirements.txt as it is now.
 environment_is_current() {
   cmp -s -- "$PROJECT/requirements.txt" "$PROJECT/.venv/requirements.txt"
 }
 
+# uses_venv: succeeds unless PYTHON names an interpreter of the user's own.
 uses_venv() {
   [[ $PYTHON == "$PROJECT/.venv/bin/python" ]]
 }
 
-# ensure_environment: make the .venv if it is missing (unless PYTHON says what to use).
+# ensure_environment: make .venv if it is missing or out of date, unless PYTHON names an interpreter.
 ensure_environment() {
   if [[ -z ${DRY_RUN:-} ]] && uses_venv && ! environment_is_current; then
     bash "$PROJECT/start_scripts/init_torch.sh"
   fi
 }
 
+# need_python: stop with an error unless there is an interpreter to run.
 need_python() {
   if uses_venv; then
     environment_is_current ||

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to a trained detector: sets the environment up, writes a synthetic data set, trains a
-# small Faster R-CNN on it from scratch (minutes, no GPU needed), evaluates it and draws what it finds.
+# From nothing to a trained detector: set up the environment, write a synthetic data set, train a small Faster
+# R-CNN on it from scratch (minutes, no GPU needed), evaluate it and draw what it detects. Flags are those of
+# "fasterrcnn train".
 #
-#   bash start_scripts/demo_torch.sh [FLAG of fasterrcnn.train...]
+#   bash start_scripts/demo_torch.sh [FLAG...]
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
@@ -11,15 +12,15 @@ shapes=$PROJECT/datasets/shapes
 run=$(flag_value --output-dir "${OUTPUT_DIR:-$PROJECT/output}/demo" "$@")
 
 [[ -e $shapes/annotations/instances_val.json ]] ||
-  step "$PYTHON" -m fasterrcnn.make_shapes --output-dir "$shapes"
-step "$PYTHON" -m fasterrcnn.train --recipe fasterrcnn_r10_fpn_shapes --amp auto \
+  step "$PYTHON" -m fasterrcnn make-shapes --output-dir "$shapes"
+step "$PYTHON" -m fasterrcnn train --recipe fasterrcnn_r10_fpn_shapes --amp auto \
   --data-path "$shapes" --output-dir "$run" --val-split none --skip-finished "$@"
-step "$PYTHON" -m fasterrcnn.evaluate --checkpoint "$run" --images-per-gpu 8 --draw 12
+step "$PYTHON" -m fasterrcnn evaluate --checkpoint "$run" --images-per-gpu 8 --draw 12
 
 echo
 printf '%-30s%q\n' \
   "The trained detector:" "$run" \
-  "Detections beside the truth:" "$run/pictures" \
+  "Pictures:" "$run/pictures" \
   "Metrics:" "$run/results.json"
 printf '%-30sbash %q %s\n' \
   "Next, detect in your images:" "$PROJECT/start_scripts/predict_torch.sh" "--checkpoint ${run@Q} IMAGE..." \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Write a detector as a checkpoint of torchvision, MMDetection or Detectron2.
+# Write a detector as a checkpoint that torchvision, MMDetection or Detectron2 can load.
 #
 #   bash start_scripts/export_torch.sh --checkpoint output/RUN --format torchvision|mmdet|detectron2 -o FILE
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
-run_module fasterrcnn.export "$@"
+run_command export "$@"

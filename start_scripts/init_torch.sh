@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Make the environment of this project: .venv beside the README. Run it again any time.
+# Make the environment of this project: .venv beside the README. It is safe to run this again at any time.
 #
-# A torch (2.10 or newer) and torchvision that the machine already has are kept, if an operator of
-# torchvision really runs with them; otherwise the pair of requirements.txt is installed. Nothing
-# outside the project is changed.
+# If the machine already has a torch and a torchvision that were tested (pyproject.toml says which) and that
+# work together, they are kept, and the other packages are installed beside them. Otherwise torch and
+# torchvision are installed as in requirements.txt and everything they need as in constraints.txt. Afterwards
+# .venv/bin/fasterrcnn runs the commands from any folder. Nothing outside the project is changed.
 #
 #   bash start_scripts/init_torch.sh
 #   BASE_PYTHON=python3.12 bash start_scripts/init_torch.sh    # another interpreter, 3.10 to 3.13
@@ -13,7 +14,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/_install.sh"
 venv=$PROJECT/.venv
 requirements=$PROJECT/requirements.txt
-self_test=(env PYTHONPATH="$PROJECT" "$venv/bin/python" -m fasterrcnn.self_test)
+self_test=(env PYTHONPATH="$PROJECT" "$venv/bin/python" -m fasterrcnn self-test)
 
 if [[ -n ${DRY_RUN:-} ]]; then
   announce "${BASE_PYTHON:-python3}" -m venv "$venv"
@@ -21,6 +22,7 @@ if [[ -n ${DRY_RUN:-} ]]; then
   exit 0
 fi
 if environment_is_current && "${self_test[@]}"; then
+  make_door "$venv"
   exit 0
 fi
 
@@ -31,11 +33,14 @@ if has_torch "$base"; then
   echo "keeping the torch and torchvision of $base"
   make_venv "$base" "$venv" --system-site-packages
   grep -v '^torch' "$requirements" >"$wanted"
+  constraints= # the packages that the kept torch came with are kept too
 else
   echo "installing torch and torchvision (this can take minutes)"
   make_venv "$base" "$venv"
   cp -- "$requirements" "$wanted"
+  constraints=$PROJECT/constraints.txt
 fi
-install_requirements "$base" "$venv/bin/python" "$wanted"
+install_requirements "$base" "$venv/bin/python" "$wanted" "$constraints"
+make_door "$venv"
 "${self_test[@]}" || fail 1 "$venv: the environment does not work; the message above says why"
 cp -- "$requirements" "$venv/requirements.txt"

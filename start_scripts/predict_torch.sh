@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Detect objects in images: annotated pictures, and with --json the boxes in COCO's result format.
+# Detect objects in images: writes annotated pictures and, with --json, the boxes in COCO's result format.
 #
 #   bash start_scripts/predict_torch.sh --checkpoint output/RUN [--json FILE] IMAGE_OR_FOLDER...
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
-run_module fasterrcnn.predict "$@"
+run_command predict "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Write the published tables for this repository: Mem, fps and AP or AR1000 measured here, beside
-# those published, from run folders and benchmark files.
+# Write tables like the published ones: memory, fps and AP or AR1000 as measured here, from run folders and
+# benchmark files, beside the published values.
 #
 #   bash start_scripts/report_torch.sh [--output FILE] RUN_OR_BENCHMARK_JSON...
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
-run_module fasterrcnn.report "$@"
+run_command report "$@"

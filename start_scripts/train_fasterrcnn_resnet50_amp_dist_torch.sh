@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train Faster R-CNN ResNet-50 FPN (12 epochs of COCO) on all GPUs of this machine, or of several, in
-# mixed precision with DistributedDataParallel through torchrun.
+# Train Faster R-CNN ResNet-50 FPN (12 epochs of COCO) in mixed precision on all GPUs of this machine, or of
+# several machines, with torchrun and DistributedDataParallel.
 #
 #   bash start_scripts/train_fasterrcnn_resnet50_amp_dist_torch.sh [--data-path DIR] [FLAG...]
 #   NGPU=4 bash start_scripts/train_fasterrcnn_resnet50_amp_dist_torch.sh
@@ -8,5 +8,5 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
-run_distributed fasterrcnn.train \
+run_distributed train \
   --recipe fasterrcnn_r50_fpn_1x --amp auto --data-path "$DATA_DIR" "$@"

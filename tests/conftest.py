@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasterrcnn import download
 from fasterrcnn.data import shapes
+from fasterrcnn.engine import download
 from tests.server import Server, running
 
 PROJECT = Path(__file__).resolve().parent.parent
+HANG = 600  # s after which a process counts as hanging, on however busy a machine
 REAL = Path(os.environ.get("TEST_DATA", PROJECT.parent / "shared" / "data"))
 TINY = (  # a detector small enough for thousands of steps in a test suite
     "--recipe", "fasterrcnn_r10_fpn_shapes",
@@ -87,7 +88,7 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shell():
     """Run a command without inheriting the launchers' variables; returns Finished."""
 
-    def run(command: list[object], *, cwd: Path | None = None, timeout: float = 120, **env: str):
+    def run(command: list[object], *, cwd: Path | None = None, timeout: float = HANG, **env: str):
         done = subprocess.run(
             list(map(str, command)),
             cwd=cwd or PROJECT,
@@ -112,9 +113,9 @@ def clean_environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(PROJECT)}
 
 
-def module(name: str, *flags: object) -> list[str]:
-    """The command of a module of the project."""
-    return [sys.executable, "-m", name, *map(str, flags)]
+def command(name: str, *flags: object) -> list[str]:
+    """What runs a command of the project."""
+    return [sys.executable, "-m", "fasterrcnn", name, *map(str, flags)]
 
 
 @pytest.fixture

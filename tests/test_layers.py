@@ -1,4 +1,4 @@
-"""Imports go downwards only, and libraries know nothing of ranks, flags, devices and terminals."""
+"""Imports go downwards only, by folder; libraries know nothing of ranks, flags and terminals."""
 
 from __future__ import annotations
 
@@ -10,38 +10,35 @@ import pytest
 from tests.conftest import PROJECT
 
 PACKAGE = PROJECT / "fasterrcnn"
-VALUES = {"errors", "processes", "recipes", "schedule", "seeds"}
-SERVICES = {
-    "checkpoint", "cli", "download", "evaluation", "initial_weights", "metric_log", "profiling",
-    "run_folder", "runtime", "step",
+LAYERS = {  # folder: layer; modules of the package itself are plain values
+    "": 1, "recipes": 1,
+    "data": 2, "models": 2, "metrics": 2, "importers": 2, "reports": 2, "safe_load": 2,
+    "engine": 3,
+    "cli": 4,
+    "commands": 5,
 }  # fmt: skip
-VERBS = {
-    "assemble", "benchmark", "compare_proposals", "evaluate", "export", "fetch",
-    "import_checkpoint", "make_shapes", "predict", "propose", "recipes.__main__", "report",
-    "selective_search", "self_test", "torchrun", "train",
-}  # fmt: skip
-LIBRARIES = {"data", "importers", "models", "metrics", "drawing"}
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
+    """``data.coco`` of fasterrcnn/data/coco.py."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def layer(name: str) -> int:
-    first = name if name in VERBS else name.split(".")[0]
-    for number, names in enumerate((VALUES, LIBRARIES, SERVICES, VERBS), start=1):
-        if first in names:
-            return number
-    raise AssertionError(f"{name}: give it a layer in tests/test_layers.py")
+    """The layer of a module, by its folder."""
+    if name == "__main__":
+        return LAYERS["commands"]
+    folder = name.split(".")[0]
+    return LAYERS[folder if (PACKAGE / folder).is_dir() else ""]
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of the package that `path` imports, anywhere in it."""
+def imported(source: str) -> set[str]:
+    """Modules of the package that a module imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fasterrcnn":
-            inside = node.module.removeprefix("fasterrcnn").removeprefix(".")
+            inside = (node.module or "").removeprefix("fasterrcnn").removeprefix(".")
             for alias in node.names:
                 candidate = f"{inside}.{alias.name}".removeprefix(".")
                 place = PACKAGE / candidate.replace(".", "/")
@@ -50,40 +47,70 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_downwards(path: Path):
-    own = layer(name_of(path))
-    for name in imported(path):
-        assert layer(name) <= own, f"{name_of(path)} imports {name}"
-        assert layer(name) < 4, f"{name_of(path)} imports the command {name}"
+def forbidden(name: str, source: str) -> list[str]:
+    """What the layer of module `name` forbids in its source."""
+    own, tree = layer(name), ast.parse(source)
+    wrong = [f"imports {other}" for other in imported(source) if layer(other) > own]
+    wrong += [
+        f"imports the command {other}"
+        for other in imported(source)
+        if layer(other) == LAYERS["commands"]
+    ]
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    if own == 1:
+        wrong += [f"imports {module}" for module in _third_party(tree) & {"torch", "torchvision"}]
+    if own == 2:
+        wrong += [f"uses {word}" for word in names & {"print", "input", "argparse"}]
+        wrong += ["names a device"] * ("cuda" in constants)
+    if name not in ("engine.runtime", "commands.torchrun"):
+        wrong += [f"uses {word}" for word in ("torch.cuda", "torch.distributed") if word in source]
+    return wrong
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if layer(name_of(p)) == 1], ids=name_of)
-def test_plain_values_need_no_torch(path: Path):
-    assert "torch" not in {
+def _third_party(tree: ast.AST) -> set[str]:
+    return {
         (alias.name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if layer(name_of(p)) == 2], ids=name_of)
-def test_libraries_know_no_ranks_flags_devices_or_terminal(path: Path):
-    tree = ast.parse(path.read_text())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert not names & {"print", "input", "argparse"}
-    constants = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
-    assert "cuda" not in constants
-    assert "distributed" not in path.read_text()
-
-
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_runtime_speaks_of_cuda_and_process_groups(path: Path):
-    text = path.read_text()
-    if name_of(path) not in ("runtime", "torchrun"):
-        assert "torch.cuda" not in text
-        assert "torch.distributed" not in text
+def test_a_module_keeps_to_its_layer(path: Path):
+    assert forbidden(name_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "wrong"),
+    [
+        ("models.rpn", "from fasterrcnn.engine import runtime", "imports engine.runtime"),
+        ("models.rpn", "from fasterrcnn.cli.flags import parse", "imports cli.flags"),
+        ("engine.step", "from fasterrcnn.cli import shared", "imports cli.shared"),
+        ("recipes.fields", "from fasterrcnn.models.build import build", "imports models.build"),
+        ("schedule", "def f():\n    from fasterrcnn import data", "imports data"),
+        ("commands.train", "from fasterrcnn.commands import train", "imports the command"),
+        ("errors", "import torch", "imports torch"),
+        ("data.coco", "print(1)", "uses print"),
+        ("metrics.coco", "x.to('cuda')", "names a device"),
+        ("engine.step", "torch.cuda.synchronize()", "uses torch.cuda"),
+    ],
+)
+def test_what_is_forbidden_is_seen(name: str, source: str, wrong: str):
+    assert any(found.startswith(wrong) for found in forbidden(name, source))
+
+
+def test_no_file_is_long():
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_no_function_is_long():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 70, f"{path.name}: {node.name}"
 
 
 def test_public_functions_and_modules_are_documented():

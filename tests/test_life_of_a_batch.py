@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from fasterrcnn import evaluation, recipes, runtime
+from fasterrcnn import image_sizes, recipes
 from fasterrcnn.data import formats, loader, sampler
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import evaluation, runtime
+from fasterrcnn.engine.step import make_training, train_step
 from fasterrcnn.models.build import build
-from fasterrcnn.step import Training, make_optimizer, one_step
 from tests.conftest import PROJECT
 
 RECIPE = recipes.change(
@@ -32,7 +33,7 @@ def annotations(shapes_folder: Path) -> Annotations:
 
 @pytest.fixture(scope="module")
 def micro_batch(annotations) -> sampler.MicroBatch:
-    buckets = [sampler.bucket_of(int(h), int(w), RECIPE.input) for h, w in annotations.sizes]
+    buckets = [image_sizes.bucket_of(int(h), int(w), RECIPE.input) for h, w in annotations.sizes]
     plan = sampler.Plan(
         annotations.ids, buckets, seed=0, images_per_gpu=N, micro_batches_per_step=1
     )
@@ -63,7 +64,7 @@ def row_2(annotations, micro_batch, batch, detector):
     assert (micro_batch.step, micro_batch.index, micro_batch.epoch) == (0, 0, 0)
     assert len(micro_batch.images) == N
     sizes = [annotations.sizes[i].tolist() for i in micro_batch.images]
-    assert len({sampler.bucket_of(h, w, RECIPE.input) for h, w in sizes}) == 1
+    assert len({image_sizes.bucket_of(h, w, RECIPE.input) for h, w in sizes}) == 1
 
 
 def row_3(annotations, micro_batch, batch, detector):
@@ -80,16 +81,18 @@ def row_3(annotations, micro_batch, batch, detector):
 
 def row_4(annotations, micro_batch, batch, detector):
     padded = detector.transform(batch.images(), batch.targets())
-    assert padded.pixels.dtype == padded.sizes.dtype == padded.boxes.dtype == torch.float32
-    assert padded.labels.dtype == torch.int64
-    assert tuple(padded.pixels.shape[2:]) in sampler.buckets(RECIPE.input)
-    assert padded.boxes.shape == (*padded.labels.shape, 4)
-    assert len(padded.pixels) == len(padded.sizes) == len(padded.boxes) == N
-    assert padded.originals.tolist() == [annotations.sizes[i].tolist() for i in micro_batch.images]
-    rows = zip(micro_batch.images, padded.sizes, batch.targets(), padded.boxes, strict=True)
+    assert padded.pixels.dtype == padded.sizes.dtype == padded.gt_boxes.dtype == torch.float32
+    assert padded.gt_labels.dtype == torch.int64
+    assert tuple(padded.pixels.shape[2:]) in image_sizes.buckets(RECIPE.input)
+    assert padded.gt_boxes.shape == (*padded.gt_labels.shape, 4)
+    assert len(padded.pixels) == len(padded.sizes) == len(padded.gt_boxes) == N
+    assert padded.original_sizes.tolist() == [
+        annotations.sizes[i].tolist() for i in micro_batch.images
+    ]
+    rows = zip(micro_batch.images, padded.sizes, batch.targets(), padded.gt_boxes, strict=True)
     for i, size, before, after in rows:
         height, width = annotations.sizes[i].tolist()
-        assert tuple(size.int().tolist()) == sampler.resized(height, width, RECIPE.input)
+        assert tuple(size.int().tolist()) == image_sizes.resized(height, width, RECIPE.input)
         scale = torch.tensor([size[1] / width, size[0] / height] * 2)
         torch.testing.assert_close(after[: len(before["boxes"])], before["boxes"] * scale)
 
@@ -106,10 +109,8 @@ def row_5(annotations, micro_batch, batch, detector):
 def row_6(annotations, micro_batch, batch, detector):
     before = {k: v.clone() for k, v in detector.named_parameters()}
     rt = runtime.start("cpu")
-    training = Training(
-        detector, detector, make_optimizer(detector, RECIPE.schedule), rt.scaler("off"), None
-    )
-    scalars, grad_norm = one_step(training, [batch], RECIPE, lr=0.01, rt=rt)
+    training = make_training(detector, RECIPE, rt)
+    scalars, grad_norm = train_step(training, [batch], RECIPE, lr=0.01, rt=rt)
     assert all(not v.equal(before[k]) for k, v in detector.named_parameters())
     assert all(isinstance(v, torch.Tensor) for v in (*scalars[0].values(), grad_norm))
     assert all(p.grad is None for p in detector.parameters())

@@ -1,1 +1,1 @@
-"""From files on disk to batches: formats, checks, order, loading."""
+"""Data sets, from files on disk to batches: formats, checks, order, loading."""

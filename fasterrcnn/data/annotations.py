@@ -1,7 +1,7 @@
 """One split of a data set as flat arrays, and the builder that every format reader fills.
 
-Life of a batch, step 1. Flat numpy arrays, because forked loader workers share them without copies
-whatever happens to reference counts; masks are never kept.
+Life of a batch, step 1. Forked loader workers share flat numpy arrays without copies; of Python
+objects they would copy every page on which a reference count changes. Masks are not kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fasterrcnn.errors import UsageError
 
 
 class Strings(Sequence[str]):
-    """Immutable strings in one buffer, for the same reason as the arrays."""
+    """Immutable strings in one buffer, which forked workers share like the arrays."""
 
     def __init__(self, items: Iterable[str]) -> None:
         encoded = [item.encode("utf-8", "surrogatepass") for item in items]
@@ -31,25 +31,25 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, i: int) -> str:
+    def __getitem__(self, i: int) -> str:  # type: ignore[override] # slices are not needed
         start = self._ends[i - 1] if i else 0
         return self._buffer[start : self._ends[i]].tobytes().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Label (1..K; 0 is background) <-> category id of the data <-> name; item i is label i + 1."""
+    """The K classes; item i has label i + 1, because label 0 is background."""
 
     names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int, ...]  # as in the files of the data set
 
     @property
     def num_classes(self) -> int:
-        """K + 1, background counted, as torchvision."""
+        """K + 1: background counts, as in torchvision."""
         return len(self.names) + 1
 
     def subset(self, names: Sequence[str]) -> Classes:
-        """Only `names`, in this table's order. Raises UsageError for a name it does not have."""
+        """The classes in `names`, in this table's order. Raises UsageError for unknown names."""
         for name in names:
             if name not in self.names:
                 raise UsageError(
@@ -68,42 +68,43 @@ class Annotations:
     folder: Path
     ids: Strings  # image id as text; the relative path where the format has none
     files: Strings  # relative to folder
-    sizes: np.ndarray  # int32 (n, 2): height, width the boxes are drawn on (px)
+    sizes: np.ndarray  # int32 (n, 2): height, width of the image the boxes refer to (px)
     rotate: np.ndarray  # bool (n,): apply the file's EXIF orientation
     first: np.ndarray  # int64 (n + 1,)
-    xywh: np.ndarray  # float64 (B, 4): as in the file (px), never clipped: evaluation uses these
+    xywh: np.ndarray  # float64 (B, 4): as annotated (px), not clipped; evaluation uses these
     labels: np.ndarray  # int64 (B,) in 1..K
-    area: np.ndarray  # float64 (B,): the file's area (of the mask, for COCO) or w * h (px^2)
-    crowd: np.ndarray  # bool (B,): evaluation ignores what it matches; never trained on
-    trainable: np.ndarray  # bool (B,): not crowd and of positive size inside the image
+    area: np.ndarray  # float64 (B,): as annotated (COCO: of the mask), else w * h (px^2)
+    crowd: np.ndarray  # bool (B,): not trained on; evaluation ignores detections that match it
+    trainable: np.ndarray  # bool (B,): not crowd, and of positive size inside the image
     classes: Classes
-    voc: bool = False  # PASCAL VOC's own: measured by its rules too
+    voc: bool = False  # PASCAL VOC's own data: its metrics are computed too
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def path(self, i: int) -> str:
-        """The file of image i. Not a Path: those leak 16 bytes per new name (Python 3.11)."""
+        """Path of image i, as a string: each new Path leaks 16 bytes (Python 3.11)."""
         return f"{self.folder}/{self.files[i]}"
 
     def training_boxes(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image i's boxes, float32 ``(G, 4)`` x1 y1 x2 y2 inside the image, and labels ``(G,)``."""
+        """Image i's boxes to train on, clipped to it: float32 ``(G, 4)`` x1 y1 x2 y2 (px), and
+        their labels, int64 ``(G,)``."""
         rows = slice(self.first[i], self.first[i + 1])
         kept = self.trainable[rows]
         boxes = clip(self.xywh[rows][kept], self.sizes[i])
         return boxes.astype(np.float32), self.labels[rows][kept]
 
     def with_boxes(self) -> np.ndarray:
-        """Bool ``(n,)``: images that have a box to train on."""
+        """Bool ``(n,)``: images with at least one box to train on."""
         counts = np.concatenate([[0], np.cumsum(self.trainable)])
         return counts[self.first[1:]] > counts[self.first[:-1]]
 
     def select(self, chosen: np.ndarray) -> Annotations:
-        """The images for which `chosen` (bool ``(n,)``) is true, with their boxes."""
+        """The images where `chosen` (bool ``(n,)``) is true, with their boxes."""
         return self.take(np.flatnonzero(chosen))
 
     def take(self, index: np.ndarray) -> Annotations:
-        """The images of these positions, int64 ``(m,)``, with their boxes; any may come again."""
+        """The images at positions `index` (int64 ``(m,)``, repeats allowed), with their boxes."""
         counts = np.diff(self.first)[index]
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         boxes = np.arange(first[-1]) + np.repeat(self.first[index] - first[:-1], counts)
@@ -122,7 +123,7 @@ class Annotations:
         )
 
     def digest(self) -> str:
-        """SHA-256 of everything that training depends on, the place of the files excepted."""
+        """SHA-256 of everything that training depends on, except where the files are."""
         digest = hashlib.sha256()
         for item in (self.ids, self.files, self.classes.names):
             digest.update("\0".join(item).encode("utf-8", "surrogatepass") + b"\1")
@@ -132,7 +133,7 @@ class Annotations:
 
 
 def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """x y w h ``(B, 4)`` -> x1 y1 x2 y2 inside images of `sizes` (``(2,)`` or ``(B, 2)``: H, W)."""
+    """x y w h ``(B, 4)`` to x1 y1 x2 y2, clipped to `sizes` (H, W; ``(2,)`` or ``(B, 2)``)."""
     x1y1, x2y2 = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     limit = np.broadcast_to(sizes, (len(xywh), 2))[:, ::-1]
     return np.concatenate([np.clip(x1y1, 0, limit), np.clip(x2y2, 0, limit)], axis=1)
@@ -141,8 +142,8 @@ def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 class Builder:
     """Collects the images and boxes of a split, then checks them against the image files.
 
-    A reader calls `add_image` and `add_box` with what it parsed and `build` once. `describe(where)`
-    turns a box's `where` into (file, field) for messages.
+    A reader calls `add_image` and `add_box` for everything it parsed, then `build` once. For
+    messages, `describe(where)` turns the `where` of a box into (file, field).
     """
 
     def __init__(
@@ -159,21 +160,21 @@ class Builder:
     def add_image(
         self, id: int | str, file_name: str, size: tuple[int, int] | None, file: object, field: str
     ) -> None:
-        """An image; `size` (H, W) as annotated, None where the format has none."""
+        """Add an image; `size` (H, W; px) is as annotated, None where the format has none."""
         if id in self._images:
-            self.problems.fault(file, f"{field}/id", id, "the id of another image too")
+            self.problems.fault(file, f"{field}/id", id, "another image has this id too")
         elif problem := _unsafe(file_name):
             self.reject_image(id, file, f"{field}/file_name", file_name, problem)
         else:
             self._images[id] = (file_name, size, file, field)
 
     def reject_image(self, id: int | str, file: object, field: str, value: Any, what: str) -> None:
-        """An image that cannot be used; its boxes go with it and are no problem of their own."""
+        """Report an image that cannot be used; its boxes are left out without being reported."""
         self.problems.fault(file, field, value, what)
         self._rejected.add(id)
 
     def has_image(self, id: int | str) -> bool:
-        """Is there an image `id`, usable or not?"""
+        """Whether there is an image `id`, usable or not."""
         return id in self._images or id in self._rejected
 
     def add_box(
@@ -185,15 +186,15 @@ class Builder:
         crowd: bool,
         where: Any,
     ) -> None:
-        """A box of finite numbers and non-negative size on an image of this split."""
+        """Add a box (px) of finite numbers and non-negative size to an image of this split."""
         self._boxes.append((image, label, xywh, area, crowd))
         self._where.append(where)
 
     @cached_property
     def usable(self) -> dict[int | str, tuple[int, int, bool]]:
-        """id -> (H, W, apply EXIF) of the images whose file is there and fits its annotation.
+        """id -> (H, W, apply EXIF) of the images whose file exists and matches its annotation.
 
-        Reads every header; call it after the last `add_image`.
+        Reads every header; use it only after the last `add_image`.
         """
         headers = read_headers([self.folder / name for name, *_ in self._images.values()])
         usable = {}
@@ -207,6 +208,7 @@ class Builder:
                 height, width = header.displayed if turned else header.stored
                 usable[id] = (height, width, turned and header.orientation != 1)
             else:
+                assert size is not None  # the case above
                 seen = "" if header.orientation == 1 else f", EXIF orientation {header.orientation}"
                 self.problems.fault(
                     file,
@@ -217,7 +219,7 @@ class Builder:
         return usable
 
     def build(self, classes: Classes) -> Annotations:
-        """Flat arrays of the usable images in the order of their ids, as pycocotools has them."""
+        """Flat arrays of the usable images, sorted by id as in pycocotools."""
         ids = sorted(self.usable, key=lambda id: (isinstance(id, str), id))
         seen = [self.usable[id] for id in ids]
         position = {id: i for i, id in enumerate(ids)}
@@ -248,13 +250,13 @@ class Builder:
         )
 
     def _check_boxes(self, xywh: np.ndarray, sizes: np.ndarray, where: list[Any]) -> np.ndarray:
-        """Bool ``(B,)``: boxes of positive size inside their image; the others are noted."""
+        """Bool ``(B,)``: boxes of positive size inside their image; the others become notes."""
         clipped = clip(xywh, sizes)
-        empty = (xywh[:, 2:] <= 0).any(axis=1)
-        outside = ~empty & (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
+        empty = np.any(xywh[:, 2:] <= 0, axis=1)
+        outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
         corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        # 0.01 px is what COCO's two decimals can be off
-        moved = ~empty & ~outside & (np.abs(clipped - corners) > 0.0101).any(axis=1)
+        # COCO rounds to two decimals, so that a box may exceed its image by 0.01 px
+        moved = ~empty & ~outside & np.any(np.abs(clipped - corners) > 0.0101, axis=1)
         for mask, what, action in (
             (empty, "box of zero width or height", "dropped"),
             (outside, "box outside the image", "dropped"),
@@ -266,7 +268,7 @@ class Builder:
 
 
 def _unsafe(file_name: str) -> str | None:
-    """Why `file_name` may not be joined to the image folder, or None."""
+    """Why `file_name` must not be joined to the image folder; None if it may be."""
     path, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
     if not file_name or "\0" in file_name:
         return "not a file name"

@@ -1,7 +1,7 @@
 """COCO json: ``annotations/instances_<split>*.json`` with ``<split>*/``, or one folder per split.
 
-Boxes only: segmentations are parsed by json and thrown away, masks are never decoded. Ids may start
-at 0, have gaps or be huge; labels are the position of the category id in sorted order, from 1.
+Only boxes are read: segmentations are parsed by json and dropped, masks are never decoded. Ids may
+start at 0, have gaps or be huge; labels are the rank of the category id, from 1.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fasterrcnn.data.annotations import Annotations, Builder, Classes
 from fasterrcnn.data.problems import Problems
@@ -18,15 +18,15 @@ from fasterrcnn.errors import DataError, UsageError
 _ALIASES = {"val": ("valid", "validation"), "train": ("training",)}
 
 
-def recognises(root: Path) -> bool:
-    """Does `root` look like a data set in this format?"""
+def recognizes(root: Path) -> bool:
+    """Whether `root` looks like a data set in this format."""
     return any((root / "annotations").glob("*.json")) or any(root.glob("*/_annotations.coco.json"))
 
 
 def read(
     root: Path, split: str, wanted: Sequence[str] | Classes, problems: Problems
 ) -> Annotations:
-    """The split's images and boxes, of all categories or those `wanted`."""
+    """The split's images and boxes, of all classes or those `wanted` (see `formats.read`)."""
     json_file, folder = find(root, split)
     content = load(json_file)
     table = _classes(json_file, content["categories"])
@@ -63,7 +63,7 @@ def read(
 
 
 def find(root: Path, split: str) -> tuple[Path, Path]:
-    """The json file and image folder of `split`. Raises UsageError that names what is missing."""
+    """The json file and image folder of `split`. Raises UsageError, naming what is missing."""
     names = (split, *_ALIASES.get(split, ()))
     for name in names:
         if (root / name / "_annotations.coco.json").is_file():
@@ -78,7 +78,7 @@ def find(root: Path, split: str) -> tuple[Path, Path]:
         raise UsageError(
             f"{root}: no annotations of split {split}: annotations/instances_{split}2017.json, "
             f"annotations/{split}.json or {split}/_annotations.coco.json expected; "
-            f"there is {', '.join(found) or 'none'} (--train-split, --val-split)"
+            f"found: {', '.join(found) or 'none'} (--train-split, --val-split)"
         )
     if not exact and len(dated) > 1:
         raise UsageError(f"{root}: split {split} can be {' or '.join(dated)}; say which one")
@@ -93,7 +93,7 @@ def find(root: Path, split: str) -> tuple[Path, Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The file as a dict with lists `images`, `annotations` and `categories`. Raises DataError."""
+    """The file as a dict with lists `images`, `annotations`, `categories`. Raises DataError."""
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -119,7 +119,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _classes(path: Path, categories: list[Any]) -> Classes:
-    """The class table in the order of the sorted category ids."""
+    """The classes, sorted by category id. Raises DataError."""
     table: dict[int, str] = {}
     for k, category in enumerate(categories):
         id, name = (
@@ -132,21 +132,22 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
         if not isinstance(name, str) or not name:
             raise DataError(f"{path}: /categories/{k}/name: {_short(name)}: must be a name")
         if id in table:
-            raise DataError(f"{path}: /categories/{k}/id: {id}: the id of {table[id]} too")
+            raise DataError(f"{path}: /categories/{k}/id: {id}: also the id of {table[id]}")
         if name in table.values():
             raise DataError(f"{path}: /categories/{k}/name: {name}: the name of two categories")
         table[id] = name
     if not table:
-        raise DataError(f"{path}: /categories: []: no category; list at least one")
+        raise DataError(f"{path}: /categories: []: no category listed; list at least one")
     return Classes(tuple(table[id] for id in sorted(table)), tuple(sorted(table)))
 
 
 def _add_image(builder: Builder, path: Path, field: str, image: Any) -> None:
+    """Add an entry of ``images`` to `builder`, or report what is wrong with it."""
     if not isinstance(image, dict):
         builder.problems.fault(path, field, image, "must be an object")
         return
     id, name = image.get("id"), image.get("file_name")
-    size = image.get("height"), image.get("width")
+    size: Any = (image.get("height"), image.get("width"))
     if not (_is_int(id) or isinstance(id, str)):
         builder.problems.fault(path, f"{field}/id", id, "must be an integer or a string")
     elif not isinstance(name, str):
@@ -164,46 +165,50 @@ def _add_image(builder: Builder, path: Path, field: str, image: Any) -> None:
 def _fault(
     annotation: Any, k: int, builder: Builder, category_of: dict[int, str], seen: set[int | str]
 ) -> tuple[str, Any, str] | None:
-    """(field, value, what is wrong) of an annotation that cannot be used; None when it can."""
+    """(field, value, what is wrong) of an annotation that cannot be used; None if it can be.
+
+    Adds the annotation's id to `seen`.
+    """
     at = f"/annotations/{k}"
     if not isinstance(annotation, dict):
         return at, annotation, "must be an object"
     id, image, category = (annotation.get(key) for key in ("id", "image_id", "category_id"))
-    by = f" (annotation {_short(id)}, image {_short(image)})"
+    which = f" (annotation {_short(id)}, image {_short(image)})"
     if id is not None:  # files without annotation ids exist; nothing here needs them
         if not (_is_int(id) or isinstance(id, str)):
             return f"{at}/id", id, "must be an integer"
         if id in seen:
-            return f"{at}/id{by}", id, "the id of another annotation too"
+            return f"{at}/id{which}", id, "another annotation has this id too"
         seen.add(id)
     if not (_is_int(image) or isinstance(image, str)) or not builder.has_image(image):
-        return f"{at}/image_id{by}", image, "no usable image has this id"
+        return f"{at}/image_id{which}", image, "no usable image has this id"
     if not _is_int(category) or category not in category_of:
-        return f"{at}/category_id{by}", category, "no category has this id"
+        return f"{at}/category_id{which}", category, "no category has this id"
     box, area = annotation.get("bbox"), annotation.get("area")
     if not isinstance(box, list) or len(box) != 4:
-        return f"{at}/bbox{by}", box, "must be four numbers: x, y, width, height"
+        return f"{at}/bbox{which}", box, "must be four numbers: x, y, width, height"
     for i, value in enumerate(box):
         if not _is_number(value):
-            return f"{at}/bbox/{i}{by}", value, "must be a finite number below 1e9"
+            return f"{at}/bbox/{i}{which}", value, "must be a finite number below 1e9"
         if i >= 2 and value < 0:
-            return f"{at}/bbox/{i}{by}", value, "width and height must not be negative"
+            return f"{at}/bbox/{i}{which}", value, "width and height must not be negative"
     if area is not None and not (_is_number(area) and area >= 0):
-        return f"{at}/area{by}", area, "must be a finite number, not negative, below 1e9"
+        return f"{at}/area{which}", area, "must be a finite number, not negative, below 1e9"
     if annotation.get("iscrowd", 0) not in (0, 1):
-        return f"{at}/iscrowd{by}", annotation["iscrowd"], "must be 0 or 1"
+        return f"{at}/iscrowd{which}", annotation["iscrowd"], "must be 0 or 1"
     return None
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    """Finite and below 1e9: nothing in an image is larger, and products stay finite."""
+    """Whether `value` is a finite number below 1e9, so that areas stay finite too."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
 
 
 def _short(value: Any) -> str:
+    """`value` as json of at most 60 characters, for messages."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

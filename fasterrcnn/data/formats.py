@@ -1,6 +1,6 @@
-"""Which format a data set has, and one way to read a split of any of them.
+"""Recognizes the format of a data set and reads a split of it.
 
-A new format is a module with `recognises` and `read`, and one line in `READERS`.
+A new format is a module with `recognizes` and `read`, and one line in `READERS`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def read(
 ) -> Annotations:
     """Images and boxes of `split` of the data set in `root`.
 
-    `dataset` is a key of `READERS` or "auto". `wanted` chooses classes by name (none: all), or is
-    the class table of a model: then boxes of other classes are left out and labels are the model's.
-    Raises UsageError for a place without data, DataError (after the last finding) for faults.
+    `dataset`: a key of `READERS`, or "auto". `wanted`: class names (none: all), or the classes of a
+    model, whose labels are then used; boxes of other classes are left out. Raises UsageError if
+    there is no such split, DataError if it has faults, after all of it was read.
     """
-    name = recognise(root) if dataset == "auto" else dataset
+    name = recognize(root) if dataset == "auto" else dataset
     if name == "voc":
         declared = is_declared_voc(root, dataset)
         annotations = voc.read(root, split, wanted, problems, declared=declared)
@@ -39,31 +39,32 @@ def read(
 
 
 def read_voc_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
-    """The images of a split of PASCAL VOC whose boxes are not public. Raises like `read`."""
+    """Images of a split of PASCAL VOC whose boxes are not public. Raises the errors of `read`."""
     annotations = voc.read_images(root, split, classes, problems)
     _stop_if_unusable(annotations, root, split, problems)
     return annotations
 
 
 def is_declared_voc(root: Path, dataset: str) -> bool:
-    """Is it PASCAL VOC's own data: by the user's word, or by its folders of years?
+    """Whether this is PASCAL VOC's own data: the user says so, or it has a folder per year.
 
-    One folder of its layout can be anyone's.
+    Other tools write the layout of a single folder too.
     """
     return dataset == "voc" or (dataset == "auto" and voc.is_devkit(root))
 
 
 def _stop_if_unusable(annotations: Annotations, root: Path, split: str, problems: Problems) -> None:
+    """Raise DataError for faults, or if no image is left."""
     problems.stop_if_any()
     if len(annotations) == 0:
         raise DataError(f"{root}: split {split}: no usable image (dropped: {len(problems.found)})")
 
 
-def recognise(root: Path) -> str:
-    """The format of the data set in `root`, by what is there."""
+def recognize(root: Path) -> str:
+    """Key in `READERS` of the data set in `root`. Raises UsageError unless exactly one fits."""
     if not root.is_dir():
         raise UsageError(f"--data-path: {root}: no such folder{_hint(root)}")
-    fits = [name for name, reader in READERS.items() if reader.recognises(root)]
+    fits = [name for name, reader in READERS.items() if reader.recognizes(root)]
     if len(fits) == 1:
         return fits[0]
     if fits:
@@ -71,7 +72,7 @@ def recognise(root: Path) -> str:
             f"--data-path: {root}: could be {' or '.join(fits)}; say --dataset {fits[0]}"
         )
     inner = [p for p in sorted(root.glob("*/")) + sorted(root.glob("*/*/")) if p.is_dir()]
-    inner = [p for p in inner if any(reader.recognises(p) for reader in READERS.values())]
+    inner = [p for p in inner if any(reader.recognizes(p) for reader in READERS.values())]
     if inner:
         raise UsageError(
             f"--data-path: {root}: holds no data set itself; try --data-path {inner[0]}"
@@ -83,7 +84,7 @@ def recognise(root: Path) -> str:
 
 
 def _hint(root: Path) -> str:
-    """What to do about missing data: for the default places, the files and what gets them."""
+    """What to do about missing data; for the default folders, the script that downloads it."""
     wanted = {
         "coco": "annotations/instances_train2017.json and _val2017.json, train2017/, val2017/",
         "voc": "VOC2007/ and VOC2012/ with Annotations/, JPEGImages/, ImageSets/Main/",

@@ -1,9 +1,9 @@
-"""Image files: sizes from headers, pixels as uint8 RGB. The only code that opens an image to learn
-from.
+"""Reads image files: sizes from headers, pixels as uint8 RGB. No other module opens images to train
+on.
 
-Life of a batch, step 3. Orientation: `read_header` gives the size as stored and the EXIF
-orientation; `decode` applies the orientation only when asked, because annotations may be drawn on
-either.
+Life of a batch, step 3. `read_header` returns the stored size and the EXIF orientation; `decode`
+applies the orientation only if asked to, because annotations may refer to the image before or after
+rotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_image, read_file
 
 from fasterrcnn.errors import DataError, UsageError
@@ -40,23 +40,23 @@ class Header(NamedTuple):
 
     @property
     def displayed(self) -> tuple[int, int]:
-        """Height and width once the orientation is applied."""
+        """Height and width after the orientation is applied."""
         swapped = self.orientation >= 5
         return (self.width, self.height) if swapped else self.stored
 
 
 def read_header(path: Path) -> Header | str:
-    """Header of one file, or one phrase that says why it cannot be read. Decodes no pixel."""
+    """Header of an image file, or a phrase saying why it cannot be read. Decodes no pixels."""
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # a FIFO would block for ever
+        if not stat.S_ISREG(mode):  # a FIFO would block forever
             return "not a regular file"
         with Image.open(path, formats=_FORMATS) as image:
             orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
             width, height = image.size
     except FileNotFoundError:
         return "missing"
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return "not an image" if path.stat().st_size else "empty file"
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         return f"unreadable header ({error})"
@@ -64,26 +64,26 @@ def read_header(path: Path) -> Header | str:
 
 
 def read_headers(paths: list[Path]) -> list[Header | str]:
-    """`read_header` of many files; threads hide the latency of cold disks."""
+    """`read_header` of many files, in threads to hide the latency of cold disks."""
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(read_header, paths, chunksize=64))
 
 
 def decode(path: Path | str, *, apply_orientation: bool) -> torch.Tensor:
-    """Pixels of one file: uint8 RGB ``(3, H, W)`` (a channels-last view, H W 3 in memory).
+    """Pixels of an image file: uint8 RGB ``(3, H, W)`` (a view of H W 3 in memory).
 
-    Grey is repeated, alpha dropped, 16-bit values divided by 256, of an animation the first frame
-    taken. Raises ValueError with one phrase for a file that cannot be decoded.
+    Gray is repeated, alpha dropped, 16-bit values are divided by 256; an animation gives its first
+    frame. Raises ValueError with a phrase if the file cannot be decoded.
     """
     try:
         image = _decode_with_torchvision(path, apply_orientation)
-    except RuntimeError:  # damaged: Pillow says how
+    except RuntimeError:  # damaged: Pillow's message says how
         image = None
     return _decode_with_pillow(path, apply_orientation) if image is None else image
 
 
 def _decode_with_torchvision(path: Path | str, apply_orientation: bool) -> torch.Tensor | None:
-    """JPEG and PNG, faster than Pillow and with the same pixels; None for other formats."""
+    """JPEG and PNG, to the same pixels as Pillow but faster; None for other formats."""
     data = read_file(str(path))
     if bytes(data[:2].tolist()) not in (b"\xff\xd8", b"\x89P"):
         return None
@@ -94,6 +94,7 @@ def _decode_with_torchvision(path: Path | str, apply_orientation: bool) -> torch
 
 
 def _decode_with_pillow(path: Path | str, apply_orientation: bool) -> torch.Tensor:
+    """All formats. Raises ValueError."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if apply_orientation:
@@ -101,8 +102,8 @@ def _decode_with_pillow(path: Path | str, apply_orientation: bool) -> torch.Tens
             if image.mode == "F":
                 raise ValueError("floating-point pixels have no known range")
             if image.mode.startswith("I"):  # convert("RGB") would clip 16 bits at 255
-                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                pixels = np.repeat(grey[:, :, None], 3, axis=2)
+                gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                pixels = np.repeat(gray[:, :, None], 3, axis=2)
             else:
                 pixels = np.array(image.convert("RGB"))
     except ValueError:
@@ -113,8 +114,9 @@ def _decode_with_pillow(path: Path | str, apply_orientation: bool) -> torch.Tens
 
 
 def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
-    """(file, name in the results) of every image: the file's name, inside a folder its path from
-    there. Raises UsageError for a path without images, or two images of one name."""
+    """Every image in `paths`, as (file, name in the results): the file name, or for an image in a
+    given folder its path in there. Raises UsageError for a path without images, and if two images
+    have the same name."""
     found = []
     for path in paths:
         if path.is_dir():
@@ -129,12 +131,27 @@ def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
     names = [name for _, name in found]
     for file, name in found:
         if names.count(name) > 1:
-            raise UsageError(f"{file}: another image is called {name} too; give the folder of both")
+            raise UsageError(
+                f"{file}: another image is called {name} too; give the folder that holds both"
+            )
     return found
 
 
+def check_not_replaced(files: list[tuple[Path, str]], folder: Path, names: list[str]) -> None:
+    """Raise UsageError if writing one of `names` into `folder` would overwrite one of `files`."""
+    sources = {file.resolve() for file, _ in files}
+    for name in names:
+        if (folder / name).resolve() in sources:
+            raise UsageError(
+                f"--output-dir: {folder}: {name} is one of the images; give another folder"
+            )
+
+
 def decoded(files: list[tuple[Path, str]]) -> Iterator[tuple[Path, str, torch.Tensor]]:
-    """What `find` found, one image after the other as it is displayed. Raises DataError."""
+    """Decodes the images that `find` returned, as displayed: (file, name, uint8 ``(3, H, W)``).
+
+    Raises DataError.
+    """
     for file, name in files:
         try:
             yield file, name, decode(file, apply_orientation=True)

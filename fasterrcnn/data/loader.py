@@ -1,16 +1,16 @@
-"""From micro-batches of positions to pinned uint8 batches, in worker processes.
+"""Loads micro-batches of image positions as pinned uint8 batches, in worker processes.
 
-Life of a batch, step 3. A worker decodes the files of a micro-batch and flips by a random number
-that depends only on (seed, epoch, image id); everything else happens on the device.
+Life of a batch, step 3. A worker decodes the images of a micro-batch and flips each by a random
+number that depends only on (seed, epoch, image id); everything else happens on the device.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from fasterrcnn import seeds
 from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.proposals import OfImage, StoredProposals
+from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.errors import DataError
 from fasterrcnn.processes import die_with_parent
@@ -27,7 +27,7 @@ from fasterrcnn.processes import die_with_parent
 
 @dataclass
 class Batch:
-    """N images of any sizes and their boxes in few buffers, so that a copy is few copies."""
+    """N images of any sizes with their boxes, in few buffers so that a transfer is few copies."""
 
     micro_batch: MicroBatch
     names: list[str]  # file of each image
@@ -36,20 +36,23 @@ class Batch:
     pixels: torch.Tensor  # uint8 (sum of H * W * 3,), each image H W 3
     boxes: torch.Tensor  # float32 (sum of counts, 4): x1 y1 x2 y2 (px)
     labels: torch.Tensor  # int64 (sum of counts,) in 1..K
-    proposals: torch.Tensor | None = None  # float32 (sum of proposal_counts, 4), stored ones
+    proposals: torch.Tensor | None = None  # stored ones: float32 (sum of proposal_counts, 4)
     proposal_counts: tuple[int, ...] = ()
-    proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W their pixels are counted on
+    proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W of the image they refer to (px)
 
     def pin_memory(self) -> Batch:
-        """Called by the DataLoader where asked to."""
-        return self._each(torch.Tensor.pin_memory)
+        """Called by a DataLoader with `pin_memory`."""
+        return self._map(torch.Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; from pinned memory the copy does not wait."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on `device`; from pinned memory the copy is asynchronous."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _each(self, move) -> Batch:
-        buffers = {name: move(getattr(self, name)) for name in ("pixels", "boxes", "labels")}
+    def _map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """A batch whose buffers are those of this one after `move`."""
+        buffers: dict[str, Any] = {
+            name: move(getattr(self, name)) for name in ("pixels", "boxes", "labels")
+        }
         if self.proposals is not None:
             buffers["proposals"] = move(self.proposals)
         return replace(self, **buffers)
@@ -75,18 +78,18 @@ class Batch:
 
 
 class Loaded(NamedTuple):
-    """One image."""
+    """One image, decoded and perhaps flipped."""
 
     pixels: torch.Tensor  # uint8 (H, W, 3)
     boxes: np.ndarray  # float32 (G, 4): x1 y1 x2 y2 (px)
     labels: np.ndarray  # int64 (G,)
-    proposals: OfImage | None
+    proposals: ImageProposals | None
 
 
 class Images(Dataset):
-    """`MicroBatch` -> `Batch`. `flip` = 0 leaves every image as it is (evaluation).
+    """Maps a `MicroBatch` to its `Batch`. `flip` is a probability; 0 in evaluation.
 
-    A failure is returned, not raised: torch would bury its message in a worker's traceback.
+    A DataError is returned, not raised: torch would bury its message in a worker's traceback.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Images(Dataset):
         )
 
     def _load(self, i: int, epoch: int) -> Loaded:
-        """Image i, flipped if its number says so."""
+        """Decode image i and flip it if its random number is below `flip`. Raises DataError."""
         data = self.annotations
         path = data.path(i)
         try:
@@ -149,13 +152,14 @@ class Images(Dataset):
 
 
 def _mirror(boxes: np.ndarray, width: int) -> None:
+    """Flip boxes x1 y1 x2 y2 horizontally, in place."""
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
 
 
 def load(
     dataset: Images, micro_batches: Iterable[MicroBatch], *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Batches in the order of `micro_batches`; `workers` = 0 decodes in this process.
+    """Yields batches in the order of `micro_batches`; `workers` = 0 decodes in this process.
 
     Raises DataError for an image that cannot be decoded.
     """
@@ -166,7 +170,7 @@ def load(
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # else every iterator draws from the global stream
+        generator=torch.Generator(),  # else every iterator draws from the global generator
         multiprocessing_context="fork" if workers else None,  # shares the annotation arrays
     )
     for item in loader:
@@ -176,8 +180,8 @@ def load(
 
 
 def _start_worker(_: int) -> None:
-    """A process group of its own: signals to the run's group are the parent's business, who needs
-    batches until the end of its step. And it dies with its parent."""
+    """Shield a worker from signals to the run's process group, as the run needs batches until the
+    end of its step, and make the worker die with its parent."""
     os.setpgid(0, 0)
     die_with_parent()
-    gc.freeze()  # a collection would copy every shared page that it walks over
+    gc.freeze()  # a garbage collection would copy every shared page that it visits

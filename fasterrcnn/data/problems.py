@@ -1,8 +1,8 @@
-"""What is wrong in a data set, found before the first step: collected, counted, never silent.
+"""Problems in a data set: all are found before the first step, and none is silently ignored.
 
-A *fault* stops the run unless bad data is skipped, which drops exactly that box or image. A *note*
-(box of zero size, box outside the image) is what published data sets contain: it is dropped or
-clipped, counted and listed, and training goes on.
+A *fault* stops the run, unless bad data is skipped, which drops just that box or image. A *note* (a
+box of zero size or outside its image) is common in published data sets: the box is dropped or
+clipped, the note counted and listed, and training goes on.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from fasterrcnn.errors import DataError
 
-_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding; `field` points into `file` (a json pointer, an XML path, a line number)."""
+    """One problem; `field` is its place in `file` (a json pointer, an XML path, a line number)."""
 
     file: str
     field: str
@@ -33,43 +33,49 @@ class Problem:
 
 
 class Problems:
-    """The findings of one reading of a data set. `skip`: drop what a fault points at and go on."""
+    """The problems found while reading a data set. `skip`: a fault drops its box or image and does
+    not stop the run."""
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
         self.found: list[Problem] = []
 
     def fault(self, file: object, field: str, value: object, what: str) -> None:
-        """A box or image that cannot be used; the caller leaves it out."""
+        """Record a box or image that cannot be used; the caller leaves it out."""
         action = "dropped" if self.skip else "stop"
         self.found.append(Problem(str(file), field, _text(value), what, action))
 
     def note(self, file: object, field: str, value: object, what: str, action: str) -> None:
-        """A box that is dropped or clipped without stopping the run."""
+        """Record a box that is dropped or clipped without stopping the run."""
         self.found.append(Problem(str(file), field, _text(value), what, action))
 
     def counts(self) -> dict[str, int]:
         """``{"zero width or height: dropped": 2, ...}``, the most frequent first."""
         return dict(Counter(f"{p.what}: {p.action}" for p in self.found).most_common())
 
+    def summary(self) -> list[str]:
+        """One log line per kind of problem."""
+        return [f"data: {count} x {what}" for what, count in self.counts().items()]
+
     def write(self, path: Path) -> None:
-        """Every finding as one json line; no file when there is none."""
+        """Write every problem as one json line; without problems no file is written."""
         if self.found:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(asdict(p)) + "\n" for p in self.found))
 
     def stop_if_any(self) -> None:
-        """Raise DataError with the first faults and the count of the others."""
+        """Raise DataError with the first faults and the number of others, if any stop the run."""
         stops = [p for p in self.found if p.action == "stop"]
         if not stops:
             return
         lines = [
             f"{p}; correct it, or drop such boxes and images with --bad-data skip" for p in stops
         ]
-        if len(lines) > _SHOWN:
-            lines[_SHOWN:] = [f"{len(lines) - _SHOWN} more like these, all in problems.jsonl"]
+        if len(lines) > _MAX_SHOWN:
+            lines[_MAX_SHOWN:] = [f"{len(lines) - _MAX_SHOWN} more; all are in problems.jsonl"]
         raise DataError("\n".join(lines))
 
 
 def _text(value: object) -> str:
+    """`value` as it stands in json; strings without quotes."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,9 +1,9 @@
-"""Proposals of the images of a data set, stored in one file: what Fast R-CNN trains on.
+"""Proposals for the images of a data set, stored in one file: what Fast R-CNN trains on.
 
-A .safetensors file of boxes float32 ``(M, 4)`` x1 y1 x2 y2 and scores float32 ``(M,)``, best first
-within an image; of each image the number of its first row, its id, and the size (H, W) of the image
-whose pixels its boxes count (of a network's proposals its input: what it computes with). The header
-holds a SHA-256 of all of that, and what made it. Boxes are read image by image.
+A .safetensors file with M boxes, float32 ``(M, 4)`` x1 y1 x2 y2, and scores, float32 ``(M,)``,
+sorted by descending score within an image; and for each image its first row, its id, and the size
+(H, W) of the image that its boxes refer to (for an RPN's proposals, its resized input). The header
+holds a SHA-256 of all of that, and where the proposals come from. Boxes are read image by image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,60 +22,62 @@ from safetensors.numpy import save_file
 
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageError
-from fasterrcnn.importers.reading import arrays
+from fasterrcnn.safe_load.reading import arrays
 
 _FORMAT = "fasterrcnn proposals 1"
 _TENSORS = ("boxes", "scores", "first", "sizes", "ids")
-_ROWS = 1 << 20  # read at once when the file is checked
+_ROWS = 1 << 20  # read at a time when the file is checked
 
 
-class OfImage(NamedTuple):
-    """The P proposals of one image, best first."""
+class ImageProposals(NamedTuple):
+    """The P proposals of one image, by descending score."""
 
-    boxes: np.ndarray  # float32 (P, 4): x1 y1 x2 y2, px of an image of `size`
+    boxes: np.ndarray  # float32 (P, 4): x1 y1 x2 y2 (px) in an image of `size`
     scores: np.ndarray  # float32 (P,)
     size: tuple[int, int]  # H, W
 
 
 @dataclass
 class StoredProposals:
-    """A file of proposals of n images. Pickled as its path and SHA-256: every process opens it by
-    itself."""
+    """A file of proposals for n images. It is pickled as path and SHA-256; every process opens the
+    file itself."""
 
     path: Path
-    sha256: str  # of everything below
-    about: dict[str, Any]  # what made it
+    sha256: str  # of all tensors
+    about: dict[str, Any]  # where the proposals come from
     ids: list[str]
-    spans: np.ndarray  # int64 (n, 2): the first row of each image, and the one after its last
-    sizes: np.ndarray | None  # int32 (n, 2): H, W its pixels are counted on; None: the image's own
-    boxes: Any  # float32 (M, 4), sliced when needed
+    spans: np.ndarray  # int64 (n, 2): first row of each image, last row + 1
+    sizes: np.ndarray | None  # int32 (n, 2): H, W that boxes refer to; None: the image
+    boxes: Any  # float32 (M, 4), read when sliced
     scores: Any  # float32 (M,)
 
     def __reduce__(self) -> tuple:
-        return _again, (self.path, self.sha256)
+        return _reopened, (self.path, self.sha256)
 
     def aligned(self, annotations: Annotations) -> StoredProposals:
-        """Those of these images, in their order. Raises DataError for an image without."""
+        """The proposals of these images, in their order. Raises DataError for an image without."""
         known = {id: i for i, id in enumerate(self.ids)}
         for id in annotations.ids:
             if id not in known:
                 raise DataError(
-                    f"{self.path}: image {id}: has no proposals; store those of this split with "
+                    f"{self.path}: image {id}: has no proposals; store some for this split with "
                     "propose --proposals"
                 )
         order = np.array([known[id] for id in annotations.ids], np.int64)
         sizes = annotations.sizes if self.sizes is None else self.sizes[order]
         return replace(self, ids=[*annotations.ids], spans=self.spans[order], sizes=sizes)
 
-    def of(self, i: int) -> OfImage:
-        """The proposals of image number `i`, of aligned ones."""
+    def of(self, i: int) -> ImageProposals:
+        """The proposals of image `i` of the annotations that these are aligned with."""
+        assert self.sizes is not None  # set by `aligned`
         rows = slice(*map(int, self.spans[i]))
         boxes = np.array(self.boxes[rows])  # a copy, which the loader may flip
-        return OfImage(boxes, self.scores[rows], tuple(map(int, self.sizes[i])))
+        height, width = map(int, self.sizes[i])
+        return ImageProposals(boxes, self.scores[rows], (height, width))
 
     def rows(self, annotations: Annotations) -> np.ndarray:
-        """Those of these images as `metrics.proposals` takes them: float64 ``(P, 7)`` of image, x,
-        y, w, h in px of the annotated image, score, label 1."""
+        """The proposals of these images as `metrics.proposals` takes them: float64 ``(P, 7)`` of
+        image, x, y, w, h (px of the annotated image), score, label 1."""
         aligned, found = self.aligned(annotations), []
         for i, annotated in enumerate(annotations.sizes):
             boxes, scores, size = aligned.of(i)
@@ -87,7 +89,7 @@ class StoredProposals:
 
 
 def check_given(flag: str, path: Path | None, detector: str) -> None:
-    """Raise UsageError unless `path` was given for Fast R-CNN, and only for it."""
+    """Raise UsageError unless `path` is given for Fast R-CNN, and for no other detector."""
     if detector == "fast_rcnn" and path is None:
         raise UsageError(
             f"{flag}: Fast R-CNN needs proposals of these images; "
@@ -97,10 +99,15 @@ def check_given(flag: str, path: Path | None, detector: str) -> None:
         raise UsageError(f"{flag}: {path}: only --detector fast_rcnn takes stored proposals")
 
 
-def write(path: Path, ids: Iterable[str], images: Sequence[OfImage], about: dict[str, Any]) -> None:
-    """All at once, under a temporary name until it is complete. Raises StorageError."""
+def write(
+    path: Path, ids: Iterable[str], images: Sequence[ImageProposals], about: dict[str, Any]
+) -> None:
+    """Write the proposals of `images`, whose ids are `ids`, under a temporary name until complete.
+
+    `about` may be any json. Raises StorageError.
+    """
     counts = [len(image.scores) for image in images]
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "boxes": np.concatenate([image.boxes for image in images]).astype(np.float32),
         "scores": np.concatenate([image.scores for image in images]).astype(np.float32),
         "first": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -108,7 +115,9 @@ def write(path: Path, ids: Iterable[str], images: Sequence[OfImage], about: dict
         "ids": np.frombuffer(json.dumps([*ids]).encode(), np.uint8),
     }
     header = {_FORMAT: json.dumps({"sha256": _digest(tensors), "about": about})}
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: a killed one leaves nothing behind
+    temporary = path.with_name(
+        f".{path.name}.tmp"
+    )  # always the same, so that killed processes leave one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=header)
@@ -118,45 +127,48 @@ def write(path: Path, ids: Iterable[str], images: Sequence[OfImage], about: dict
     except (OSError, SafetensorError) as error:
         if temporary.is_file():
             temporary.unlink()
-        raise StorageError(f"{path}: not written: {error}; check space and rights") from None
+        raise StorageError(
+            f"{path}: not written: {error}; check disk space and permissions"
+        ) from None
 
 
 def is_there(path: Path, source: dict[str, Any]) -> bool:
-    """Does `path` hold proposals of this source? Raises UsageError for a file of another."""
+    """Whether `path` holds proposals from this `source`. Raises UsageError if it holds others."""
     if not path.exists():
         return False
     try:
         if read(path).about.get("source") == source:
             return True
-        what = "holds proposals of another checkpoint or of other images"
+        what = "holds proposals of another checkpoint or for other images"
     except DataError as error:
         what = f"cannot be used ({error})"
     raise UsageError(f"--proposals: {path}: {what}; delete it, or give another file")
 
 
-def _again(path: Path, sha256: str) -> StoredProposals:
-    """In another process, which may be on another machine."""
+def _reopened(path: Path, sha256: str) -> StoredProposals:
+    """Open a file in another process, which may run on another machine. Raises DataError."""
     found = read(path)
     if found.sha256 != sha256:
-        raise DataError(f"{path}: not the same file for every process; copy it to every machine")
+        raise DataError(f"{path}: not the same file for every process; copy it to all machines")
     return found
 
 
 def read(path: Path) -> StoredProposals:
-    """A file of `write`, checked, or a .pkl of Detectron2. Raises DataError."""
+    """Open and check a file written by `write`, or a .pkl of Detectron2. Raises DataError."""
     if not path.is_file():
         raise DataError(
-            f"{path}: no such file; start_scripts/propose_torch.sh --proposals makes it"
+            f"{path}: no such file; start_scripts/propose_torch.sh --proposals writes it"
         )
     try:
-        return _detectron2(path) if path.suffix == ".pkl" else _stored(path)
+        return _read_detectron2(path) if path.suffix == ".pkl" else _read_stored(path)
     except CheckpointError as error:
         raise DataError(str(error)) from None
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: {error}; give a file of propose --proposals") from None
+        raise DataError(f"{path}: {error}; give a file written by propose --proposals") from None
 
 
-def _stored(path: Path) -> StoredProposals:
+def _read_stored(path: Path) -> StoredProposals:
+    """A file written by `write`. Raises errors of several kinds if it is damaged."""
     with safe_open(path, framework="np") as file:
         header = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
         if not header:
@@ -176,29 +188,29 @@ def _stored(path: Path) -> StoredProposals:
     )
 
 
-def _detectron2(path: Path) -> StoredProposals:
-    """What Detectron2's evaluation and Detectron save: lists of the images' arrays, in px of the
-    images (`detectron2/data/build.py`, load_proposals_into_dataset)."""
+def _read_detectron2(path: Path) -> StoredProposals:
+    """A file saved by Detectron or by Detectron2's evaluation: lists of one array per image, in px
+    of that image (`detectron2/data/build.py`, load_proposals_into_dataset)."""
     content = arrays(path)
-    ids, logits = (
+    ids, logits = (  # as named by Detectron2, by Detectron
         content.get(new, content.get(old))
         for new, old in (("ids", "indexes"), ("objectness_logits", "scores"))
     )
     boxes, mode = content.get("boxes"), content.get("bbox_mode", 0)
     if not (isinstance(ids, list) and _are_arrays(logits) and _are_arrays(boxes)):
-        raise ValueError("not Detectron2's proposals: ids, boxes and objectness_logits expected")
+        raise ValueError("not proposals of Detectron2: ids, boxes and objectness_logits expected")
     if mode not in (0, 1):
         raise ValueError(f"bbox_mode: {mode}: not x1 y1 x2 y2 (0) or x y w h (1)")
     counts = [len(part) for part in logits]
     if len(ids) != len(logits) or [part.shape for part in boxes] != [(n, 4) for n in counts]:
-        raise ValueError("ids, boxes and objectness_logits are not of the same images")
+        raise ValueError("ids, boxes and objectness_logits do not belong to the same images")
     order = [np.argsort(-part, kind="stable") for part in logits]
     box = np.concatenate([part[o] for part, o in zip(boxes, order, strict=True)])
     if mode == 1:  # x y w h
         box[:, 2:] += box[:, :2]
     logit = np.concatenate([part[o] for part, o in zip(logits, order, strict=True)])
     if not (np.isfinite(box).all() and np.isfinite(logit).all()):
-        raise ValueError("holds numbers that are NaN or infinite")
+        raise ValueError("holds NaN or infinite numbers")
     first = np.concatenate([[0], np.cumsum(counts)])
     tensors = {"boxes": box.astype(np.float32), "scores": logit.astype(np.float32), "first": first}
     return StoredProposals(
@@ -213,14 +225,15 @@ def _detectron2(path: Path) -> StoredProposals:
     )
 
 
-def _are_arrays(parts: Any) -> bool:
+def _are_arrays(parts: Any) -> TypeGuard[list[np.ndarray]]:
+    """Whether `parts` is a list of floating-point arrays."""
     return isinstance(parts, list) and all(
         isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype.kind == "f" for part in parts
     )
 
 
 def _digest(tensors: dict[str, Any]) -> str:
-    """SHA-256 of tensors that can be sliced, by name."""
+    """SHA-256 of arrays or safetensors slices, sorted by name and read in parts."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         part = tensors[name]

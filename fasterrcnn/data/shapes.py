@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
-_RADIUS = (8.0, 32.0)  # px: the 4x range of sizes
+_RADIUS = (8.0, 32.0)  # px
 _SIDES = ((160, 120), (160, 160), (120, 160), (160, 136), (136, 160))  # width, height
-_LEAST_VISIBLE = 0.5  # share of a shape that later ones may not hide
+_MIN_VISIBLE = 0.5  # fraction of a shape that later ones must leave visible
 
-# Shapes on coordinates where 1 is the radius; rotated by the caller.
+# Inside each shape, in coordinates where its radius is 1; the caller rotates them.
 _INSIDE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "circle": lambda x, y: x * x + y * y <= 1,
     "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 0.8,
@@ -33,12 +33,13 @@ _INSIDE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def write(root: Path, *, train: int, val: int) -> None:
     """``root/annotations/instances_{train,val}.json`` with ``root/{train,val}/*.png``.
 
-    The splits' images have different seeds. What is already there is written again.
+    The two splits use different seeds. Existing files are overwritten.
     """
     for split, seeds in (("train", range(train)), ("val", range(10**6, 10**6 + val))):
         folder = root / split
         folder.mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for seed in seeds:
             pixels, objects = draw(seed)
             name = f"{seed:07d}.png"
@@ -57,14 +58,16 @@ def write(root: Path, *, train: int, val: int) -> None:
 
 
 def draw(seed: int) -> tuple[np.ndarray, list[dict]]:
-    """uint8 RGB ``(H, W, 3)`` and COCO annotations without ids. One image in 16 is empty, one in 16
-    has a crowd."""
+    """An image, uint8 RGB ``(H, W, 3)``, and its COCO annotations without ids.
+
+    Of 16 images, one is empty and one has a crowd on average.
+    """
     random = np.random.RandomState(seed)
     width, height = _SIDES[random.randint(len(_SIDES))]
     image = _background(random, height, width)
     kind = random.randint(16)
-    owner = np.zeros((height, width), int)  # which shape is on top, from 1
-    shapes = []
+    owner = np.zeros((height, width), int)  # which shape is on top of each pixel, from 1
+    shapes: list[tuple[int, int]] = []  # label, area
     for _ in range(0 if kind == 0 else random.randint(3, 10)):
         radius = _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** random.rand()
         _place(random, image, owner, shapes, radius)
@@ -75,7 +78,7 @@ def draw(seed: int) -> tuple[np.ndarray, list[dict]]:
 
 
 def _background(random: np.random.RandomState, height: int, width: int) -> np.ndarray:
-    """Three octaves of smooth noise between two colours, and pixel noise."""
+    """Three octaves of smooth noise between two colors, and pixel noise."""
     texture = np.zeros((height, width))
     for cell in (32, 12, 4):
         grid = random.rand(height // cell + 2, width // cell + 2)
@@ -97,19 +100,20 @@ def _place(
     shapes: list[tuple[int, int]],
     radius: float,
 ) -> None:
-    """Draw one shape on top, unless it would hide too much of an earlier one."""
+    """Draw one shape on top, unless it would hide too much of an earlier one. Modifies `image`,
+    `owner` and `shapes` in place."""
     label = random.randint(len(CLASSES))
     mask = _mask(random, owner.shape, CLASSES[label], radius)
-    colour = random.rand(3) * 255
+    color = random.rand(3) * 255
     shade = 0.85 + 0.3 * random.rand(*owner.shape, 1)
     visible = [((owner == k) & ~mask).sum() for k in range(1, len(shapes) + 1)]
-    hidden = any(v < _LEAST_VISIBLE * area for v, (_, area) in zip(visible, shapes, strict=True))
+    hidden = any(v < _MIN_VISIBLE * area for v, (_, area) in zip(visible, shapes, strict=True))
     if hidden or mask.sum() < 30:
         return
-    contrast = abs(image[mask].mean(axis=0) - colour).max()
-    if contrast < 40:  # never the colour of what is behind
-        colour = (colour + 128) % 256
-    image[mask] = (colour * shade).clip(0, 255).astype(np.uint8)[mask]
+    contrast = abs(image[mask].mean(axis=0) - color).max()
+    if contrast < 40:  # never the color of what is behind
+        color = (color + 128) % 256
+    image[mask] = (color * shade).clip(0, 255).astype(np.uint8)[mask]
     shapes.append((label + 1, int(mask.sum())))
     owner[mask] = len(shapes)
 
@@ -117,20 +121,20 @@ def _place(
 def _mask(
     random: np.random.RandomState, size: tuple[int, int], name: str, radius: float
 ) -> np.ndarray:
-    """Bool ``(H, W)``: a rotated shape of which the border cuts off at most a fifth."""
+    """Bool ``(H, W)``: a rotated shape, of which the border cuts off at most a fifth."""
     height, width = size
     margin = 0.6 * radius
-    centre_x = margin + random.rand() * (width - 2 * margin)
-    centre_y = margin + random.rand() * (height - 2 * margin)
+    center_x = margin + random.rand() * (width - 2 * margin)
+    center_y = margin + random.rand() * (height - 2 * margin)
     angle = random.rand() - 0.5
     y, x = np.mgrid[:height, :width] + 0.5
-    x, y = (x - centre_x) / radius, (y - centre_y) / radius
+    x, y = (x - center_x) / radius, (y - center_y) / radius
     cosine, sine = np.cos(angle), np.sin(angle)
     return _INSIDE[name](cosine * x + sine * y, cosine * y - sine * x)
 
 
 def _annotation(label: int, mask: np.ndarray, crowd: int = 0) -> dict:
-    """Box and area of the visible part."""
+    """COCO annotation, without ids, of the pixels in `mask`."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
@@ -138,7 +142,8 @@ def _annotation(label: int, mask: np.ndarray, crowd: int = 0) -> dict:
 
 
 def _crowd(random: np.random.RandomState, image: np.ndarray, owner: np.ndarray) -> dict:
-    """A heap of small shapes of one class in a corner, annotated as one crowd box."""
+    """Draw a heap of small shapes of one class into a corner of `image`, in place; its annotation
+    as one crowd box."""
     label = random.randint(len(CLASSES))
     heap = np.zeros(owner.shape, bool)
     for _ in range(12):

@@ -1,13 +1,13 @@
 """PASCAL VOC: ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/<set>.txt``.
 
-They stand in one folder, or in the folders ``VOC2007/``, ``VOC2012/`` ... of a devkit, where a
-split is the set of a year or several joined: ``2007_trainval+2012_trainval``. Objects marked
-difficult are treated like crowd boxes: out of training, ignored in evaluation. Category ids are the
+They are in one folder, or in the folders ``VOC2007/``, ``VOC2012/`` ... of a devkit. A split of a
+devkit is one or several sets of a year: ``2007_trainval+2012_trainval``. Objects marked difficult
+are treated like crowd boxes: not trained on, ignored in evaluation. Category ids are the
 alphabetical rank of the class names, from 1.
 
-PASCAL's own files hold indices of pixels, the first being 1, and xmax and ymax are the last ones
-inside: the edges are xmin - 1, ymin - 1, xmax, ymax. Tools that write this layout do not agree on
-that; the corners in their files are taken as edges, as written.
+PASCAL's own files hold pixel indices that start at 1, and xmax and ymax are the last pixels inside
+a box: its edges are xmin - 1, ymin - 1, xmax, ymax. Other tools that write this layout do not agree
+on that; the numbers in their files are taken as edges.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ SHORT_NAMES = {
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def recognises(root: Path) -> bool:
-    """Does `root` look like a data set in this format?"""
+def recognizes(root: Path) -> bool:
+    """Whether `root` looks like a data set in this format."""
     return (_is_one_folder(root) and (root / "Annotations").is_dir()) or is_devkit(root)
 
 
 def is_devkit(root: Path) -> bool:
-    """Does `root` hold folders of years, ``VOC2007/`` or another?"""
+    """Whether `root` holds folders per year, ``VOC2007/`` for example."""
     return not _is_one_folder(root) and any(root.glob("VOC[0-9][0-9][0-9][0-9]/JPEGImages"))
 
 
 def sets(root: Path, split: str) -> list[tuple[str, str]]:
-    """The sets of `split`: folder in `root` ("" or "VOC2007/") and name there.
+    """The sets of `split`: (folder in `root`, "" or "VOC2007/"; name).
 
-    Raises UsageError for what is no set of a devkit, and for a year that is not there.
+    Raises UsageError for a name that is not YEAR_SET, and for a year without a folder.
     """
     if _is_one_folder(root):
         return [("", split)]
     names = [SHORT_NAMES.get(name, name) for name in SHORT_NAMES.get(split, split).split("+")]
-    return [_set_of_a_year(root, name) for name in names]
+    return [_year_and_set(root, name) for name in names]
 
 
 def has_boxes(root: Path, split: str) -> bool:
-    """Does an annotation file of the split hold an object? Those of VOC 2012 test do not."""
+    """Whether any annotation file of the split has an object; those of VOC 2012 test do not."""
     files = (_xml(root, folder, id) for id, folder in _images(root, split).items())
     return any(file.is_file() and b"<object" in file.read_bytes() for file in files)
 
@@ -67,10 +67,10 @@ def read(
     *,
     declared: bool,
 ) -> Annotations:
-    """The split's images and boxes, of all classes or those `wanted`.
+    """The split's images and boxes, of all classes or those `wanted` (see `formats.read`).
 
-    `declared`: the files are PASCAL's own, not another tool's. Raises UsageError for sets without
-    boxes of these.
+    `declared`: the files are PASCAL's own, not another tool's. Raises UsageError if such files have
+    no boxes.
     """
     if declared and not has_boxes(root, split):
         raise UsageError(
@@ -106,7 +106,7 @@ def read(
 
 
 def read_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
-    """The images of a split of PASCAL's own, without boxes; no annotation file is opened."""
+    """The images of a split of PASCAL's own data, without boxes; opens no annotation file."""
     images = _images(root, split)
     builder = _builder(root, images, problems)
     for id, folder in images.items():
@@ -117,10 +117,10 @@ def read_images(root: Path, split: str, classes: Classes, problems: Problems) ->
 def write_results(
     folder: Path, name: str, annotations: Annotations, detections: np.ndarray
 ) -> list[Path]:
-    """The devkit's result files of set `name`, one for each class: ``comp4_det_<set>_<class>.txt``.
+    """Write the devkit's result files of set `name`, ``comp4_det_<set>_<class>.txt``; their paths.
 
     comp4: detection, trained on other data too. A line is image id, score, xmin, ymin, xmax, ymax
-    (indices of pixels, see above). `detections` as `metrics.coco.evaluate` takes them.
+    (pixel indices, see above). `detections`: rows as in `metrics.coco.evaluate`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -141,7 +141,7 @@ def _is_one_folder(root: Path) -> bool:
     return (root / "JPEGImages").is_dir()
 
 
-def _set_of_a_year(root: Path, name: str) -> tuple[str, str]:
+def _year_and_set(root: Path, name: str) -> tuple[str, str]:
     """``2007_trainval`` -> ``("VOC2007/", "trainval")``."""
     year, _, rest = name.partition("_")
     if not (len(year) == 4 and year.isdecimal() and rest):
@@ -155,7 +155,7 @@ def _set_of_a_year(root: Path, name: str) -> tuple[str, str]:
 
 
 def _available(root: Path) -> str:
-    """The splits that are there and the flags for them; lists of one class are left out."""
+    """The splits in `root` and their flags, for messages; lists of a single class are left out."""
     lists = {*root.glob("ImageSets/Main/*.txt"), *root.glob("VOC????/ImageSets/Main/*.txt")}
     whole = [p for p in lists if p.with_stem(p.stem.rpartition("_")[2]) not in lists - {p}]
     years = [p.relative_to(root).parts[0].removeprefix("VOC") for p in whole]
@@ -163,25 +163,25 @@ def _available(root: Path) -> str:
         p.stem if year == "ImageSets" else f"{year}_{p.stem}"
         for p, year in zip(whole, years, strict=True)
     ]
-    return f"there is {', '.join(sorted(names)) or 'none'} (--train-split, --val-split)"
+    return f"found: {', '.join(sorted(names)) or 'none'} (--train-split, --val-split)"
 
 
 def _images(root: Path, split: str) -> dict[str, str]:
-    """Image id -> its folder in `root` ("" or "VOC2007/"), in the order of the lists."""
+    """Image id -> its folder in `root` ("" or "VOC2007/"), in the order of the image lists."""
     found: dict[str, str] = {}
     for folder, name in sets(root, split):
         ids = _ids(root, folder, name)
         if twice := found.keys() & ids:
             raise UsageError(
-                f"{root}: {split}: image {min(twice)} is in two of the sets; join sets that share "
-                "none"
+                f"{root}: {split}: image {min(twice)} is in two of the sets; join sets without "
+                "common images"
             )
         found |= dict.fromkeys(ids, folder)
     return found
 
 
 def _ids(root: Path, folder: str, name: str) -> list[str]:
-    """The image ids of a set's list, each once, in its order."""
+    """The image ids in the list of a set, in order, without duplicates."""
     path = root / f"{folder}ImageSets/Main/{name}.txt"
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -189,12 +189,12 @@ def _ids(root: Path, folder: str, name: str) -> list[str]:
         raise UsageError(f"{path}: no such split; {_available(root)}") from None
     ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
     if not ids:
-        raise DataError(f"{path}: lists no image")
+        raise DataError(f"{path}: lists no image; give another split")
     return ids
 
 
 def _builder(root: Path, images: dict[str, str], problems: Problems) -> Builder:
-    """For boxes whose place is (image id, number of the object in its file)."""
+    """A builder whose boxes are found by (image id, number of the object in its file)."""
 
     def describe(where: tuple[str, int]) -> tuple[Path, str]:
         id, k = where
@@ -208,6 +208,7 @@ def _xml(root: Path, folder: str, id: str) -> Path:
 
 
 def _tree(path: Path, problems: Problems) -> ElementTree.Element | None:
+    """The root of an annotation file; None, with a fault reported, if it cannot be used."""
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except FileNotFoundError:
@@ -230,6 +231,7 @@ def _classes(
     objects: list[tuple[str, int, ElementTree.Element]],
     wanted: Sequence[str],
 ) -> Classes:
+    """The classes of all objects of the split, or those `wanted`."""
     names = sorted({element.findtext("name", "").strip() for *_, element in objects} - {""})
     if not names:
         raise DataError(f"{root}: split {split} has no object with a class name")
@@ -238,7 +240,7 @@ def _classes(
 
 
 def _add_image(builder: Builder, folder: str, id: str, tree: ElementTree.Element) -> None:
-    """The image called like the annotation file, else the one its <filename> names."""
+    """Add the image that is named like the annotation file, else the one its <filename> names."""
     file, images = _xml(builder.folder, folder, id), f"{folder}JPEGImages"
     named = tree.findtext("filename", "").strip()
     names = [f"{id}{suffix}" for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
@@ -248,7 +250,7 @@ def _add_image(builder: Builder, folder: str, id: str, tree: ElementTree.Element
     if sides in (["", ""], ["0", "0"]):
         size = None
     elif all(side.isdecimal() and int(side) > 0 for side in sides):
-        size = int(sides[0]), int(sides[1])
+        size = (int(sides[0]), int(sides[1]))
     else:
         builder.reject_image(
             id, file, "size", " x ".join(sides), "height and width must be positive"
@@ -261,7 +263,7 @@ def _add_image(builder: Builder, folder: str, id: str, tree: ElementTree.Element
 def _box(element: ElementTree.Element, first_pixel: int) -> list[float] | str:
     """x y w h, or what is wrong with the element's bndbox.
 
-    `first_pixel`: 1 where corners are indices of the pixels inside, 0 where they are edges.
+    `first_pixel`: 1 if corners are indices of the pixels inside, 0 if they are edges.
     """
     try:
         x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
@@ -276,4 +278,5 @@ def _box(element: ElementTree.Element, first_pixel: int) -> list[float] | str:
 
 
 def _values(element: ElementTree.Element) -> str:
+    """The corners of an object as written, for messages."""
     return ", ".join(f"{corner} {element.findtext(f'bndbox/{corner}')}" for corner in _CORNERS)

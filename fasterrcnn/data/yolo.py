@@ -1,10 +1,10 @@
-"""YOLO txt folders: per image a text file with a line ``class x y width height`` per box.
+"""YOLO txt folders: one text file per image, with a line ``class x y width height`` per box.
 
-Coordinates are fractions of the displayed image, whose size is read from the file's header.
-Layouts: a ``data.yaml`` that names classes and splits (as Ultralytics and Roboflow write it), or
-``images/<split>`` with ``labels/<split>`` or ``<split>/images`` with ``<split>/labels``, and the
-class names in ``classes.txt``. The image id is the relative path; category ids are the file's, from
-0.
+Coordinates are fractions of the displayed image (x, y: the box's center), whose size is read from
+its header. Layouts: a ``data.yaml`` that names classes and splits (as written by Ultralytics and
+Roboflow), or ``images/<split>`` with ``labels/<split>`` or ``<split>/images`` with
+``<split>/labels``, and class names in ``classes.txt``. The image id is the relative path; category
+ids are those of the files, from 0.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from fasterrcnn.errors import DataError, UsageError
 _ALIASES = {"val": ("val", "valid", "validation")}
 
 
-def recognises(root: Path) -> bool:
-    """Does `root` look like a data set in this format?"""
+def recognizes(root: Path) -> bool:
+    """Whether `root` looks like a data set in this format."""
     return _yaml_file(root) is not None or any(
         (root / images).is_dir() and (root / labels).is_dir()
         for images, labels in (("images", "labels"), ("train/images", "train/labels"))
@@ -33,7 +33,7 @@ def recognises(root: Path) -> bool:
 def read(
     root: Path, split: str, wanted: Sequence[str] | Classes, problems: Problems
 ) -> Annotations:
-    """The split's images and boxes, of all classes or those `wanted`."""
+    """The split's images and boxes, of all classes or those `wanted` (see `formats.read`)."""
     config = _config(root)
     table = _classes(root, config)
     classes = wanted if isinstance(wanted, Classes) else table.subset(wanted or table.names)
@@ -47,7 +47,8 @@ def read(
     builder = Builder(root, problems, describe)
     for name in names:
         builder.add_image(name, name, None, root / name, "image")
-    for name, (height, width, _) in builder.usable.items():
+    for id, (height, width, _) in builder.usable.items():
+        name = str(id)
         for number, line in _lines(_label_file(root / name), problems):
             box = _box(line, name_of)
             if isinstance(box, str):
@@ -68,7 +69,7 @@ def _yaml_file(root: Path) -> Path | None:
 
 
 def _config(root: Path) -> dict:
-    """The content of data.yaml, {} without one."""
+    """The content of data.yaml; {} if there is none."""
     path = _yaml_file(root)
     if path is None:
         return {}
@@ -82,6 +83,7 @@ def _config(root: Path) -> dict:
 
 
 def _classes(root: Path, config: dict) -> Classes:
+    """The classes named by data.yaml, else by classes.txt."""
     names = config.get("names")
     if names is None:
         for path in (root / "classes.txt", root / "labels" / "classes.txt"):
@@ -90,7 +92,7 @@ def _classes(root: Path, config: dict) -> Classes:
                 break
         else:
             raise UsageError(
-                f"{root}: no class names; list them in classes.txt, one a line, or in data.yaml"
+                f"{root}: no class names; list them in classes.txt, one per line, or in data.yaml"
             )
     table = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(table, dict) or not table or not all(isinstance(k, int) for k in table):
@@ -108,7 +110,7 @@ def _image_names(root: Path, split: str, config: dict) -> list[str]:
     entries = entries[0] if entries and isinstance(entries[0], list) else entries[:1]
     base = root / str(config.get("path", ""))
     folders = [base / str(entry) for entry in entries]
-    # Roboflow writes "../train/images" for what lies in train/images
+    # Roboflow writes "../train/images" for train/images
     folders += [root / str(entry).removeprefix("../") for entry in entries]
     folders += [root / f for name in names for f in (f"images/{name}", f"{name}/images")]
     for folder in folders:
@@ -122,7 +124,7 @@ def _image_names(root: Path, split: str, config: dict) -> list[str]:
 
 
 def _label_file(image: Path) -> Path:
-    """``.../images/.../x.jpg`` -> ``.../labels/.../x.txt`` (the last "images" counts)."""
+    """``.../images/.../x.jpg`` -> ``.../labels/.../x.txt`` (replaces the last "images")."""
     parts = list(image.parts)
     last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
     if last is not None:
@@ -131,7 +133,7 @@ def _label_file(image: Path) -> Path:
 
 
 def _lines(path: Path, problems: Problems) -> list[tuple[int, str]]:
-    """Numbered non-empty lines; an image without a label file has no boxes."""
+    """Numbered non-empty lines of a label file; none if it does not exist."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -143,16 +145,17 @@ def _lines(path: Path, problems: Problems) -> list[tuple[int, str]]:
 
 
 def _box(line: str, name_of: dict[int, str]) -> tuple[int, float, float, float, float] | str:
-    """(class, x centre, y centre, w, h) as fractions, or what is wrong with the line."""
+    """(class, center x, center y, w, h) as fractions, or what is wrong with the line."""
     fields = line.split()
     if len(fields) != 5:
-        return "must be five numbers: class, x centre, y centre, width, height"
+        return "must be five numbers: class, center x, center y, width, height"
     try:
         category, box = int(fields[0]), [float(field) for field in fields[1:]]
     except ValueError:
-        return "must be five numbers: class, x centre, y centre, width, height"
+        return "must be five numbers: class, center x, center y, width, height"
     if category not in name_of:
         return f"no class has the index {category}"
     if not all(0 <= value <= 1 for value in box):
         return "coordinates must be fractions between 0 and 1"
-    return category, *box
+    x, y, w, h = box
+    return category, x, y, w, h

@@ -1,1 +1,1 @@
-"""Other people's checkpoints: read safely, recognised, translated both ways."""
+"""Checkpoints of other frameworks: recognized and translated, both ways."""

@@ -1,8 +1,8 @@
-"""How frameworks call what we call by torchvision's names, and in which order they keep rows.
+"""Maps torchvision's parameter names and row orders to those of MMDetection and Detectron2.
 
-`entries` is the whole translation of a recipe's model, in both directions: each tensor of ours from
-exactly one of theirs. Sources: `mmdet/models` of MMDetection 3.3, `detectron2/modeling` of
-Detectron2 0.6; torchvision's names are ours.
+`entries` is the whole translation of a model, in both directions: each of our tensors ("ours",
+named as in torchvision) corresponds to exactly one of the framework's ("theirs"). Sources:
+`mmdet/models` of MMDetection 3.3, `detectron2/modeling` of Detectron2 0.6.
 """
 
 from __future__ import annotations
@@ -16,43 +16,51 @@ from torch import Tensor
 
 from fasterrcnn.recipes import Recipe
 
+_Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]  # pattern, replacement
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: its two names, and how its rows are turned into each other's."""
+    """One tensor: its name on both sides, and the conversions between them."""
 
     ours: str
     theirs: str
-    take: Callable[[Tensor], Tensor] = lambda tensor: tensor  # from theirs to ours
-    give: Callable[[Tensor], Tensor] = lambda tensor: tensor  # from ours to theirs
+    to_ours: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    to_theirs: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 def entries(framework: str, recipe: Recipe, ours: list[str], rpn: str = "rpn_head") -> list[Entry]:
-    """The translation of tensors `ours` of the model of `recipe`.
+    """The translation of the tensors named `ours` of the model of `recipe`.
 
-    `rpn`: what MMDetection's file calls the RPN: "rpn_head", or "bbox_head" of one alone (3.x).
+    `rpn`: prefix of the RPN in MMDetection's file: "rpn_head", or "bbox_head" if the detector is an
+    RPN alone (3.x). Batch counters of norms are left out.
     """
     bottom_up = "backbone.bottom_up." if recipe.backbone.neck == "fpn" else "backbone."
-    rules = {"mmdetection": _MMDETECTION, "detectron2": _detectron2(bottom_up), "torchvision": ()}
-    made = []
+    rules: dict[str, _Rules] = {
+        "mmdetection": _MMDETECTION,
+        "detectron2": _detectron2(bottom_up),
+        "torchvision": (),
+    }
+    found = []
     for name in ours:
         if name.endswith("num_batches_tracked"):
             continue
         theirs = _renamed(name, rules[framework])
         theirs = theirs.replace("RPN.", f"{rpn}.", 1) if framework == "mmdetection" else theirs
-        made.append(Entry(name, theirs, *_rows(framework, recipe, name)))
-    return made
+        found.append(Entry(name, theirs, *_conversions(framework, recipe, name)))
+    return found
 
 
-def _renamed(name: str, rules: tuple[tuple[str, str | Callable], ...]) -> str:
+def _renamed(name: str, rules: _Rules) -> str:
+    """`name` after the first rule that matches its start."""
     for pattern, replacement in rules:
         if re.match(pattern, name):
             return re.sub(pattern, replacement, name)
     return name
 
 
-def modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision before 0.14, COCO_V1's among them, under today's names."""
+def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the tensors of torchvision before 0.14, such as COCO_V1's, to the current names."""
     old = ((r"rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
            (r"(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"))  # fmt: skip
     for pattern, replacement in old:
@@ -60,24 +68,24 @@ def modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-# Norms of which only scale and shift are kept, with epsilon: the rest changes nothing.
+# Statistics under which a norm with epsilon 1e-5 only scales and shifts.
 IDENTITY = {"running_mean": 0.0, "running_var": 1.0 - 1e-5}
 _STEMS = (
     "conv1.weight", "features.0.0.weight", "features.0.weight", "stem.conv1.weight", "conv1_w",
 )  # fmt: skip
-_VGG = ((r"fc6\.", "classifier.0."), (r"fc7\.", "classifier.3."))
+_VGG: _Rules = ((r"fc6\.", "classifier.0."), (r"fc7\.", "classifier.3."))
 
 
 def is_body(tensors: dict[str, Tensor]) -> bool:
-    """Whether these are an ImageNet body's, with its classifier or without, and no detector's."""
+    """Whether these are the weights of an ImageNet classifier or its body, not of a detector."""
     return any(stem in tensors for stem in _STEMS)
 
 
 def body(tensors: dict[str, Tensor], ours: list[str]) -> dict[str, Tensor]:
-    """An ImageNet body's tensors, those called `ours` under that name, the others under theirs.
+    """The tensors of an ImageNet body under our names, where they are in `ours`, else under theirs.
 
-    Of torchvision and MMDetection, which call them alike, of Detectron2, or of Detectron, whose
-    norms are a scale and a shift.
+    `tensors` comes from torchvision or MMDetection, which use the same names, from Detectron2, or
+    from Detectron, whose norms are a scale and a shift.
     """
     left = {_renamed(n.removeprefix("features."), _DETECTRON): v for n, v in tensors.items()}
     named = {}
@@ -99,8 +107,8 @@ _NORM_LEAVES = {
     "running_mean": "running_mean", "riv": "running_var", "running_var": "running_var",
 }  # fmt: skip
 _BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
-# Detectron's names as Detectron2's (its `checkpoint/c2_model_loading.py`).
-_DETECTRON = (
+# Detectron's names to Detectron2's (its `checkpoint/c2_model_loading.py`).
+_DETECTRON: _Rules = (
     (r"conv1_w$", "stem.conv1.weight"),
     (r"res_conv1_bn_(\w+)$", lambda m: f"stem.conv1.norm.{_NORM_LEAVES[m[1]]}"),
     (r"res(\d)_(\d+)_branch(1|2[abc])_w$", lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.weight"),
@@ -108,7 +116,7 @@ _DETECTRON = (
      lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.norm.{_NORM_LEAVES[m[4]]}"),
 )  # fmt: skip
 
-_MMDETECTION = (
+_MMDETECTION: _Rules = (
     (r"backbone\.body\.", "backbone."),
     (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
     (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv."),
@@ -123,23 +131,24 @@ _MMDETECTION = (
 )
 
 
-def _detectron2(body: str) -> tuple[tuple[str, str | Callable], ...]:
+def _detectron2(body: str) -> _Rules:
+    """Our names to Detectron2's, whose body has the prefix `body`."""
     one, many = r"\.(\d+)\.", r"(\d)\."
 
-    def stage(match: re.Match) -> str:
+    def stage(match: re.Match[str]) -> str:
         return f"{body}res{int(match[1]) + 1}.{match[2]}."
 
-    def level(kind: str) -> Callable[[re.Match], str]:
+    def level(kind: str) -> Callable[[re.Match[str]], str]:
         return lambda match: f"backbone.fpn_{kind}{int(match[1]) + 2}."
 
-    def block(prefix: str, target: Callable[[re.Match], str]) -> list[tuple[str, Callable]]:
+    def block(prefix: str, target: Callable[[re.Match[str]], str]) -> _Rules:
         inside = rf"{prefix}{one}"
-        return [
+        return (
             (rf"{inside}conv{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}."),
             (rf"{inside}bn{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}.norm."),
             (rf"{inside}downsample\.0\.", lambda m: f"{target(m)}shortcut."),
             (rf"{inside}downsample\.1\.", lambda m: f"{target(m)}shortcut.norm."),
-        ]
+        )
 
     return (
         (r"backbone\.body\.conv1\.", f"{body}stem.conv1."),
@@ -156,11 +165,14 @@ def _detectron2(body: str) -> tuple[tuple[str, str | Callable], ...]:
     )
 
 
-def _rows(
+def _conversions(
     framework: str, recipe: Recipe, name: str
 ) -> tuple[Callable[[Tensor], Tensor], ...] | tuple[()]:
-    """Background is row 0 here and the last there, where it has no boxes; anchors of several sizes
-    are ordered ratio by ratio here and size by size in Detectron2."""
+    """How the rows of tensor `name` are reordered to ours and to theirs; () if they are the same.
+
+    Background is row 0 here, and the last one, without box deltas, in MMDetection and Detectron2.
+    Anchors of several sizes are grouped by ratio here and by size in Detectron2.
+    """
     if framework == "torchvision":
         return ()
     if name.startswith("roi_heads.box_predictor.cls_score"):
@@ -171,9 +183,9 @@ def _rows(
     if framework == "detectron2" and recipe.rpn.all_sizes_per_level and name.startswith(heads):
         sizes, ratios = len(recipe.rpn.anchor_sizes), len(recipe.rpn.aspect_ratios)
 
-        def turn(tensor: Tensor, first: int, second: int) -> Tensor:
+        def transposed(tensor: Tensor, first: int, second: int) -> Tensor:
             grid = tensor.view(first, second, -1, *tensor.shape[1:])
             return grid.transpose(0, 1).reshape(tensor.shape)
 
-        return (lambda t: turn(t, sizes, ratios), lambda t: turn(t, ratios, sizes))
+        return (lambda t: transposed(t, sizes, ratios), lambda t: transposed(t, ratios, sizes))
     return ()

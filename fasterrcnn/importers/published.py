@@ -1,8 +1,9 @@
-"""Detectors that frameworks publish: which recipe a name means, and where the file is.
+"""Detectors that frameworks publish: the recipe that a name stands for, and the URL of its file.
 
-URLs as in `configs/{faster_rcnn,rpn}` of MMDetection (metafile.yml and README.md), MODEL_ZOO.md of
-Detectron2 and torchvision's own enumerations. Left out: what no recipe here computes, and
-MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels and strides.
+Sources of URLs: `configs/{faster_rcnn,rpn}` of MMDetection (metafile.yml and README.md),
+MODEL_ZOO.md of Detectron2 and torchvision's weight enums. Left out: detectors that no recipe here
+computes, and MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels
+and strides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fasterrcnn.errors import UsageError
 
 PREFIXES = {"mmdet": "mmdetection", "detectron2": "detectron2", "torchvision": "torchvision"}
 
-_MMDETECTION = {  # recipe: file
+_MMDETECTION = {  # recipe without the framework: file
     "rpn_r50_caffe_fpn_1x": "rpn_r50_caffe_fpn_1x_coco_20200531-5b903a37",
     "rpn_r50_fpn_1x": "rpn_r50_fpn_1x_coco_20200218-5525fa2e",
     "rpn_r50_fpn_2x": "rpn_r50_fpn_2x_coco_20200131-0728c9b3",
@@ -28,7 +29,7 @@ _MMDETECTION = {  # recipe: file
     "rpn_x101_32x4d_fpn_2x": "rpn_x101_32x4d_fpn_2x_coco_20200208-d22bd0bb",
     "rpn_x101_64x4d_fpn_1x": "rpn_x101_64x4d_fpn_1x_coco_20200208-cde6f7dd",
     "rpn_x101_64x4d_fpn_2x": "rpn_x101_64x4d_fpn_2x_coco_20200208-c65f524f",
-    "fasterrcnn_r50_fpn_1x_mmdetection": "faster_rcnn_r50_fpn_1x_coco_20200130-047c8118",
+    "fasterrcnn_r50_fpn_1x": "faster_rcnn_r50_fpn_1x_coco_20200130-047c8118",
     "fasterrcnn_r50_fpn_2x": "faster_rcnn_r50_fpn_2x_coco_bbox_mAP-0.384_20200504_210434-a5d8aa15",
     "fasterrcnn_r50_fpn_ms_3x": "faster_rcnn_r50_fpn_mstrain_3x_coco_20210524_110822-e10bd31c",
     "fasterrcnn_r50_caffe_fpn_1x":
@@ -58,7 +59,7 @@ _MMDETECTION = {  # recipe: file
     "fasterrcnn_r50_caffe_fpn_ms_1x_person_bicycle_car":
         "faster_rcnn_r50_fpn_1x_coco-person-bicycle-car_20201216_173117-6eda6d92",
 }  # fmt: skip
-_DETECTRON2 = {  # recipe: config, model id and digits
+_DETECTRON2 = {  # recipe: config, model id and start of the MD5
     "fasterrcnn_r50_fpn_1x_detectron2": "faster_rcnn_R_50_FPN_1x/137257794/b275ba",
     "fasterrcnn_r50_fpn_3x_detectron2": "faster_rcnn_R_50_FPN_3x/137849458/280758",
     "fasterrcnn_r101_fpn_3x_detectron2": "faster_rcnn_R_101_FPN_3x/137851257/f6e8b1",
@@ -78,52 +79,58 @@ _TORCHVISION = {
 }  # fmt: skip
 
 
-def _of_mmdetection(file: str) -> str:
+def _mmdetection_url(file: str) -> str:
     config = re.split(r"(?:_bbox_mAP-[\d.]+)?_20\d{6}", file)[0]
     kind = "rpn" if config.startswith("rpn") else "faster_rcnn"
     return f"https://download.openmmlab.com/mmdetection/v2.0/{kind}/{config}/{file}.pth"
 
 
-def _of_detectron2(file: str) -> str:
+def _detectron2_url(file: str) -> str:
     folder, digits = file.rsplit("/", 1)
     base = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
     return f"{base}/{folder}/model_final_{digits}.pkl"
 
 
-URLS = {  # by framework and recipe
-    "mmdet": {recipe: _of_mmdetection(file) for recipe, file in _MMDETECTION.items()},
-    "detectron2": {recipe: _of_detectron2(file) for recipe, file in _DETECTRON2.items()},
+URLS = {  # by prefix and recipe
+    "mmdet": {f"{name}_mmdetection": _mmdetection_url(file) for name, file in _MMDETECTION.items()},
+    "detectron2": {recipe: _detectron2_url(file) for recipe, file in _DETECTRON2.items()},
     "torchvision": {recipe: weights.COCO_V1.url for recipe, weights in _TORCHVISION.items()},
 }
-_SPELLINGS = (
-    ("coco_v1", "fasterrcnn_r50_fpn"), ("_coco", ""), ("faster_rcnn", "fasterrcnn"),
-    ("mstrain", "ms"), ("resnet", "r"), ("_r_", "_r"), ("_x_", "_x"),
-)  # fmt: skip
 
 
 def recipe_of(name: str) -> str | None:
-    """The recipe that ``mmdet:NAME``, ``detectron2:NAME`` or ``torchvision:NAME`` means, by our
-    name or by theirs."""
+    """The recipe that ``mmdet:NAME``, ``detectron2:NAME`` or ``torchvision:NAME`` stands for.
+
+    NAME is ours, with or without the framework at its end, or the framework's. None if unknown.
+    """
     prefix, _, rest = name.partition(":")
-    rest = rest.lower().replace("-", "_")
-    for theirs, ours in _SPELLINGS:
-        rest = rest.replace(theirs, ours)
-    candidates = (f"{rest}_{PREFIXES.get(prefix)}", rest)
-    return next((recipe for recipe in candidates if recipe in recipes.RECIPES), None)
+    if name.lower() == "torchvision:coco_v1":  # each of its four detectors has one; the first
+        return "fasterrcnn_r50_fpn_torchvision"
+    return recipes.find(PREFIXES[prefix], rest) if prefix in PREFIXES else None
+
+
+def prefix_of(framework: str) -> str:
+    """The part before the colon: ``mmdet`` for mmdetection."""
+    return next(prefix for prefix, value in PREFIXES.items() if value == framework)
+
+
+def name_of(recipe: str) -> str:
+    """The shortest name that `recipe_of` accepts: ``mmdet:rpn_r50_fpn_1x``."""
+    framework = recipes.RECIPES[recipe].framework
+    return f"{prefix_of(framework)}:{recipe.removesuffix(f'_{framework}')}"
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` names a published file, be there one or not, rather than a path."""
+    """Whether `text` has the form of a published name, known or not, rather than a path."""
     prefix, colon, _ = text.partition(":")
     return bool(colon) and prefix in URLS
 
 
 def url_of(name: str) -> str:
-    """Where the file of that name is. Raises UsageError with names that are close."""
+    """The URL of a published name. Raises UsageError, suggesting close names."""
     prefix = name.partition(":")[0]
-    url = URLS[prefix].get(recipe_of(name))
-    if url is None:
-        known = [f"{prefix}:{r.removesuffix(f'_{PREFIXES[prefix]}')}" for r in URLS[prefix]]
-        close = difflib.get_close_matches(name, known, 3, 0.3)
+    recipe = recipe_of(name)
+    if recipe not in URLS[prefix]:
+        close = difflib.get_close_matches(name, map(name_of, URLS[prefix]), 3, 0.3)
         raise UsageError(f"{name}: no published file known; did you mean {' or '.join(close)}?")
-    return url
+    return URLS[prefix][recipe]

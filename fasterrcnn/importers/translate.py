@@ -1,4 +1,4 @@
-"""Tensors of a recognised file into a model of ours, and back: every one exactly once."""
+"""Loads a recognized file into our model, and back: every tensor exactly once."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.importers.names import IDENTITY, entries, modern
-from fasterrcnn.importers.reading import File
-from fasterrcnn.importers.recognise import Recognised
+from fasterrcnn.importers.names import IDENTITY, entries, with_current_names
+from fasterrcnn.importers.recognize import Recognized
 from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe, change, conventions, flat
+from fasterrcnn.safe_load.reading import File
 
-# Tensors that frameworks keep in files although a model makes them itself.
-_MADE = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
+# Tensors in files of frameworks that a model computes itself.
+_COMPUTED = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
 
 
-def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
-    """The model, and a report: of each tensor its source's name and shape, and what was not used.
+def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
+    """The detector in evaluation mode, and a report: each tensor's source, and unused tensors.
 
-    Raises CheckpointError for a tensor that is missing, unknown or of another shape.
+    Raises CheckpointError if a tensor is missing, unknown or of another shape.
     """
-    theirs = modern(file.tensors) if found.framework == "torchvision" else file.tensors
+    theirs = with_current_names(file.tensors) if found.framework == "torchvision" else file.tensors
     recipe = found.recipe
     model = build(recipe, found.classes.num_classes)
-    left, report = dict(theirs), {}
+    left = dict(theirs)
+    report: dict[str, dict[str, Any]] = {}
     for entry in entries(found.framework, recipe, [*model.state_dict()], found.rpn):
         own = model.state_dict()[entry.ours]
         tensor = left.pop(entry.theirs, None)
@@ -37,18 +38,20 @@ def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
         else:
             report[entry.ours] = {"from": entry.theirs, "shape": [*tensor.shape]}
         if not tensor.is_floating_point():
-            raise CheckpointError(f"{file.path}: {entry.theirs}: {tensor.dtype}: is no weight")
-        tensor = entry.take(tensor)
+            raise CheckpointError(
+                f"{file.path}: {entry.theirs}: {tensor.dtype}: is not a dtype of weights"
+            )
+        tensor = entry.to_ours(tensor)
         if found.rows is not None and "box_predictor" in entry.ours:
             per_class = 4 if "bbox_pred" in entry.ours else 1
             tensor = tensor.view(-1, per_class, *tensor.shape[1:])[found.rows].flatten(0, 1)
         if tensor.shape != own.shape:
             raise CheckpointError(
                 f"{file.path}: {entry.theirs}: shape {tuple(tensor.shape)}, "
-                f"{recipe.backbone.name} as recognised has {tuple(own.shape)}"
+                f"{recipe.backbone.name} as recognized has {tuple(own.shape)}"
             )
         own.copy_(tensor)
-    unused = [name for name in left if any(part in name for part in _MADE)]
+    unused = [name for name in left if any(part in name for part in _COMPUTED)]
     unknown = [name for name in left if name not in unused]
     if unknown:
         raise CheckpointError(
@@ -61,15 +64,15 @@ def load(file: File, found: Recognised) -> tuple[Detector, dict[str, Any]]:
 def dump(
     model: Detector, recipe: Recipe, framework: str, rpn: str = "rpn_head"
 ) -> dict[str, Tensor]:
-    """The model's tensors as `framework` names and orders them. Raises UsageError where it could
-    not compute the same with them."""
+    """The model's tensors, named and ordered as in `framework`. Raises UsageError if the framework
+    would not compute the same with them."""
     check_expressible(recipe, framework)
     state = model.state_dict()
     tensors = {
-        entry.theirs: entry.give(state[entry.ours]).contiguous()
+        entry.theirs: entry.to_theirs(state[entry.ours]).contiguous()
         for entry in entries(framework, recipe, [*state], rpn)
     }
-    if framework == "mmdetection":  # its norms count batches; nobody reads the count
+    if framework == "mmdetection":  # its norms have this counter, which nothing reads
         for name in [n for n in tensors if n.endswith("running_var")]:
             counter = name.removesuffix("running_var") + "num_batches_tracked"
             tensors[counter] = torch.zeros((), dtype=torch.int64)
@@ -79,7 +82,7 @@ def dump(
 
 
 def config_text(recipe: Recipe) -> str:
-    """What MMDetection's tensors cannot tell, as the config text that its files store."""
+    """A config as MMDetection's files store it, of what tensors do not determine."""
     inputs, backbone, rpn, heads = recipe.input, recipe.backbone, recipe.rpn, recipe.roi_heads
     style = "caffe" if backbone.stride_in_1x1 else "pytorch"
     nms = f"nms=dict(type='nms', iou_threshold={rpn.nms_thresh!r})"
@@ -100,8 +103,8 @@ def config_text(recipe: Recipe) -> str:
     )
 
 
-# Fields that a framework's own config can say; all others have to be what it always does.
-_SAYABLE = {
+# Fields that a framework can configure; all others must be what it always does.
+_CONFIGURABLE = {
     "rpn.anchor_sizes", "rpn.aspect_ratios", "rpn.pre_nms_top_n_train", "rpn.pre_nms_top_n_test",
     "rpn.post_nms_top_n_train", "rpn.post_nms_top_n_test", "rpn.nms_thresh", "rpn.fg_iou_thresh",
     "rpn.bg_iou_thresh", "rpn.batch_size_per_image", "rpn.positive_fraction", "rpn.beta",
@@ -117,32 +120,32 @@ _ALWAYS = {"mmdetection": conventions.MMDETECTION, "detectron2": conventions.DET
 
 
 def check_expressible(recipe: Recipe, framework: str) -> None:
-    """Raise UsageError that names what `framework` computes differently whatever its config."""
+    """Raise UsageError, naming what `framework` computes differently with any config."""
     base = change(Recipe(name=""), **_ALWAYS[framework])
     here, there = flat(recipe), flat(base)
-    sayable = _SAYABLE if framework != "torchvision" else _SAYABLE - {"roi_heads.aligned"}
+    configurable = _CONFIGURABLE - ({"roi_heads.aligned"} if framework == "torchvision" else set())
     different = [
         f"{name} is {here[name]}, there {there[name]}"
         for name in here
         if name.startswith(("rpn.", "roi_heads.", "input.resize", "input.rounding"))
         and not (recipe.detector == "rpn" and name.startswith("roi_heads."))
-        and name not in sayable
+        and name not in configurable
         and here[name] != there[name]
     ]
     if framework == "torchvision":
         if recipe.detector == "rpn":
-            different.append("torchvision has no RPN alone")
+            different.append("torchvision has no detector that is an RPN alone")
         if recipe.backbone.stride_in_1x1 or recipe.backbone.neck == "none":
-            different.append("torchvision's bodies stride in 3x3 convolutions, under a pyramid")
+            different.append("torchvision has strides in 3x3 convolutions, and an FPN")
         if recipe.input.channel_order != "rgb":
-            different.append("torchvision's pixels are RGB")
+            different.append("torchvision takes RGB images")
     elif (
         recipe.backbone.name in ("mobilenet_v3_large", "vgg16")
         or recipe.roi_heads.head == "4conv1fc"
     ):
-        different.append(f"{framework} has no such network here")
+        different.append(f"this network cannot be exported to {framework}")
     if recipe.detector == "fast_rcnn":
-        different.append("it has a region proposal network; python -m fasterrcnn.assemble adds one")
+        different.append("it needs a region proposal network, which fasterrcnn assemble adds")
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise UsageError(
@@ -151,7 +154,8 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
 
 
 def _missing(path: Path, name: str, own: Tensor) -> Tensor:
-    """Detectron2's oldest bodies leave the statistics of folded norms out."""
+    """Statistics of a folded norm, which Detectron2's oldest bodies leave out. Raises
+    CheckpointError for any other tensor."""
     leaf = name.rsplit(".", 1)[-1]
     if ".norm." in name and leaf in IDENTITY:
         return torch.full_like(own, IDENTITY[leaf])

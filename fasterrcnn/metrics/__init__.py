@@ -1,1 +1,1 @@
-"""What detections are worth."""
+"""Metrics of detections and proposals."""

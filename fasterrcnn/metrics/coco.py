@@ -1,8 +1,8 @@
 """COCO box metrics: the 12 numbers of pycocotools and AP per class.
 
-Life of a batch, step 7. Computed by hotcoco, whose precision and recall arrays a test holds
-bit-equal to pycocotools'. Ground truth is passed as the data set has it (crowd and zero-sized boxes
-included), with annotation ids renumbered from 1: pycocotools takes id 0 for "no match".
+Life of a batch, step 7. hotcoco computes them; a test checks that its precision and recall are
+bit-equal to those of pycocotools. Ground truth (gt) is passed as annotated, crowd and zero-sized
+boxes included, with ids renumbered from 1, because pycocotools takes id 0 for "no match".
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NAMES = (
 
 
 def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
-    """The 12 numbers by name (0..1; None where there is no ground truth) and `per_class`.
+    """The 12 numbers by name (0..1; None without gt) and `per_class`: name -> {"AP", "AP50"}.
 
     `detections`: float64 ``(D, 7)``: image (position in `annotations`), x, y, w, h (px of the
-    annotated image), score, label. ``per_class``: name -> {"AP", "AP50"}. Without any detection
-    every AP is 0.
+    annotated image), score, label. Without detections every AP is 0.
     """
     done = evaluate_arrays(annotations, detections)
+    assert done.eval is not None  # filled by accumulate
     precision = done.eval["precision"]  # (IoU T, recall, class K, area, max detections)
     per_class = {
         name: {"AP": mean(precision[:, :, k, 0, -1]), "AP50": mean(precision[0, :, k, 0, -1])}
@@ -40,7 +40,7 @@ def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]
 
 
 def evaluate_arrays(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
-    """hotcoco's evaluator after evaluation, `stats` filled."""
+    """hotcoco's evaluator after evaluation, with `stats` filled."""
     done = evaluator(annotations, detections)
     done.evaluate()
     done.accumulate()
@@ -50,14 +50,14 @@ def evaluate_arrays(annotations: Annotations, detections: np.ndarray) -> hotcoco
 
 def evaluator(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
     """hotcoco's evaluator before evaluation."""
-    truth = ground_truth(annotations)
+    gt = ground_truth(annotations)
     shifted = detections.copy()
     shifted[:, 0] += 1
-    return hotcoco.COCOeval(truth, truth.load_res(shifted), "bbox")
+    return hotcoco.COCOeval(gt, gt.load_res(shifted), "bbox")
 
 
 def ground_truth(annotations: Annotations) -> hotcoco.COCO:
-    """The annotations as COCO: image ids are positions + 1, category ids are labels."""
+    """The annotations as hotcoco takes them: image id = position + 1, category id = label."""
     owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
     return hotcoco.COCO.from_arrays(
         images=[
@@ -78,10 +78,11 @@ def ground_truth(annotations: Annotations) -> hotcoco.COCO:
 
 
 def mean(values: np.ndarray) -> float | None:
-    """Of precision or recall, where it is known."""
+    """Mean of a precision or recall array where it is defined (not -1); None if it is nowhere."""
     known = values[values > -1]
     return float(known.mean()) if known.size else None
 
 
 def _known(value: float) -> float | None:
+    """`value`, or None for the -1 that stands for undefined."""
     return float(value) if value > -1 else None

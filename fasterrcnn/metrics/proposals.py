@@ -1,15 +1,17 @@
-"""Three metrics of proposals that are all called AR, each by the rules of those who publish it.
+"""Three metrics of proposals that are all called AR, each as the framework that reports it does.
 
-  proposal_fast      MMDetection's, of its RPN tables: recall averaged over the IoUs 0.50 to 0.95
+  proposal_fast      MMDetection's RPN tables: recall averaged over the IoUs 0.50 to 0.95
                      (`mmdet/evaluation/functional/recall.py`), at 100, 300 and 1000 proposals
   proposal           COCOeval without classes, at 100, 300 and 1000 proposals (MMDetection's
                      `metric="proposal"`), and by size at 1000
   box_proposals      Detectron2's (`evaluation/coco_evaluation.py`), at 100 and 1000 proposals, and
-                     by the size of the truth
+                     by the size of the gt (ground truth) box
 
-The first and last match truth and proposals one to one, the closest pair first; COCOeval lets the
-best proposals choose first, at each IoU anew. Crowd boxes count in none of them. `box_proposals`
-drops an image's truths of other sizes before matching, and leaves out images without a proposal.
+The first and last match gt boxes and proposals one to one, the pair with the highest IoU first;
+COCOeval matches proposals by descending score, separately for each IoU. None of them counts crowd
+boxes. `box_proposals` drops gt boxes of other sizes before matching, and images without a proposal.
+
+Shapes: G gt boxes and P proposals of an image, 10 IoU thresholds.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ _THRESHOLDS = np.arange(0.5, 0.96, 0.05, dtype=np.float32)
 
 
 def evaluate(annotations: Annotations, proposals: np.ndarray) -> dict[str, Any]:
-    """All three by name, 0..1 (None where there is no truth), and the published tables' `AR_1000`.
+    """All three by name, 0..1 (None without gt), and at the top level those of `proposal_fast`.
 
-    `proposals`: float64 ``(P, 7)`` rows as `metrics.coco.evaluate` takes them, labels aside.
+    `proposals`: float64 ``(P, 7)`` rows as in `metrics.coco.evaluate`; labels are ignored.
     """
     images = _by_image(annotations, proposals)
     results: dict[str, Any] = {
@@ -48,16 +50,16 @@ def evaluate(annotations: Annotations, proposals: np.ndarray) -> dict[str, Any]:
 
 
 def recall(annotations: Annotations, proposals: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """Recall with the best proposals of each image, ``(counts, 10)`` at the IoUs 0.50 to 0.95, as
-    `proposal_fast` counts it: its mean over the IoUs is AR. NaN where there is no truth."""
+    """Recall of the top proposals of each image, ``(counts, 10)`` at the IoUs 0.50 to 0.95, as in
+    `proposal_fast`, whose AR is the mean over the IoUs. NaN without gt."""
     images = _by_image(annotations, proposals, max(counts))
     return np.array([_recall_at_each(images, count) for count in counts])
 
 
 def _by_image(
-    annotations: Annotations, proposals: np.ndarray, most: int = max(COUNTS)
+    annotations: Annotations, proposals: np.ndarray, count: int = max(COUNTS)
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per image: IoU float32 ``(G, P)`` with its best `most` proposals, and areas ``(G,)``."""
+    """Per image: IoU, float32 ``(G, P)``, with its top `count` proposals, and gt areas ``(G,)``."""
     order = np.lexsort((-proposals[:, 5], proposals[:, 0]))
     rows = proposals[order]
     ends = np.searchsorted(rows[:, 0], np.arange(len(annotations) + 1))
@@ -65,17 +67,17 @@ def _by_image(
     for i in range(len(annotations)):
         own = slice(annotations.first[i], annotations.first[i + 1])
         counted = ~annotations.crowd[own]
-        found = rows[ends[i] : ends[i + 1], 1:5]
-        quality = _iou(annotations.xywh[own][counted], found[:most])
-        images.append((quality, annotations.area[own][counted]))
+        boxes = rows[ends[i] : ends[i + 1], 1:5]
+        iou = _iou(annotations.xywh[own][counted], boxes[:count])
+        images.append((iou, annotations.area[own][counted]))
     return images
 
 
-def _iou(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """float32 ``(G, P)`` of boxes x y w h."""
+def _iou(gt: np.ndarray, proposals: np.ndarray) -> np.ndarray:
+    """IoU, float32 ``(G, P)``, of boxes x y w h."""
     a, b = (
         np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)
-        for boxes in (truth, found)
+        for boxes in (gt, proposals)
     )
     low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
     overlap = np.prod(np.clip(high - low, 0, None), axis=2)
@@ -88,7 +90,7 @@ def _recall(
     count: int,
     area: tuple[float, float] = (0.0, np.inf),
 ) -> float | None:
-    """Recall with the best `count` proposals of each image, averaged over IoUs."""
+    """Recall of the top `count` proposals of each image, averaged over IoUs; None without gt."""
     values = _recall_at_each(images, count, area)
     return None if np.isnan(values).any() else float(values.mean())
 
@@ -98,10 +100,9 @@ def _recall_at_each(
     count: int,
     area: tuple[float, float] = (0.0, np.inf),
 ) -> np.ndarray:
-    """Of each IoU, ``(10,)``; NaN where there is no truth."""
+    """Recall at each IoU, ``(10,)``, of gt boxes with an area in this range; NaN without gt."""
     best = [
-        _closest(quality[(areas >= area[0]) & (areas <= area[1]), :count])
-        for quality, areas in images
+        _matched_iou(iou[(areas >= area[0]) & (areas <= area[1]), :count]) for iou, areas in images
     ]
     overlaps = np.concatenate([*best, np.zeros(0, np.float32)])
     if len(overlaps) == 0:
@@ -109,24 +110,26 @@ def _recall_at_each(
     return np.array([(overlaps >= t).mean() for t in _THRESHOLDS])
 
 
-def _closest(quality: np.ndarray) -> np.ndarray:
-    """The IoU ``(G,)`` each truth gets when the closest pair is made first; 0 for those left."""
-    quality = quality.copy()
-    found = np.zeros(len(quality), np.float32)
-    for k in range(min(quality.shape)):
-        truth, proposal = np.unravel_index(quality.argmax(), quality.shape)
-        found[k] = quality[truth, proposal]
-        quality[truth] = -1
-        quality[:, proposal] = -1
-    return found
+def _matched_iou(iou: np.ndarray) -> np.ndarray:
+    """IoUs ``(G,)`` of one-to-one pairs, the highest first; 0 for every gt box without a pair."""
+    iou = iou.copy()
+    matched = np.zeros(len(iou), np.float32)
+    for k in range(min(iou.shape)):
+        gt, proposal = np.unravel_index(iou.argmax(), iou.shape)
+        matched[k] = iou[gt, proposal]
+        iou[gt] = -1
+        iou[:, proposal] = -1
+    return matched
 
 
 def _coco(annotations: Annotations, proposals: np.ndarray) -> dict[str, float | None]:
+    """COCOeval without classes, by name."""
     evaluator = coco.evaluator(annotations, proposals)
     evaluator.params.use_cats = False
     evaluator.params.max_dets = list(COUNTS)
     evaluator.evaluate()
     evaluator.accumulate()
+    assert evaluator.eval is not None  # filled by accumulate
     recall = evaluator.eval["recall"]  # (IoU T, class 1, area, max detections)
     values = {f"AR_{n}": recall[:, 0, 0, i] for i, n in enumerate(COUNTS)}
     values |= {

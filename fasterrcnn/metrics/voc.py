@@ -1,13 +1,15 @@
 """PASCAL VOC's average precision, as the devkit's VOCevaldet.m computes it, in both definitions.
 
-Life of a batch, step 7. Detections of a class take turns by descending score. Each is compared with
-the truth of its image that it overlaps most: with an IoU of at least 0.5 it has found it, unless
-another had before, which makes it false. One that finds a difficult object counts for nothing, and
-difficult objects need not be found.
+Life of a batch, step 7. Each detection of a class, by descending score, is assigned to the gt
+(ground truth) box of its image with the highest IoU, if that is at least 0.5. It is a true positive
+if it is the first one assigned to that box, else a false positive. Detections assigned to difficult
+objects count as neither, and difficult objects are not counted in recall.
 
 The devkit counts pixels: a box from xmin to xmax is xmax - xmin + 1 wide. With the edges
 x1 = xmin - 1 and x2 = xmax, as `data.voc` reads and writes them, that is x2 - x1, and likewise for
 intersections: max(xmin) - 1 = max(x1), min(xmax) = min(x2). So its IoU is that of the edges.
+
+Shapes: D detections, P pairs.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ import numpy as np
 from fasterrcnn.data.annotations import Annotations
 
 NAMES = ("mAP_07", "mAP_10")
-_LEAST_IOU = 0.5
-_RECALLS = np.arange(11) / 10  # the devkit adds up 0.1, which in floating point passes 3/10
+_MIN_IOU = 0.5
+_RECALLS = np.arange(11) / 10  # the devkit adds up 0.1, which exceeds 3/10 in floating point
 
 
 def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
     """The means by `NAMES` (0..1) and `per_class`: name -> {"AP_07", "AP_10"}.
 
     07: mean of the best precision at or beyond recall 0, 0.1 ... 1 (VOC 2007). 10: area under that
-    best precision over all recalls (VOC 2010 and later). The means are over classes with truth that
-    is not difficult; other classes have None. `detections` as `metrics.coco.evaluate` takes them.
+    best precision over all recalls (VOC 2010 and later). The means are over classes with gt that is
+    not difficult; other classes have None. `detections`: rows as in `metrics.coco.evaluate`.
     """
     curves = precision_recall(annotations, detections)
-    known = {
+    known: dict[str, dict[str, float]] = {
         name: {"AP_07": at_eleven_recalls(*curve), "AP_10": area(*curve)}
         for name, curve in curves.items()
     }
@@ -47,12 +49,12 @@ def precision_recall(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Class name -> precision and recall, float64 ``(D,)``, after each of its D detections.
 
-    Only of classes that have truth which is not difficult. Equal scores are taken in the order of
+    Only classes with gt that is not difficult are included. Equal scores are in the order of
     images, then of `detections`.
     """
     ranked = detections[np.lexsort((detections[:, 0], -detections[:, 5]))]
-    found = _found(annotations, ranked)
-    is_true, is_false = _outcomes(annotations, found)
+    assigned = _assign(annotations, ranked)
+    is_true, is_false = _outcomes(annotations, assigned)
     curves = {}
     for label, name in enumerate(annotations.classes.names, start=1):
         count = np.count_nonzero((annotations.labels == label) & ~annotations.crowd)
@@ -64,7 +66,7 @@ def precision_recall(
 
 
 def at_eleven_recalls(precision: np.ndarray, recall: np.ndarray) -> float:
-    """VOC 2007: mean of the best precision at or beyond each of 11 recalls, 0 where not reached."""
+    """VOC 2007: mean of the best precision at or beyond each of 11 recalls, 0 if not reached."""
     best = np.append(_best_from_here(precision), 0.0)
     return float(best[np.searchsorted(recall, _RECALLS)].mean())
 
@@ -75,43 +77,45 @@ def area(precision: np.ndarray, recall: np.ndarray) -> float:
 
 
 def _best_from_here(precision: np.ndarray) -> np.ndarray:
+    """``(D,)``: the best precision at each detection or a later one."""
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 
-def _outcomes(annotations: Annotations, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bool ``(D,)`` each: detections that are true, that are false. Those of difficult are neither.
+def _outcomes(annotations: Annotations, assigned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bool ``(D,)`` each: true positives, false positives. Detections of difficult gt are neither.
 
-    `found`: ``(D,)`` by descending score, the truth that each has found or -1.
+    `assigned`: ``(D,)`` by descending score, the gt box of each detection, or -1.
     """
-    is_first = np.zeros(len(found), bool)
-    is_first[np.unique(found, return_index=True)[1]] = True
-    is_first &= found >= 0
-    ignored = np.append(annotations.crowd, False)[found]  # the last one, at -1, for no truth
+    is_first = np.zeros(len(assigned), bool)
+    is_first[np.unique(assigned, return_index=True)[1]] = True
+    is_first &= assigned >= 0
+    ignored = np.append(annotations.crowd, False)[assigned]  # the last one, at -1, is for no gt
     return is_first & ~ignored, ~is_first & ~ignored
 
 
-def _found(annotations: Annotations, detections: np.ndarray) -> np.ndarray:
-    """int64 ``(D,)``: the truth of its image and class that each overlaps most, by 0.5, else -1."""
-    detection, truth = _pairs(annotations, detections)
-    iou = _iou(detections[detection, 1:5], annotations.xywh[truth])
-    enough = iou >= _LEAST_IOU
-    detection, truth, iou = detection[enough], truth[enough], iou[enough]
-    by_iou = np.lexsort((-iou, detection))  # stable: of equal ones the first truth
+def _assign(annotations: Annotations, detections: np.ndarray) -> np.ndarray:
+    """int64 ``(D,)``: the gt box of the same image and class with the highest IoU, if that is at
+    least 0.5, else -1."""
+    detection, gt = _pairs(annotations, detections)
+    iou = _iou(detections[detection, 1:5], annotations.xywh[gt])
+    enough = iou >= _MIN_IOU
+    detection, gt, iou = detection[enough], gt[enough], iou[enough]
+    by_iou = np.lexsort((-iou, detection))  # stable: ties go to the first gt box
     own, first = np.unique(detection[by_iou], return_index=True)
-    found = np.full(len(detections), -1)
-    found[own] = truth[by_iou][first]
-    return found
+    assigned = np.full(len(detections), -1)
+    assigned[own] = gt[by_iou][first]
+    return assigned
 
 
 def _pairs(annotations: Annotations, detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions ``(P,)`` of detections and of truths: all pairs of one image and one class."""
+    """Positions ``(P,)`` of detections and gt boxes: all pairs in the same image and class."""
     owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
     groups = annotations.classes.num_classes
-    group_of_truth = owner * groups + annotations.labels
+    gt_group = owner * groups + annotations.labels
     group = (detections[:, 0] * groups + detections[:, 6]).astype(np.int64)
-    by_group = np.argsort(group_of_truth, kind="stable")
+    by_group = np.argsort(gt_group, kind="stable")
     first, end = (
-        np.searchsorted(group_of_truth, group, side, sorter=by_group) for side in ("left", "right")
+        np.searchsorted(gt_group, group, side, sorter=by_group) for side in ("left", "right")
     )
     counts = end - first
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -119,15 +123,16 @@ def _pairs(annotations: Annotations, detections: np.ndarray) -> tuple[np.ndarray
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``(P,)`` of pairs of boxes x y w h ``(P, 4)``, by their edges; 0 for two without area."""
-    least, most = (
+    """IoU ``(P,)`` of pairs of boxes x y w h ``(P, 4)``; 0 if both have no area."""
+    low, high = (
         np.maximum(a[:, :2], b[:, :2]),
         np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]),
     )
-    shared = np.clip(most - least, 0, None).prod(axis=1)
+    shared = np.clip(high - low, 0, None).prod(axis=1)
     union = a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - shared
     return np.divide(shared, union, out=np.zeros(len(a)), where=union > 0)
 
 
 def _mean(values: list[float]) -> float | None:
+    """None for an empty list."""
     return float(np.mean(values)) if values else None

@@ -1,12 +1,12 @@
-"""Convolutional bodies, with a feature pyramid or without, under torchvision's parameter names.
+"""Convolutional bodies with or without a feature pyramid, under torchvision's parameter names.
 
-Life of a batch, step 5: image ``(N, 3, H, W)`` -> levels, finest first, each ``(N, out_channels,
-H / stride, W / stride)``. Every backbone says its `out_channels`, the `strides` of its levels, and
-how many of them the box head pools from (`roi_levels`).
+Life of a batch, step 5: pixels ``(N, 3, H, W)`` -> features of L levels, finest first, each
+``(N, out_channels, H / stride, W / stride)``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 
 import torch
@@ -23,7 +23,7 @@ from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 
 
 class AffineBatchNorm2d(FrozenBatchNorm2d):
-    """Fixed statistics, trained weight and bias: MMDetection's ``norm_eval`` with pytorch style."""
+    """Batch norm with fixed statistics, trained weight and bias: MMDetection's ``norm_eval``."""
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__(num_features, eps)
@@ -35,11 +35,11 @@ _NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """``norm(conv(x))``. A norm of fixed statistics is folded into the convolution.
+    """``norm(conv(x))``, with a norm of fixed statistics folded into the convolution's weight.
 
-    So no activation is touched, and under autocast none is promoted to float32. Gradients are
-    those of the unfolded weight; that of a trained norm's weight is a difference of large sums over
-    the convolution's, which float32 would round by up to 1.4e-4 of its norm.
+    Folding saves a pass over the activations and keeps autocast from promoting them to float32.
+    Gradients are those of the unfolded weights. A trained norm's weight is folded in float64: its
+    gradient is a difference of large sums, which float32 would round by up to 1.4e-4 of its norm.
     """
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
@@ -52,13 +52,18 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     )
 
 
-def _add_shortcut(out: Tensor, x: Tensor, block: nn.Module) -> Tensor:
-    shortcut = x if block.downsample is None else conv_norm(x, *block.downsample)
+def _add_shortcut(out: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
+    """``relu(out + shortcut(x))``, in place in `out`."""
+    shortcut = x
+    if block.downsample is not None:
+        conv, norm = block.downsample.children()
+        assert isinstance(conv, nn.Conv2d)
+        shortcut = conv_norm(x, conv, norm)
     return out.add_(shortcut).relu_()
 
 
 class BasicBlock(resnet.BasicBlock):
-    """torchvision's, by `conv_norm`."""
+    """torchvision's block, computed by `conv_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, planes, H / stride, W / stride)``."""
@@ -67,7 +72,7 @@ class BasicBlock(resnet.BasicBlock):
 
 
 class Bottleneck(resnet.Bottleneck):
-    """torchvision's, by `conv_norm`."""
+    """torchvision's block, computed by `conv_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, 4 * planes, H / stride, W / stride)``."""
@@ -77,25 +82,31 @@ class Bottleneck(resnet.Bottleneck):
 
 
 class ResNet(resnet.ResNet):
-    """torchvision's ResNet and ResNeXt as a body: its first stages instead of class scores."""
+    """torchvision's ResNet or ResNeXt without its classifier: the features of its stages."""
 
-    def __init__(self, recipe: recipes.Backbone) -> None:
-        block, layers, groups, width = BODIES[recipe.name]
-        norm = partial(_NORMS[recipe.norm], eps=recipe.norm_eps)
+    def __init__(self, config: recipes.Backbone) -> None:
+        block, layers, groups, width = BODIES[config.name]
+        norm = partial(_NORMS[config.norm], eps=config.norm_eps)
         super().__init__(block, layers, groups=groups, width_per_group=width, norm_layer=norm)
         del self.avgpool, self.fc
-        if recipe.stride_in_1x1:
+        if config.stride_in_1x1:
             for module in self.modules():
                 if isinstance(module, Bottleneck):
                     one, three = module.conv1, module.conv2
                     one.stride, three.stride = three.stride, one.stride
-        freeze(self, recipe.trainable_layers)
-        if recipe.norm != "batch":
+        freeze(self, config.trainable_layers)
+        if config.norm != "batch":
             shrink_residuals(self)
         self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
 
+    def pop_last_stage(self) -> nn.Module:
+        """Remove the last stage from this body, and return it."""
+        stage = self.layer4
+        del self.layer4
+        return stage
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features "0" to "3" of the stages, strides 4, 8, 16 and 32."""
+        """Features "0" to "3" of the stages that are there, strides 4, 8, 16 and 32."""
         x = self.maxpool(conv_norm(x, self.conv1, self.bn1).relu_())
         features = {}
         for i, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
@@ -105,13 +116,8 @@ class ResNet(resnet.ResNet):
 
 
 # Block, blocks per stage, groups and width of the 3x3 convolutions.
-BODIES: dict[str, tuple[type[nn.Module], list[int], int, int]] = {
-    "resnet10": (
-        BasicBlock,
-        [1, 1, 1, 1],
-        1,
-        64,
-    ),  # the smallest, for CPUs; nobody publishes weights
+BODIES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int], int, int]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1], 1, 64),  # for CPUs; nobody publishes weights
     "resnet18": (BasicBlock, [2, 2, 2, 2], 1, 64),
     "resnet34": (BasicBlock, [3, 4, 6, 3], 1, 64),
     "resnet50": (Bottleneck, [3, 4, 6, 3], 1, 64),
@@ -125,8 +131,28 @@ _MOBILENET = "mobilenet_v3_large"
 _VGG = "vgg16"
 
 
-class BackboneWithFPN(nn.Module):
-    """Body and feature pyramid: levels of strides 4, 8, 16, 32 and 64."""
+class Backbone(nn.Module, ABC):
+    """A body, with a neck or without."""
+
+    body: nn.Module
+    out_channels: int
+    strides: tuple[int, ...]  # of the levels, finest first
+    roi_levels: int  # how many of them the box head pools from
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The features of every level, finest first."""
+
+    def pyramid(self, x: Tensor, cells: int) -> Pyramid | UnfinishedPyramid:
+        """Features of which only 3 x 3 patches around `cells` cells per image will be read.
+
+        A backbone may leave the rest uncomputed.
+        """
+        return Pyramid(self(x))
+
+
+class BackboneWithFPN(Backbone):
+    """A ResNet and a feature pyramid network: levels of strides 4, 8, 16, 32 and 64."""
 
     strides = (4, 8, 16, 32, 64)
     roi_levels = 4
@@ -148,8 +174,7 @@ class BackboneWithFPN(nn.Module):
         return list(self.fpn(self.body(x)).values())
 
     def pyramid(self, x: Tensor, cells: int) -> Pyramid | UnfinishedPyramid:
-        """The pyramid of which `cells` 3 x 3 patches per image are wanted: unfinished where that is
-        less work. Each patch costs 9 cells in each of the output convolutions."""
+        """Unfinished where that is less work: a patch costs 9 cells of each output convolution."""
         height, width = x.shape[2:]
         dense = sum((height // s) * (width // s) for s in self.strides[:-1])
         if self.has_norm or 9 * cells * len(self.fpn.layer_blocks) >= dense:
@@ -163,68 +188,60 @@ class BackboneWithFPN(nn.Module):
         return UnfinishedPyramid(inner, [block[0] for block in self.fpn.layer_blocks])
 
 
-class C4(nn.Module):
-    """A body without its last stage, which `last_stage` hands to the box head: one level."""
+class C4(Backbone):
+    """A ResNet without its last stage, which is the box head: one level of stride 16."""
 
     strides = (16,)
     roi_levels = 1
 
     def __init__(self, body: ResNet) -> None:
         super().__init__()
-        self.last_stage = [body._modules.pop("layer4")]  # a list: not a module of this one
         self.body = body
         self.out_channels = body.channels[2]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The one level, stride 16."""
+        """The features of the third stage."""
         return [self.body(x)["2"]]
 
-    def pyramid(self, x: Tensor, cells: int) -> Pyramid:
-        """The one level, as a pyramid."""
-        return Pyramid(self(x))
 
-
-class VGG(nn.Module):
-    """torchvision's VGG-16 up to conv5_3: one level."""
+class VGG(Backbone):
+    """torchvision's VGG-16 up to conv5_3: one level of stride 16."""
 
     strides = (16,)
     roi_levels = 1
 
-    def __init__(self, recipe: recipes.Backbone) -> None:
+    def __init__(self, config: recipes.Backbone) -> None:
         super().__init__()
         stages = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # width, convolutions
         layers: list[str | int] = []
         for width, convolutions in stages:
-            layers += [width * recipe.base_channels] * convolutions + ["M"]
+            layers += [width * config.base_channels] * convolutions + ["M"]
         self.body = vgg.make_layers(layers[:-1])  # without the last stage's pooling
-        self.out_channels = stages[-1][0] * recipe.base_channels
-        convs = [module for module in self.body if isinstance(module, nn.Conv2d)]
-        for conv in convs:  # as torchvision's VGG starts
+        self.out_channels = stages[-1][0] * config.base_channels
+        convs = [module for module in self.body.children() if isinstance(module, nn.Conv2d)]
+        for conv in convs:  # initialized as torchvision's VGG
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
-        _check_trainable(recipe.trainable_layers)
-        for conv in convs[: sum(n for _, n in stages[: 5 - recipe.trainable_layers])]:
+        _check_trainable(config.trainable_layers)
+        for conv in convs[: sum(n for _, n in stages[: 5 - config.trainable_layers])]:
             conv.requires_grad_(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The one level, stride 16."""
+        """The features of conv5_3."""
         return [self.body(x)]
 
-    def pyramid(self, x: Tensor, cells: int) -> Pyramid:
-        """The one level, as a pyramid."""
-        return Pyramid(self(x))
 
-
-class MobileNetFPN(nn.Module):
+class MobileNetFPN(Backbone):
     """torchvision's MobileNetV3-Large with a pyramid of its last two levels and a pooled one."""
 
     strides = (32, 32, 64)
     roi_levels = 2
 
-    def __init__(self, recipe: recipes.Backbone) -> None:
+    def __init__(self, config: recipes.Backbone) -> None:
         super().__init__()
-        network = mobilenet_v3_large(norm_layer=partial(_NORMS[recipe.norm], eps=recipe.norm_eps))
-        layers = 6 if recipe.trainable_layers == 5 else recipe.trainable_layers
+        network = mobilenet_v3_large(norm_layer=partial(_NORMS[config.norm], eps=config.norm_eps))
+        layers = 6 if config.trainable_layers == 5 else config.trainable_layers
         whole = _mobilenet_extractor(network, fpn=True, trainable_layers=layers)
         self.body, self.fpn, self.out_channels = whole.body, whole.fpn, whole.out_channels
 
@@ -232,42 +249,40 @@ class MobileNetFPN(nn.Module):
         """The pyramid's levels, finest first."""
         return list(self.fpn(self.body(x)).values())
 
-    def pyramid(self, x: Tensor, cells: int) -> Pyramid:
-        """The whole pyramid."""
-        return Pyramid(self(x))
+
+def build_backbone(config: recipes.Backbone) -> tuple[Backbone, nn.Module | None]:
+    """The backbone with fresh weights, and the ResNet stage that C4 leaves to the box head.
+
+    Weights are drawn from torch's global generator. Raises UsageError for a network that does not
+    exist.
+    """
+    backbone, stage = _build(config)
+    return (backbone.requires_grad_(False) if config.fixed else backbone), stage
 
 
-Backbone = BackboneWithFPN | C4 | VGG | MobileNetFPN
-
-
-def build_backbone(recipe: recipes.Backbone) -> Backbone:
-    """The body and neck of `recipe` with fresh weights from torch's global generator."""
-    backbone = _build(recipe)
-    return backbone.requires_grad_(False) if recipe.fixed else backbone
-
-
-def _build(recipe: recipes.Backbone) -> Backbone:
-    if recipe.name == _VGG:
-        return VGG(recipe)
-    if recipe.name == _MOBILENET:
-        if recipe.neck == "none" or recipe.stride_in_1x1:
+def _build(config: recipes.Backbone) -> tuple[Backbone, nn.Module | None]:
+    if config.name == _VGG:
+        return VGG(config), None
+    if config.name == _MOBILENET:
+        if config.neck == "none" or config.stride_in_1x1:
             raise UsageError(
                 f"--backbone.name: {_MOBILENET}: comes with a pyramid, as torchvision's"
             )
-        return MobileNetFPN(recipe)
-    if recipe.name not in BODIES:
+        return MobileNetFPN(config), None
+    if config.name not in BODIES:
         raise UsageError(
-            f"--backbone.name: {recipe.name}: unknown; choose from "
+            f"--backbone.name: {config.name}: unknown; choose from "
             f"{', '.join([*BODIES, _VGG, _MOBILENET])}"
         )
-    body = ResNet(recipe)
-    if recipe.neck == "none":
-        return C4(body)
-    return BackboneWithFPN(body, recipe.fpn_channels, recipe.fpn_norm)
+    body = ResNet(config)
+    if config.neck == "none":
+        stage = body.pop_last_stage()
+        return C4(body), stage
+    return BackboneWithFPN(body, config.fpn_channels, config.fpn_norm), None
 
 
 def freeze(body: nn.Module, trainable_layers: int) -> None:
-    """Train only the last `trainable_layers` of stem and stages, as torchvision counts them."""
+    """Train only the last `trainable_layers` of stem and stages, as in torchvision. In place."""
     _check_trainable(trainable_layers)
     trained = ["layer4", "layer3", "layer2", "layer1", "conv1"][:trainable_layers]
     if trainable_layers == 5:
@@ -283,10 +298,10 @@ def _check_trainable(layers: int) -> None:
 
 @torch.no_grad()
 def shrink_residuals(body: nn.Module, factor: float = 0.2) -> None:
-    """Scale the last norm of every residual block, so that fresh weights do not blow up.
+    """Scale the last norm of every residual block, so that fresh activations stay finite. In place.
 
-    With frozen statistics nothing else keeps the sum of residual branches in range: activations
-    double at every block. Loading weights overwrites this.
+    With frozen statistics nothing else bounds the sum of residual branches: activations double at
+    every block. Loading weights overwrites this.
     """
     for block in body.modules():
         if isinstance(block, resnet.BasicBlock):

@@ -4,7 +4,8 @@ The mathematics of torchvision's `box_iou`, `BoxCoder`, `Matcher` and
 `BalancedPositiveNegativeSampler` on padded tensors, so that nothing depends on how many boxes an
 image has and nothing waits for the device. Everything is float32.
 
-Shapes: N images, G ground-truth boxes (padding included), B boxes, S samples.
+Shapes: N images, G ground-truth (gt) boxes with padding, B boxes, S samples. In every padded tensor
+a bool mask `valid` tells entries from padding; where it is False the entry means nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_MOST_LOG_SCALE = math.log(1000.0 / 16)  # exp() of a larger delta would overflow
+_MAX_LOG_SCALE = math.log(1000.0 / 16)  # exp() of a larger delta would overflow
 
 
-def iou(truth: Tensor, boxes: Tensor) -> Tensor:
+def iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
     """``(N, G, 4)`` and ``(N or 1, B, 4)`` x1 y1 x2 y2 -> ``(N, G, B)``."""
-    a, b = (x.unbind(-1) for x in (truth[:, :, None], boxes[:, None]))
+    a, b = (x.unbind(-1) for x in (gt_boxes[:, :, None], boxes[:, None]))
     width = (torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0])).clamp_(min=0)
     height = (torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1])).clamp_(min=0)
     intersection = width.mul_(height)
@@ -30,7 +31,7 @@ def iou(truth: Tensor, boxes: Tensor) -> Tensor:
 
 def encode(target: Tensor, boxes: Tensor, weights: tuple[float, ...]) -> Tensor:
     """The deltas ``(..., 4)`` that turn `boxes` into `target`, times `weights`."""
-    (x, y, w, h), (tx, ty, tw, th) = _centre(boxes), _centre(target)
+    (x, y, w, h), (tx, ty, tw, th) = _center(boxes), _center(target)
     wx, wy, ww, wh = weights
     deltas = (wx * (tx - x) / w, wy * (ty - y) / h, ww * torch.log(tw / w), wh * torch.log(th / h))
     return torch.stack(deltas, dim=-1)
@@ -41,10 +42,10 @@ def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...], clamp: str
 
     `clamp`: "max" as torchvision and Detectron2; "both" bounds shrinking too, as MMDetection.
     """
-    x, y, w, h = _centre(boxes)
+    x, y, w, h = _center(boxes)
     dx, dy, dw, dh = (d / weight for d, weight in zip(deltas.unbind(-1), weights, strict=True))
-    least = -_MOST_LOG_SCALE if clamp == "both" else None
-    dw, dh = (d.clamp(min=least, max=_MOST_LOG_SCALE) for d in (dw, dh))
+    smallest = -_MAX_LOG_SCALE if clamp == "both" else None
+    dw, dh = (d.clamp(min=smallest, max=_MAX_LOG_SCALE) for d in (dw, dh))
     x, y = dx * w + x, dy * h + y
     half_w, half_h = 0.5 * (torch.exp(dw) * w), 0.5 * (torch.exp(dh) * h)
     return torch.stack((x - half_w, y - half_h, x + half_w, y + half_h), dim=-1)
@@ -72,92 +73,91 @@ def has_area(boxes: Tensor) -> Tensor:
 
 
 class Detections(NamedTuple):
-    """The D best of each image, best first; label 0 marks places left empty."""
+    """Up to D detections per image, by descending score."""
 
-    boxes: Tensor  # float32 (N, D, 4), px of the images as given
+    boxes: Tensor  # float32 (N, D, 4): x1 y1 x2 y2 in px of the images as given
     scores: Tensor  # float32 (N, D)
-    labels: Tensor  # int64 (N, D)
+    labels: Tensor  # int64 (N, D) in 1..K
+    valid: Tensor  # bool (N, D)
 
 
 class Proposals(NamedTuple):
-    """The P best of each image, best first."""
+    """Up to P proposals per image, by descending score."""
 
-    boxes: Tensor  # float32 (N, P, 4), px of the padded input
-    real: Tensor  # bool (N, P): False in places left empty
-    scores: Tensor | None = None  # float32 (N, P), 0..1; box heads need none
+    boxes: Tensor  # float32 (N, P, 4): x1 y1 x2 y2 in px of the padded input
+    valid: Tensor  # bool (N, P)
+    scores: Tensor | None = None  # float32 (N, P) in 0..1; box heads need none
 
 
 class Match(NamedTuple):
-    """For each of B boxes of N images."""
+    """The result of matching B boxes per image to its gt boxes."""
 
-    label: Tensor  # int8 (N, B): 1 matched, 0 background, -1 neither
-    truth: Tensor  # int64 (N, B): the ground-truth box matched; where none is, the nearest
+    label: Tensor  # int8 (N, B): 1 positive, 0 negative, -1 ignored
+    gt: Tensor  # int64 (N, B): index of the gt box with the highest IoU, matched or not
 
 
 class LowQuality(NamedTuple):
-    """Boxes that match although their IoU is low, because no box fits a truth better."""
+    """Boxes that are positive despite a low IoU, because no other fits a gt box better."""
 
-    least: float = 0.0  # IoU they need all the same
-    truth: str = (
-        "own"  # which truth such a box matches: its "own" nearest, or the one it is "best" for
-    )
+    min_iou: float = 0.0
+    gt: str = "own"  # regresses to the gt box of its "own" highest IoU, or the one it is "best" for
 
 
 def match(
     quality: Tensor,
-    valid: Tensor,
+    gt_valid: Tensor,
     *,
     foreground: float,
     background: float,
     low_quality: LowQuality | None,
 ) -> Match:
-    """Match boxes to ground truth by `quality` ``(N, G, B)``; `valid` ``(N, G)`` marks real truth.
+    """Match boxes to gt boxes by IoU `quality` ``(N, G, B)``; `gt_valid` ``(N, G)``.
 
-    A box matches its best truth from IoU `foreground` on and is background below `background`.
-    With `low_quality`, the boxes that are the best any truth gets (ties included) match too.
+    A box is positive from IoU `foreground` on and negative below `background`. With `low_quality`,
+    the boxes of highest IoU with any gt box (ties included) are positive too.
     """
-    quality = quality.masked_fill(~valid[:, :, None], -1.0)
-    best, truth = quality.max(dim=1)
+    quality = quality.masked_fill(~gt_valid[:, :, None], -1.0)
+    best, gt = quality.max(dim=1)
     label = (best >= foreground).to(torch.int8) - ((best >= background) & (best < foreground)).to(
         torch.int8
     )
     if low_quality:
         highest = quality.max(dim=2, keepdim=True).values
-        wanted = (quality == highest) & (valid[:, :, None] & (highest >= low_quality.least))
+        wanted = (quality == highest) & (gt_valid[:, :, None] & (highest >= low_quality.min_iou))
         label = label.masked_fill(wanted.any(dim=1), 1)
-        if low_quality.truth == "best":  # of several truths, the last one
+        if low_quality.gt == "best":  # of several gt boxes, the last one
             rank = torch.arange(1, quality.shape[1] + 1, device=quality.device)[:, None]
             last = (wanted * rank).amax(dim=1)
-            truth = torch.where(last > 0, last - 1, truth)
-    return Match(label, truth)
+            gt = torch.where(last > 0, last - 1, gt)
+    return Match(label, gt)
 
 
 class Sample(NamedTuple):
-    """S slots per image: positives first, then negatives, then slots left empty."""
+    """S sampled boxes per image: positives, then negatives, then padding."""
 
-    index: Tensor  # int64 (N, S): position among the B boxes; of empty slots anything
+    index: Tensor  # type: ignore[assignment]  # int64 (N, S) among the B boxes; hides tuple.index
     positive: Tensor  # bool (N, S)
-    valid: Tensor  # bool (N, S): not empty
+    valid: Tensor  # bool (N, S)
 
 
 def sample(label: Tensor, size: int, positive_fraction: float) -> Sample:
-    """At random `size` boxes per image, at most that fraction positive, the rest negative.
+    """Sample `size` boxes per image, at most `positive_fraction` of them positive.
 
-    `label` ``(N, B)`` as `Match.label`. The smallest of one random key per box are taken, which is
-    a uniform draw without replacement. Draws from torch's global generator of the device.
+    `label` ``(N, B)`` as `Match.label`. Takes the boxes with the smallest of one random key each,
+    a uniform draw without replacement, from torch's global generator of the device.
     """
-    most = min(int(size * positive_fraction), label.shape[1])
+    max_positives = min(int(size * positive_fraction), label.shape[1])
     slots = min(size, label.shape[1])
     positive, negative = label == 1, label == 0
     key = torch.rand(label.shape, device=label.device)
-    first_positive = key.masked_fill(~positive, 2.0).topk(most, largest=False).indices
+    first_positive = key.masked_fill(~positive, 2.0).topk(max_positives, largest=False).indices
     first_negative = key.masked_fill(~negative, 2.0).topk(slots, largest=False).indices
-    positives = positive.sum(dim=1, keepdim=True).clamp(max=most)
+    positives = positive.sum(dim=1, keepdim=True).clamp(max=max_positives)
     negatives = torch.minimum(negative.sum(dim=1, keepdim=True), size - positives)
 
     slot = torch.arange(slots, device=label.device).expand(len(label), slots)
     is_positive = slot < positives
-    source = torch.where(is_positive, slot, most + slot - positives)
+    source = torch.where(is_positive, slot, max_positives + slot - positives)
     index = torch.cat([first_positive, first_negative], dim=1).gather(1, source)
     return Sample(index, is_positive, slot < positives + negatives)
 
@@ -168,8 +168,8 @@ def take(boxes: Tensor, index: Tensor) -> Tensor:
     return boxes.gather(1, index[:, :, None].expand(-1, -1, boxes.shape[2]))
 
 
-def _centre(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centre x, y and width, height."""
+def _center(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Center x, center y, width and height."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     w, h = x2 - x1, y2 - y1
     return x1 + 0.5 * w, y1 + 0.5 * h, w, h

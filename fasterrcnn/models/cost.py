@@ -1,4 +1,4 @@
-"""What a detector costs: parameters, and operations of one forward pass at batch 1."""
+"""Cost of a detector: parameters, and multiply-adds of a forward pass at batch size 1."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn import recipes
-from fasterrcnn.data.sampler import buckets
-from fasterrcnn.models.build import build
+from fasterrcnn.image_sizes import buckets
+from fasterrcnn.models.build import FasterRCNN, FastRCNN, ProposalNetwork, build
 
 
 def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tuple[int, int]:
-    """Parameters; multiply-adds of convolutions and matrix products on one `shape` (H, W) image.
+    """Number of parameters, and of multiply-adds for an image of `shape` (H, W; px).
 
-    One multiply-add counts once, as in torchvision's and MMDetection's tables. Nothing is computed:
-    shapes alone decide.
+    Convolutions and matrix products are counted, a multiply-add once, as in the tables of
+    torchvision and MMDetection. Runs on the meta device, so nothing is computed.
     """
-    network = dataclasses.replace(  # what is left of it decides
+    network = dataclasses.replace(  # drop fields that change nothing, for the cache
         recipe, name="", schedule=recipes.Schedule(), data=recipes.Data(), input=recipes.Input()
     )
     return _cost(network, num_classes, shape)
 
 
 def coco_cost(recipe: recipes.Recipe) -> tuple[int, int, tuple[int, int]]:
-    """As `cost` with COCO's 80 classes on the recipe's largest landscape shape, and that shape."""
+    """`cost` with COCO's 80 classes at the recipe's largest landscape shape, and that shape."""
     shape = max(buckets(recipe.input), key=lambda shape: shape[::-1])
     return *cost(recipe, 81, shape), shape
 
 
 @cache
 def _cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """`cost`, cached."""
     with torch.device("meta"):
         model = build(recipe, num_classes).eval()
         image = torch.empty(1, 3, *shape)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             features = model.backbone(image)
-            if hasattr(model, "rpn"):
+            if isinstance(model, (FasterRCNN, ProposalNetwork)):
                 model.rpn.dense_head(features)
-            if hasattr(model, "roi_heads"):
+            if isinstance(model, (FasterRCNN, FastRCNN)):
                 model.roi_heads.head(features, torch.empty(1, recipe.rpn.post_nms_top_n_test, 4))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

@@ -1,12 +1,11 @@
-"""Convolutions and linear layers in the ways that are fast on a CPU. Two of torch 2.11's are slow:
+"""Convolutions and linear layers where torch 2.11 is slow on a CPU.
 
-- float32 weight gradients of large ungrouped convolutions on CPUs with AVX2 but not AVX-512, in the
-  layout of the activations, channels last. One matrix product per tap of the kernel is up to 5
-  times as fast;
-- bf16 and fp16 where oneDNN has no kernels for them (on x86 bf16 wants AVX-512, fp16 its FP16).
-  torch emulates them 4 to 8 times slower than float32 forward, 13 to 60 times backward. Here
-  operands and results are rounded as autocast rounds them, and the arithmetic between is float32's,
-  which half precision instructions accumulate in as well.
+- Weight gradients in float32 of large ungrouped convolutions, channels last, on CPUs with AVX2 but
+  without AVX-512: one matrix product per tap of the kernel is up to 5 times as fast.
+- bf16 and fp16 where oneDNN has no kernels for them (on x86, bf16 needs AVX-512, fp16 its FP16
+  extension). torch emulates them, 4 to 8 times slower than float32 forward and 13 to 60 times
+  backward. Here operands and results are rounded as autocast rounds them and the arithmetic between
+  is float32, in which half-precision instructions accumulate as well.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,35 +22,46 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+_MIN_INPUT = 2**19  # elements of the input; below, copies cost what the products gain
+_MIN_CHANNELS = 64  # of the input; with fewer, the products are too narrow to be fast
+_CELLS = 2048  # multiplied at a time: they stay in a cache while all taps are computed
 
-def _emulated() -> set[torch.dtype]:
-    """What oneDNN has no kernels for on this CPU; nothing where torch is without oneDNN."""
+
+@torch.compiler.assume_constant_result
+@cache
+def emulated() -> frozenset[torch.dtype]:
+    """The dtypes that oneDNN has no kernels for on this CPU; none where torch cannot tell."""
     if not torch.backends.mkldnn.is_available():
-        return set()
-    supported = {
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
-    }
-    return {dtype for dtype, is_supported in supported.items() if not is_supported}
+        return frozenset()
+    try:  # private in torch 2.11
+        supported = {
+            torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+            torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+        }
+    except (AttributeError, RuntimeError):
+        return frozenset()
+    return frozenset(dtype for dtype, is_supported in supported.items() if not is_supported)
 
 
-_EMULATED = _emulated()
-_AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
-_LARGE = 2**19  # numbers in the input; below, the copies cost what the products gain
-_CELLS = 2048  # at a time: they stay in a cache while all taps are computed
-_CHANNELS = 64  # of the input; with fewer, the products are too narrow to be fast
+@cache
+def has_avx2_only() -> bool:
+    """Does this CPU have AVX2 but not AVX-512?"""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
-def fast_layers(device: torch.device) -> AbstractContextManager:
-    """Inside, layers are computed as above if `device` is a CPU.
+def fast_layers(device: torch.device, autocast: torch.dtype | None) -> AbstractContextManager:
+    """Inside, layers are computed as described above where that is faster.
 
-    Microseconds are added to every call of torch inside: keep it around layers.
+    `autocast`: the dtype of autocast inside, None without.
     """
-    return Layers() if device.type == "cpu" else nullcontext()
+    if device.type != "cpu":
+        return nullcontext()
+    slow = has_avx2_only() if autocast is None else autocast in emulated()
+    return Layers() if slow else nullcontext()
 
 
 class Layers(TorchFunctionMode):
-    """Inside, `conv2d` and `linear` are computed as above."""
+    """Inside, `conv2d` and `linear` are computed as described above."""
 
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -63,9 +74,9 @@ class Layers(TorchFunctionMode):
         if not torch.is_autocast_enabled("cpu"):
             return layer(*args, **kwargs)
         dtype = torch.get_autocast_dtype("cpu")
-        if dtype not in _EMULATED:
+        if dtype not in emulated():
             return function(*args, **kwargs)
-        args = [_rounded(value, dtype) for value in args]
+        args = tuple(_rounded(value, dtype) for value in args)
         kwargs = {name: _rounded(value, dtype) for name, value in kwargs.items()}
         with torch.autocast("cpu", enabled=False):
             return layer(*args, **kwargs).to(dtype)
@@ -84,24 +95,27 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`functional.conv2d`, large weight gradients as matrix products where that is fast."""
-    large = x.numel() >= _LARGE and weight.shape[1] >= _CHANNELS
+    """`functional.conv2d`, with weight gradients by matrix products where that is faster."""
+    large = x.numel() >= _MIN_INPUT and weight.shape[1] >= _MIN_CHANNELS
     simple = groups == 1 and not isinstance(padding, str)
-    traced = torch.compiler.is_compiling()  # a program would hold thousands of products
-    if traced or not (_AVX2_ALONE and large and simple):
+    # A compiled graph would hold thousands of products.
+    if torch.compiler.is_compiling() or not (large and simple and has_avx2_only()):
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     geometry = ((p, p) if isinstance(p, int) else p for p in (stride, padding, dilation))
     return _Convolution.apply(x, weight, bias, *geometry)
 
 
-_LAYERS = {functional.conv2d: conv2d, functional.linear: functional.linear}
+_LAYERS: dict[Callable, Callable[..., Tensor]] = {
+    functional.conv2d: conv2d,
+    functional.linear: functional.linear,
+}
 
 
 class _Convolution(torch.autograd.Function):
-    """`conv2d` of one group whose weight gradient is made of matrix products."""
+    """`conv2d` of one group whose weight gradient is computed by matrix products."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         return functional.conv2d(x, weight, bias, *geometry)
@@ -131,11 +145,12 @@ def weight_gradient(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> Tensor:
-    """``(O, C, *kernel)``, channels last, of the input `x` ``(N, C, H, W)`` and the output's
-    `gradient` ``(N, O, H', W')``: for each tap of the kernel, `gradient` times what the tap saw.
+    """The weight's gradient ``(O, C, *kernel)``, channels last.
 
-    Both are padded to one grid, where a tap sees the cells of the output, all moved by as much: a
-    view, no copy. A stride makes one grid for each phase.
+    From the input `x` ``(N, C, H, W)`` and the output's `gradient` ``(N, O, H', W')``: for each tap
+    of the kernel, `gradient` times the input cells that the tap is multiplied with. Both are padded
+    to one grid, in which these cells are the output's cells shifted by a constant: a view, no copy.
+    A stride makes one grid for each phase.
     """
     (down, right), (height, width) = stride, gradient.shape[2:]
     offsets = (range(0, k * d, d) for k, d in zip(kernel, dilation, strict=True))
@@ -153,7 +168,7 @@ def weight_gradient(
         for row, column in taps
     ]
     result = x.new_zeros(gradient.shape[1], len(taps), x.shape[3])
-    cells = len(seen[-1])  # what even the last tap does not see is padding
+    cells = len(seen[-1])  # what lies beyond the last tap's cells is padding
     for start in range(0, cells, _CELLS):
         some = slice(start, min(start + _CELLS, cells))
         for sums, inputs in zip(result.unbind(1), seen, strict=True):
@@ -162,7 +177,7 @@ def weight_gradient(
 
 
 def _pad(images: Tensor, before: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(images, *size, channels) with as many rows and columns of zeros first as `before` says."""
+    """``(N, C, H, W)`` -> ``(N, *size, C)``, with `before` rows and columns of zeros in front."""
     pads = [0, 0]
     for axis in (1, 0):
         pads += [before[axis], size[axis] - before[axis] - images.shape[2 + axis]]

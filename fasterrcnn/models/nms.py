@@ -1,8 +1,8 @@
-"""Non-maximum suppression of many lists at once, as one operator with a fixed-shape result.
+"""Non-maximum suppression of many lists of boxes at once, as one operator of fixed output shape.
 
 Exact greedy NMS, equal to `torchvision.ops.batched_nms` without its coordinate offsets (which move
-boxes of the last classes by up to 0.01 px). On a GPU by Triton kernels where they work, elsewhere
-one list at a time.
+boxes of the last classes by up to 0.01 px). Triton kernels compute it on GPUs where they work;
+elsewhere torchvision does, one list at a time.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torchvision.ops import nms
 
 @torch.library.custom_op("fasterrcnn::nms", mutates_args=())
 def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """Which boxes survive: bool ``(M, K)``.
+    """Which boxes are kept: bool ``(M, K)``.
 
-    boxes: float32 ``(M, K, 4)``, M lists, each sorted by score, best first. group: int64
-    ``(M, K)``, not negative; only boxes of one group suppress each other. valid: bool ``(M, K)``;
-    others neither survive nor suppress.
+    boxes: float32 ``(M, K, 4)`` x1 y1 x2 y2, M lists, each sorted by descending score. group: int64
+    ``(M, K)``, not negative; only boxes of the same group suppress each other. valid: bool
+    ``(M, K)``; other boxes are neither kept nor suppress any.
     """
     found = kernels(boxes.device)
     compute = found.nms_lists if found else one_list_at_a_time
@@ -34,7 +34,7 @@ def _(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tens
 
 
 def one_list_at_a_time(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """As `nms_lists`, by torchvision's NMS; on a GPU the host waits for every list and group."""
+    """`nms_lists` by torchvision's NMS; on a GPU it synchronizes for every list and group."""
     keep = torch.zeros_like(valid)
     for kept, box, own, usable in zip(keep, boxes, group, valid, strict=True):
         for g in own[usable].unique().tolist():
@@ -45,7 +45,7 @@ def one_list_at_a_time(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshol
 
 
 def describe(device: torch.device) -> str:
-    """How NMS is computed there, for the log."""
+    """How NMS is computed on `device`, for the log."""
     return "Triton kernels" if kernels(device) else "torchvision's, one list at a time"
 
 
@@ -53,7 +53,7 @@ def describe(device: torch.device) -> str:
 def kernels(device: torch.device) -> ModuleType | None:
     """The Triton kernels if they run on `device` and agree with torchvision; None otherwise.
 
-    The first call compiles and waits.
+    The first call compiles them and synchronizes.
     """
     if device.type == "cpu":
         return None
@@ -69,6 +69,6 @@ def kernels(device: torch.device) -> ModuleType | None:
         )
         if nms_kernels.nms_lists(*example).equal(one_list_at_a_time(*example)):
             return nms_kernels
-    except Exception:  # no Triton, no C compiler, an unknown GPU: each raises its own
+    except Exception:  # no Triton, no C compiler, unknown GPU: each raises other errors
         pass
     return None

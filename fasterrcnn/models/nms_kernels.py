@@ -1,9 +1,9 @@
-"""Triton kernels of `nms.nms_lists`: exact greedy NMS on a GPU without waiting for it.
+"""Triton kernels of `nms.nms_lists`: exact greedy NMS on a GPU without a synchronization.
 
-The bitmask scheme of torchvision's CUDA kernel, with its second half on the device too. Boxes come
-in blocks of 64, the bits of a word: `_overlaps` writes, for every box, one word per block that says
-which later boxes it would suppress; `_sweep` walks one list's blocks in order of score and ORs
-together the words of those that survive. Imported only where Triton is installed.
+The bitmask method of torchvision's CUDA kernel, with its second half on the device too. Boxes are
+in blocks of 64, the bits of a word: for every box, `_overlaps` writes one word per block, whose
+bits are the later boxes that it would suppress; `_sweep` goes through the blocks of a list by
+descending score and ORs the words of the boxes that are kept. Imported only with Triton.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BLOCK = tl.constexpr(64)
 
 
 @triton.jit
-def _corners(boxes, rows, inside):
+def _corners(boxes, rows, inside):  # type: ignore[no-untyped-def]  # Triton has its own types
     """x1 y1 x2 y2 of `rows`, 0 where not `inside`."""
     at = boxes + rows * 4
     return (
@@ -29,8 +29,10 @@ def _corners(boxes, rows, inside):
 
 
 @triton.jit
-def _overlaps(boxes, group, words, count, blocks, threshold):
-    """words[list, i, block]: bit j is set if box i suppresses box 64 * block + j, a later one."""
+def _overlaps(  # type: ignore[no-untyped-def]  # see above
+    boxes, group, words, count, blocks, threshold
+):
+    """words[list, i, block]: bit j is set if box i suppresses the later box 64 * block + j."""
     which, row_block, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if block < row_block:
         return
@@ -53,13 +55,15 @@ def _overlaps(boxes, group, words, count, blocks, threshold):
 
 
 @triton.jit
-def _or(a, b):
+def _or(a, b):  # type: ignore[no-untyped-def]  # see above
     return a | b
 
 
 @triton.jit
-def _sweep(words, valid, keep, count, BLOCKS: tl.constexpr, WORDS: tl.constexpr):
-    """keep[list, i], block by block. WORDS: a power of two that is at least BLOCKS."""
+def _sweep(  # type: ignore[no-untyped-def]  # see above
+    words, valid, keep, count, BLOCKS: tl.constexpr, WORDS: tl.constexpr
+):
+    """keep[list, i], block by block. WORDS: the next power of two of BLOCKS."""
     which = tl.program_id(0)
     words += which * count * BLOCKS
     valid += which * count
@@ -85,7 +89,7 @@ def _sweep(words, valid, keep, count, BLOCKS: tl.constexpr, WORDS: tl.constexpr)
 
 
 def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """As `nms.nms_lists`: bool ``(M, K)``."""
+    """See `nms.nms_lists`."""
     lists, count = valid.shape
     keep = torch.zeros(lists, count, dtype=torch.int8, device=boxes.device)
     if keep.numel() == 0:

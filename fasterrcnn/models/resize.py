@@ -1,14 +1,14 @@
-"""Resizing images as Pillow and OpenCV do, to the last bit, on any device.
+"""Resizes images bilinearly on any device, bit-equal to Pillow and to OpenCV.
 
-Both compute in whole numbers, one axis after the other: every resized row or column is a weighted
-sum of a few old ones, with weights rounded to a fixed number of binary digits. Sources of method,
-constants: Pillow's `Resample.c` (bilinear, 22 digits, rounded to pixels between the axes) and
-OpenCV's `resize.cpp` (INTER_LINEAR of 8-bit pixels, 11 digits, the low 4 dropped between the axes).
+Both compute in fixed point, one axis after the other: every output row or column is a weighted sum
+of a few input ones. Sources of method and constants: Pillow's `Resample.c` (BILINEAR, 22 fractional
+bits, rounded to pixels between the axes) and OpenCV's `resize.cpp` (INTER_LINEAR of 8-bit pixels,
+11 fractional bits, the low 4 dropped between the axes).
 
-Pillow goes over rows first unless an image shrinks in height and grows in width, which no recipe
-asks for.
+Pillow resizes the width first, unless an image shrinks in height and grows in width, which no
+recipe does.
 
-Shapes: C channels, H W pixels, M resized pixels of an axis, T weights of each.
+Shapes: C channels, H W input pixels, M output pixels along an axis, T weights of each.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-_PILLOW_DIGITS = 22
-_OPENCV_DIGITS = 11
+_PILLOW_BITS = 22
+_OPENCV_BITS = 11
 
 
 def pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 ``(C, H, W)`` -> int32 ``(C, *size)`` as ``Image.resize(..., BILINEAR)``."""
-    half = 1 << (_PILLOW_DIGITS - 1)
+    half = 1 << (_PILLOW_BITS - 1)
     pixels = image.int()
     for axis in (2, 1):
         index, weight = _pillow_axis(pixels.shape[axis], size[axis - 1], image.device)
-        pixels = (_weighted(pixels, axis, index, weight) + half) >> _PILLOW_DIGITS
+        pixels = (_weighted(pixels, axis, index, weight) + half) >> _PILLOW_BITS
     return pixels
 
 
@@ -43,34 +43,36 @@ def opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
-    """Sums along an axis of old pixels `index` ``(M, T)`` times `weight` ``(M, T)`` int32."""
+    """Sums along `axis` of the input pixels `index` ``(M, T)`` times `weight` ``(M, T)`` int32."""
     if axis == 1:
         weight = weight[:, :, None]
-    total = 0
+    total = pixels.new_zeros(())
     for t in range(index.shape[1]):
         total = total + pixels.index_select(axis, index[:, t]) * weight[:, t]
     return total
 
 
-@lru_cache(1024)  # on the device, where making them anew would wait for it
+@lru_cache(1024)  # creating them on the device would synchronize
 def _pillow_axis(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A triangle as wide as the pixels are far apart, at least one pixel to each side."""
+    """Input pixels and weights ``(M, T)`` of a triangle filter. To each side it reaches one output
+    pixel, but at least one input pixel."""
     scale = old / new
     reach = max(scale, 1.0)
-    centre = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
-    first = (centre - reach + 0.5).floor().clamp(min=0).long()
-    last = (centre + reach + 0.5).floor().clamp(max=old).long()
+    center = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
+    first = (center - reach + 0.5).floor().clamp(min=0).long()
+    last = (center + reach + 0.5).floor().clamp(max=old).long()
     index = first[:, None] + torch.arange(2 * math.ceil(reach) + 1)
-    weight = (1 - ((index - centre[:, None] + 0.5) * (1.0 / reach)).abs()).clamp(min=0)
+    weight = (1 - ((index - center[:, None] + 0.5) * (1.0 / reach)).abs()).clamp(min=0)
     weight = weight * (index < last[:, None])
     weight = weight / weight.sum(dim=1, keepdim=True)
-    digits = (weight * (1 << _PILLOW_DIGITS) + 0.5).floor()
-    return index.clamp(max=old - 1).to(device), digits.int().to(device)
+    fixed = (weight * (1 << _PILLOW_BITS) + 0.5).floor()
+    return index.clamp(max=old - 1).to(device), fixed.int().to(device)
 
 
 @lru_cache(1024)
 def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The pixels before and after each place; `ends`: beyond the last, that one alone counts."""
+    """Input pixels before and after each output pixel, and their weights, ``(M, 2)`` each. `ends`:
+    beyond the first and last input pixel, the other one has no weight."""
     scale = 1.0 / (new / old)
     place = ((torch.arange(new, dtype=torch.float64) + 0.5) * scale - 0.5).float()
     low = place.floor()
@@ -78,6 +80,6 @@ def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> tuple[
     if ends:
         part = part.masked_fill((low < 0) | (low >= old - 1), 0.0)
     low = low.long()
-    weight = torch.stack([1 - part, part], dim=1) * (1 << _OPENCV_DIGITS)
+    weight = torch.stack([1 - part, part], dim=1) * (1 << _OPENCV_BITS)
     index = torch.stack([low, low + 1], dim=1).clamp(0, old - 1)
     return index.to(device), weight.round().int().to(device)

@@ -1,9 +1,9 @@
-"""RoIAlign over all levels of a pyramid at once, without looking at the data on the host; RoIPool.
+"""RoIAlign over all levels of a pyramid at once, without reading values on the host; RoIPool.
 
 The same samples and weights as torchvision's `MultiScaleRoIAlign` and `roi_align`. With a fixed
-number of samples every output bin is a weighted sum of pyramid cells: with the levels as one table
-of rows of C channels, that is what `embedding_bag` computes, forward and backward, in channels-last
-order and without per-level copies.
+number of samples, every output bin is a weighted sum of pyramid cells. With all levels in one table
+of rows of C channels, that is what `embedding_bag` computes, forward and backward, channels last
+and without copies per level.
 
 Shapes: N images, R rois per image, C channels, L levels, P bins per side, T samples per side.
 """
@@ -22,27 +22,28 @@ from fasterrcnn import recipes
 
 
 def pyramid_roi_align(
-    features: list[Tensor], rois: Tensor, strides: tuple[int, ...], recipe: recipes.RoIHeads
+    features: list[Tensor], rois: Tensor, strides: tuple[int, ...], config: recipes.RoIHeads
 ) -> Tensor:
     """L x ``(N, C, H_l, W_l)`` and ``(N, R, 4)`` px -> ``(N * R, C, P, P)`` float32.
 
     Gradients flow to the features only.
     """
     rois = rois.detach()
-    level = level_of(rois, strides, recipe.level_map)
-    if recipe.sampling_ratio == 0:
-        return _adaptive(features, rois, level, strides, recipe)
+    level = level_of(rois, strides, config.level_map)
+    if config.sampling_ratio == 0:
+        return _adaptive(features, rois, level, strides, config)
     table = torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in features]).float()
-    rows, weights = _taps(features, rois, level, strides, recipe)
+    rows, weights = _taps(features, rois, level, strides, config)
     pooled = functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-    bins = recipe.pool_size
+    bins = config.pool_size
     return pooled.view(-1, bins, bins, table.shape[1]).permute(0, 3, 1, 2)
 
 
 def level_of(rois: Tensor, strides: tuple[int, ...], level_map: str = "torchvision") -> Tensor:
-    """Which level ``(N, R)`` int64, from 0, a roi is taken from: equation 1 of the FPN paper.
+    """The level, int64 ``(N, R)`` from 0, each roi is pooled from: equation 1 of the FPN paper.
 
-    Frameworks put the epsilon in different places; only sides at a power of two times 224 differ.
+    Frameworks add the epsilon in different places, which only matters for sides of 224 times a
+    power of two.
     """
     side = ((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1])).sqrt()
     if level_map == "torchvision":
@@ -60,33 +61,38 @@ def _adaptive(
     rois: Tensor,
     level: Tensor,
     strides: tuple[int, ...],
-    recipe: recipes.RoIHeads,
+    config: recipes.RoIHeads,
 ) -> Tensor:
-    """As many samples per bin as it has cells, by torchvision's operator: one call per level with
-    all rois, those of other levels emptied, so that shapes stay the same and work does not grow."""
-    pooled = 0.0
+    """RoIAlign with one sample per cell of a bin, by torchvision's operator.
+
+    One call per level with all rois, those of other levels made empty: shapes do not depend on the
+    data, and an empty roi costs little.
+    """
+    pooled = rois.new_zeros(())
     for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         here = (level == i)[..., None]
         out = roi_align(
             feature.float(),
             _with_image(rois * here),
-            recipe.pool_size,
+            config.pool_size,
             1.0 / stride,
             0,
-            aligned=recipe.aligned,
+            aligned=config.aligned,
         )
         pooled = pooled + out * here.reshape(-1, 1, 1, 1)
     return pooled
 
 
 def pool_cells(feature: Tensor, rois: Tensor, stride: int, bins: int) -> Tensor:
-    """RoIPool of Fast R-CNN on one level: ``(N, C, H, W)`` and ``(N, R, 4)`` px -> ``(N * R, C, P,
-    P)`` float32, the maximum of whole cells; by torchvision's operator."""
+    """RoIPool of Fast R-CNN on one level, by torchvision's operator: the maximum of whole cells.
+
+    ``(N, C, H, W)`` and ``(N, R, 4)`` px -> ``(N * R, C, P, P)`` float32.
+    """
     return roi_pool(feature.float(), _with_image(rois.detach()), bins, 1.0 / stride)
 
 
 def _with_image(rois: Tensor) -> Tensor:
-    """``(N, R, 4)`` -> ``(N * R, 5)``: before each the number of its image, for operators."""
+    """``(N, R, 4)`` -> ``(N * R, 5)``, image index first, as torchvision's operators take."""
     n, r = rois.shape[:2]
     image = torch.arange(n, device=rois.device, dtype=rois.dtype)[:, None, None].expand(n, r, 1)
     return torch.cat([image, rois], dim=-1).flatten(0, 1)
@@ -97,20 +103,20 @@ def _taps(
     rois: Tensor,
     level: Tensor,
     strides: tuple[int, ...],
-    recipe: recipes.RoIHeads,
+    config: recipes.RoIHeads,
 ) -> tuple[Tensor, Tensor]:
-    """Table rows int64 and weights float32, both ``(N * R * P * P, 4 * T * T)``."""
+    """Table rows int64 and weights float32 of every bin, both ``(N * R * P * P, 4 * T * T)``."""
     n, r = rois.shape[:2]
-    bins, samples = recipe.pool_size, recipe.sampling_ratio
+    bins, samples = config.pool_size, config.sampling_ratio
     heights, widths = zip(*(f.shape[2:] for f in features), strict=True)
     starts = [n * sum(h * w for h, w in zip(heights[:i], widths[:i], strict=True))
               for i in range(len(features))]  # fmt: skip
-    height, width, start = (_of_level(level, v) for v in (heights, widths, starts))
-    scaled = rois / _of_level(level, strides)[..., None]
-    if recipe.aligned:
+    height, width, start = (_by_level(level, v) for v in (heights, widths, starts))
+    scaled = rois / _by_level(level, strides)[..., None]
+    if config.aligned:
         scaled = scaled - 0.5
-    low_y, high_y, weight_y = _axis(scaled[..., 1], scaled[..., 3], height, recipe)
-    low_x, high_x, weight_x = _axis(scaled[..., 0], scaled[..., 2], width, recipe)
+    low_y, high_y, weight_y = _axis(scaled[..., 1], scaled[..., 3], height, config)
+    low_x, high_x, weight_x = _axis(scaled[..., 0], scaled[..., 2], width, config)
     ys = torch.stack([low_y, high_y], dim=-1)[:, :, :, None, :, None, :, None]
     xs = torch.stack([low_x, high_x], dim=-1)[:, :, None, :, None, :, None, :]
     image = torch.arange(n, device=rois.device)[:, None]
@@ -122,14 +128,14 @@ def _taps(
 
 
 def _axis(
-    low: Tensor, high: Tensor, cells: Tensor, recipe: recipes.RoIHeads
+    low: Tensor, high: Tensor, cells: Tensor, config: recipes.RoIHeads
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells below and above each sample ``(N, R, P, T)`` int64, and their weights ``(..., 2)``.
+    """Cells below and above each sample, int64 ``(N, R, P, T)``, and their weights ``(..., 2)``.
 
-    `low`, `high` ``(N, R)``: the roi's ends in cells. More than one cell outside, samples weigh 0.
+    `low`, `high` ``(N, R)``: the roi's ends in cells. Samples more than one cell outside weigh 0.
     """
-    device, bins, samples = low.device, recipe.pool_size, recipe.sampling_ratio
-    length = high - low if recipe.aligned else (high - low).clamp(min=1.0)
+    device, bins, samples = low.device, config.pool_size, config.sampling_ratio
+    length = high - low if config.aligned else (high - low).clamp(min=1.0)
     bin_size = (length / bins)[..., None, None]
     bin_start = torch.arange(bins, device=device)[:, None]
     offset = (torch.arange(samples, device=device) + 0.5) / samples
@@ -143,8 +149,8 @@ def _axis(
     return below, above, torch.stack([1 - part, part], dim=-1) * inside[..., None]
 
 
-def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
-    """`values` by level, without copying a table to the device."""
+def _by_level(level: Tensor, values: Sequence[int]) -> Tensor:
+    """``values[level]``, without copying a table to the device."""
     out = torch.full_like(level, values[0])
     for i, value in enumerate(values[1:], start=1):
         out = out.masked_fill(level == i, value)

@@ -1,8 +1,8 @@
 """Region proposal network on padded batches: torchvision's parameters and mathematics.
 
-Life of a batch, step 5. The head runs in the precision of autocast, all box mathematics in float32:
-in bf16 anchors would be off by up to 7 px. Shapes: N images, L levels, A anchors of all levels, G
-ground-truth boxes (padded, label 0), S sampled anchors, P proposals.
+Life of a batch, step 5. The head runs in autocast's precision, all box arithmetic in float32: in
+bf16, anchors would be off by up to 7 px. Shapes: N images, L levels, A anchors of all levels, G
+ground-truth (gt) boxes with padding, S sampled anchors, P proposals.
 """
 
 from __future__ import annotations
@@ -20,62 +20,68 @@ from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
 from fasterrcnn.models.boxes import Proposals
-from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid, as_matrix
-from fasterrcnn.models.transform import Padded
+from fasterrcnn.models.transform import PaddedImages
 
-_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-_MOST_SHAPES = 64  # whose anchors are kept (4 MB each at 800 x 1333 px)
+_BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+_MAX_CACHED_SHAPES = 64  # whose anchors are kept (4 MB each at 800 x 1333 px)
 
 
 class RegionProposalNetwork(nn.Module):
-    """Proposals from features, and the two losses. `strides` are those of the features."""
+    """Proposals from features, and the two losses.
 
-    def __init__(self, recipe: recipes.RPN, channels: int, strides: tuple[int, ...]) -> None:
+    `channels` and `strides` are those of the features.
+    """
+
+    def __init__(self, config: recipes.RPN, channels: int, strides: tuple[int, ...]) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.config = config
         self.strides = strides
-        sizes = tuple((size,) for size in recipe.anchor_sizes)
-        if recipe.all_sizes_per_level:
-            sizes = (recipe.anchor_sizes,) * len(strides)
+        sizes: tuple[tuple[int, ...], ...] = tuple((size,) for size in config.anchor_sizes)
+        if config.all_sizes_per_level:
+            sizes = (config.anchor_sizes,) * len(strides)
         if len(sizes) != len(strides):
             raise UsageError(
                 f"--rpn.anchor-sizes: {len(sizes)} given, this backbone has {len(strides)} levels"
             )
-        self.anchor_generator = AnchorGenerator(sizes, (recipe.aspect_ratios,) * len(sizes))
-        if not recipe.round_anchors:
+        self.anchor_generator = AnchorGenerator(sizes, (config.aspect_ratios,) * len(sizes))
+        if not config.round_anchors:
             self.anchor_generator.cell_anchors = [
-                _cell_anchors(level, recipe.aspect_ratios) for level in sizes
+                _cell_anchors(level, config.aspect_ratios) for level in sizes
             ]
-        per_cell = len(sizes[0]) * len(recipe.aspect_ratios)
-        self.head = RPNHead(channels, per_cell, recipe.conv_depth)
+        per_cell = len(sizes[0]) * len(config.aspect_ratios)
+        self.head = RPNHead(channels, per_cell, config.conv_depth)
         self._anchors: dict[tuple, list[Tensor]] = {}
 
-    def proposals(self, images: Padded, features: list[Tensor], *, training: bool) -> Proposals:
-        """The best after NMS; `training` chooses how many.
+    def proposals(
+        self, images: PaddedImages, features: list[Tensor], *, training: bool
+    ) -> Proposals:
+        """The proposals of each image after NMS; `training` selects how many.
 
-        Without a graph: the losses make their own (`sparse_head`).
+        Computed without an autograd graph: the losses build their own.
         """
-        recipe = self.recipe
+        config = self.config
         before, after = (
-            (recipe.pre_nms_top_n_train, recipe.post_nms_top_n_train)
+            (config.pre_nms_top_n_train, config.post_nms_top_n_train)
             if training
-            else (recipe.pre_nms_top_n_test, recipe.post_nms_top_n_test)
+            else (config.pre_nms_top_n_test, config.post_nms_top_n_test)
         )
         with torch.no_grad():
             objectness, deltas = self.dense_head(features)
             anchors = self.anchors(images.pixels, Pyramid(features).shapes)
             return self.select(objectness, deltas, anchors, images.sizes, before, after)
 
-    def detect(self, images: Padded, features: list[Tensor]) -> boxes.Detections:
-        """Proposals as the result: px of the images as given, scores 0..1, every label 1."""
+    def detect(self, images: PaddedImages, features: list[Tensor]) -> boxes.Detections:
+        """The proposals as detections in px of the images as given, all of label 1."""
         found = self.proposals(images, features, training=False)
-        box = boxes.rescale(found.boxes, images.originals / images.sizes)
-        return boxes.Detections(box, found.scores, found.real.long())
+        box = boxes.rescale(found.boxes, images.original_sizes / images.sizes)
+        assert found.scores is not None
+        labels = torch.ones_like(found.valid, dtype=torch.int64)
+        return boxes.Detections(box, found.scores, labels, found.valid)
 
     def anchors(self, pixels: Tensor, shapes: Shapes) -> list[Tensor]:
-        """Per level float32 ``(A_l, 4)``, in the order cell by cell; made once per shape."""
+        """Anchors per level, float32 ``(A_l, 4)``, cell by cell. Cached per shape."""
         return self._anchors_of(tuple(pixels.shape[2:]), shapes, pixels.device)
 
     @torch.compiler.assume_constant_result
@@ -84,21 +90,20 @@ class RegionProposalNetwork(nn.Module):
     ) -> list[Tensor]:
         key = (size, shapes, device)
         if key not in self._anchors:
-            if len(self._anchors) == _MOST_SHAPES:
+            if len(self._anchors) == _MAX_CACHED_SHAPES:
                 self._anchors.clear()
             generator = self.anchor_generator
             generator.set_cell_anchors(torch.float32, device)
             strides = [(s, s) for s in self.strides]
-            if self.recipe.anchor_strides == "grid":
+            if self.config.anchor_strides == "grid":
                 strides = [(size[0] // h, size[1] // w) for h, w in shapes]
             on_device = [[torch.tensor(s, device=device) for s in pair] for pair in strides]
             self._anchors[key] = generator.grid_anchors([list(s) for s in shapes], on_device)
         return self._anchors[key]
 
     def dense_head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness ``(N, A_l)`` and deltas ``(N, A_l, 4)`` of every level, float32."""
-        with fast_layers(features[0].device):
-            objectness, deltas = self.head(features)
+        """Objectness logits ``(N, A_l)`` and deltas ``(N, A_l, 4)`` of every level, float32."""
+        objectness, deltas = self.head(features)
         return (
             [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness],
             [d.permute(0, 2, 3, 1).reshape(len(d), -1, 4).float() for d in deltas],
@@ -113,105 +118,125 @@ class RegionProposalNetwork(nn.Module):
         before: int,
         after: int,
     ) -> Proposals:
-        """The best `before` of each level, decoded; after NMS per image and level, the best
-        `after` of all levels."""
-        recipe = self.recipe
-        if recipe.rank == "scores":
+        """Top-k, decoding and NMS: from every level's head outputs to proposals.
+
+        `before`: anchors kept per level before NMS. `after`: proposals kept of all levels together.
+        `sizes` float32 ``(N, 2)``: H, W of the images (px).
+        """
+        config = self.config
+        if config.topk_by == "scores":
             objectness = [o.sigmoid() for o in objectness]
-        most = min(before, max(o.shape[1] for o in objectness))
+        k = min(before, max(o.shape[1] for o in objectness))
         scores, found = [], []
         for logits, delta, anchor in zip(objectness, deltas, anchors, strict=True):
-            score, index = logits.topk(min(most, logits.shape[1]), dim=1)
+            score, index = logits.topk(min(k, logits.shape[1]), dim=1)
             box = boxes.decode(
-                boxes.take(delta, index), boxes.take(anchor[None], index), _WEIGHTS, recipe.clamp
+                boxes.take(delta, index),
+                boxes.take(anchor[None], index),
+                _BOX_WEIGHTS,
+                config.clamp,
             )
-            missing = most - index.shape[1]
+            missing = k - index.shape[1]
             scores.append(functional.pad(score, (0, missing), value=-torch.inf))
             found.append(functional.pad(box, (0, 0, 0, missing)))
         n, levels = len(sizes), len(scores)
-        score, box = torch.stack(scores, dim=1), torch.stack(found, dim=1)  # (N, L, most [, 4])
+        score, box = torch.stack(scores, dim=1), torch.stack(found, dim=1)  # (N, L, k [, 4])
         box = boxes.clip(box, sizes)
-        real = boxes.has_area(box) & boxes.at_least(box, recipe.min_side)
-        real &= score >= self._least_score()
+        valid = boxes.has_area(box) & boxes.at_least(box, config.min_side)
+        valid &= score >= self._min_score()
         keep = nms_lists(
-            box.view(n * levels, most, 4),
-            torch.zeros(n * levels, most, dtype=torch.int64, device=box.device),
-            real.view(n * levels, most),
-            recipe.nms_thresh,
-        ).view_as(real)
+            box.view(n * levels, k, 4),
+            torch.zeros(n * levels, k, dtype=torch.int64, device=box.device),
+            valid.view(n * levels, k),
+            config.nms_thresh,
+        ).view_as(valid)
         score = score.masked_fill(~keep, -torch.inf).flatten(1)
         score, index = score.topk(min(after, score.shape[1]), dim=1)
-        box, real = boxes.take(box.flatten(1, 2), index), score > -torch.inf
-        return Proposals(box, real, score.sigmoid() if recipe.rank == "logits" else score)
+        box, valid = boxes.take(box.flatten(1, 2), index), score > -torch.inf
+        return Proposals(box, valid, score.sigmoid() if config.topk_by == "logits" else score)
 
-    def _least_score(self) -> float:
-        """The score threshold as `select` compares it; padding scores -inf and stays below."""
-        least = self.recipe.score_thresh
-        if self.recipe.rank == "scores":
-            return least
-        return math.log(least / (1 - least)) if least > 0 else -sys.float_info.max
+    def _min_score(self) -> float:
+        """The score threshold in the unit that `select` compares; below it is only padding's -inf
+        where the threshold is 0."""
+        threshold = self.config.score_thresh
+        if self.config.topk_by == "scores":
+            return threshold
+        return math.log(threshold / (1 - threshold)) if threshold > 0 else -sys.float_info.max
 
-    def losses(self, images: Padded, pyramid: Pyramid | UnfinishedPyramid) -> dict[str, Tensor]:
-        """`loss_objectness` and `loss_rpn_box_reg` of a random sample of anchors per image."""
-        recipe, truth = self.recipe, images.boxes
+    def losses(
+        self, images: PaddedImages, pyramid: Pyramid | UnfinishedPyramid
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`loss_objectness` and `loss_rpn_box_reg` of a random sample of anchors per image.
+
+        Diagnostics: ``rpn_positives``, the positive anchors sampled per image.
+        """
+        config = self.config
         anchors = torch.cat(self.anchors(images.pixels, pyramid.shapes))[None]
-        index, best, positive, valid = self.sample(images, pyramid.shapes, anchors)
-        if recipe.conv_depth == 1:
-            with fast_layers(index.device):
-                objectness, deltas = self.sparse_head(pyramid, index)
-        else:
-            dense = [torch.cat(levels, dim=1) for levels in self.dense_head(pyramid.levels)]
-            objectness = dense[0].gather(1, index)
-            deltas = boxes.take(dense[1], index)
-        target = boxes.encode(boxes.take(truth, best), boxes.take(anchors, index), _WEIGHTS)
+        sampled, gt = self.sample(images, pyramid.shapes, anchors)
+        positive, valid = sampled.positive, sampled.valid
+        objectness, deltas = self.head_at(pyramid, sampled.index)
+        target = boxes.encode(
+            boxes.take(images.gt_boxes, gt), boxes.take(anchors, sampled.index), _BOX_WEIGHTS
+        )
         target = torch.where(positive[..., None], target, 0.0)
         entropy = functional.binary_cross_entropy_with_logits(
             objectness, positive.float(), reduction="none"
         )
-        distance = functional.smooth_l1_loss(deltas, target, beta=recipe.beta, reduction="none")
-        if recipe.normalizer == "sampled":
-            count = valid.sum().clamp(min=1)
-        else:
-            count = recipe.batch_size_per_image * len(valid)
-        self.diagnostics = {"rpn_positives": positive.sum() / len(positive)}
-        return {
+        distance = functional.smooth_l1_loss(deltas, target, beta=config.beta, reduction="none")
+        fixed = config.normalizer == "batch-size"
+        count = config.batch_size_per_image * len(valid) if fixed else valid.sum().clamp(min=1)
+        losses = {
             "loss_objectness": (entropy * valid).sum() / count,
             "loss_rpn_box_reg": (distance.sum(-1) * positive).sum() / count,
         }
+        return losses, {"rpn_positives": positive.sum() / len(positive)}
+
+    def head_at(self, pyramid: Pyramid | UnfinishedPyramid, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Objectness logits ``(N, S)`` and deltas ``(N, S, 4)`` of the anchors `index` ``(N, S)``.
+
+        From 3 x 3 patches of features where the head has one convolution; the gradient is the same
+        for a fraction of the work.
+        """
+        if self.config.conv_depth == 1:
+            return self.sparse_head(pyramid, index)
+        assert isinstance(pyramid, Pyramid)
+        objectness, deltas = (
+            torch.cat(levels, dim=1) for levels in self.dense_head(pyramid.levels)
+        )
+        return objectness.gather(1, index), boxes.take(deltas, index)
 
     @torch.no_grad()
     def sample(
-        self, images: Padded, shapes: Shapes, anchors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Anchors sampled for the losses, all ``(N, S)``: index, truth, positive, not empty."""
-        recipe = self.recipe
-        quality = boxes.iou(images.boxes, anchors)
+        self, images: PaddedImages, shapes: Shapes, anchors: Tensor
+    ) -> tuple[boxes.Sample, Tensor]:
+        """Anchors sampled for the losses, and the index of the gt box ``(N, S)`` of each."""
+        config = self.config
+        quality = boxes.iou(images.gt_boxes, anchors)
         usable = self._usable(images, shapes, anchors)
         if usable is not None:
             quality = quality.masked_fill(~usable[:, None], -1.0)
-        label, best = boxes.match(
+        label, gt = boxes.match(
             quality,
-            images.labels > 0,
-            foreground=recipe.fg_iou_thresh,
-            background=recipe.bg_iou_thresh,
-            low_quality=boxes.LowQuality(recipe.low_quality_iou, recipe.low_quality_truth),
+            images.gt_valid,
+            foreground=config.fg_iou_thresh,
+            background=config.bg_iou_thresh,
+            low_quality=boxes.LowQuality(config.low_quality_iou, config.low_quality_gt),
         )
         if usable is not None:
             label = label.masked_fill(~usable, -1)
-        index, positive, valid = boxes.sample(
-            label, recipe.batch_size_per_image, recipe.positive_fraction
-        )
-        return index, best.gather(1, index), positive, valid
+        sampled = boxes.sample(label, config.batch_size_per_image, config.positive_fraction)
+        return sampled, gt.gather(1, sampled.index)
 
-    def _usable(self, images: Padded, shapes: Shapes, anchors: Tensor) -> Tensor | None:
-        """bool ``(N, A)``: anchors that may be sampled; None: all."""
-        if not self.recipe.border_anchors:
+    def _usable(self, images: PaddedImages, shapes: Shapes, anchors: Tensor) -> Tensor | None:
+        """Which anchors may be sampled, bool ``(N, A)``; None: all of them."""
+        if not self.config.border_anchors:
             beyond = boxes.clip(anchors.expand(len(images.sizes), -1, -1), images.sizes) != anchors
             return ~beyond.any(dim=-1)
-        return None if self.recipe.padding_anchors else self._inside(images, shapes)
+        return None if self.config.padding_anchors else self._inside(images, shapes)
 
-    def _inside(self, images: Padded, shapes: Shapes) -> Tensor:
-        """bool ``(N, A)``: anchors of cells inside the image's own size, padded to 32."""
+    def _inside(self, images: PaddedImages, shapes: Shapes) -> Tensor:
+        """Which anchors belong to cells inside the image rounded up to a multiple of 32 px, bool
+        ``(N, A)``."""
         own = (images.sizes / 32).ceil() * 32  # (N, 2)
         per_cell = self.head.cls_logits.out_channels
         masks = []
@@ -228,11 +253,7 @@ class RegionProposalNetwork(nn.Module):
     def sparse_head(
         self, pyramid: Pyramid | UnfinishedPyramid, index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Objectness ``(N, S)`` and deltas ``(N, S, 4)`` of the anchors `index` ``(N, S)`` alone.
-
-        The same function of the same weights as `dense_head`, from 3 x 3 patches of features: the
-        gradient is the same for a fraction of the work.
-        """
+        """`head_at` from 3 x 3 patches: the same function of the same weights as `dense_head`."""
         patches = pyramid.patches(index // self.head.cls_logits.out_channels)
         conv = self.head.conv[0][0]
         hidden = functional.linear(patches, as_matrix(conv.weight), conv.bias).relu()
@@ -247,7 +268,8 @@ class RegionProposalNetwork(nn.Module):
 
 
 def _cell_anchors(sizes: tuple[int, ...], ratios: tuple[float, ...]) -> Tensor:
-    """float32 ``(R * S, 4)`` around 0, unrounded; ratio by ratio, as torchvision orders them."""
+    """Unrounded anchors around 0, float32 ``(ratios * sizes, 4)``, in torchvision's order: size by
+    size within each ratio."""
     corners = [
         (size / math.sqrt(ratio) / 2, size * math.sqrt(ratio) / 2)
         for ratio in ratios

@@ -1,7 +1,7 @@
-"""What a 3 x 3 convolution sees at a few cells of a pyramid: the RPN's losses need no more of it.
+"""The 3 x 3 patches of a pyramid around a few cells: all that the RPN's losses need.
 
-Shapes: N images, L levels, S cells asked for, C channels. Cells are counted over all levels of an
-image, level by level, row by row, as anchors are.
+Shapes: N images, L levels, S cells, C channels. Cells are numbered over all levels of an image,
+level by level and row by row, as anchors are.
 """
 
 from __future__ import annotations
@@ -15,41 +15,45 @@ from torch.nn import functional
 Shapes = tuple[tuple[int, int], ...]  # H, W of each level
 
 
+def shapes_of(levels: list[Tensor]) -> Shapes:
+    """Height and width of each level ``(N, C, H, W)``."""
+    return tuple((level.shape[2], level.shape[3]) for level in levels)
+
+
 class Pyramid:
-    """A pyramid that is there: L x ``(N, C, H_l, W_l)``."""
+    """A computed pyramid: L x ``(N, C, H_l, W_l)``."""
 
     def __init__(self, levels: list[Tensor]) -> None:
         self.levels = levels
-        self.shapes: Shapes = tuple(tuple(level.shape[2:]) for level in levels)
+        self.shapes = shapes_of(levels)
 
     def patches(self, cell: Tensor) -> Tensor:
-        """Around cells ``(N, S)`` the 3 x 3 of their level, zeros outside it: ``(N, S, 9 C)``."""
-        around = neighbours(locate(self.shapes, cell))
-        return _rows(self.levels, around).flatten(2)
+        """The 3 x 3 patches around cells ``(N, S)``, zeros beyond the border: ``(N, S, 9 C)``."""
+        around = neighbors(locate(self.shapes, cell))
+        return _gather(self.levels, around).flatten(2)
 
 
 class UnfinishedPyramid:
-    """A feature pyramid before its output convolutions, computed where they are asked for.
+    """A feature pyramid before its output convolutions, which are computed only where needed.
 
-    `inner`: (L - 1) x ``(N, C, H_l, W_l)``; the last level is every other cell of the one before.
+    `inner`: (L - 1) x ``(N, C, H_l, W_l)``. The last level is every other cell of the one before.
     """
 
     def __init__(self, inner: list[Tensor], outputs: list[nn.Conv2d]) -> None:
         self.inner, self.outputs = inner, outputs
-        shapes = [tuple(level.shape[2:]) for level in inner]
-        height, width = shapes[-1]
-        self.shapes: Shapes = (*shapes, ((height + 1) // 2, (width + 1) // 2))
+        height, width = inner[-1].shape[2:]
+        self.shapes: Shapes = (*shapes_of(inner), ((height + 1) // 2, (width + 1) // 2))
 
     def patches(self, cell: Tensor) -> Tensor:
         """As `Pyramid.patches`."""
         n, s = cell.shape
-        wanted = neighbours(locate(self.shapes, cell))  # (N, S, 9)
+        wanted = neighbors(locate(self.shapes, cell))  # (N, S, 9)
         source = _before_pooling(self.shapes, wanted)
         flat = Cells(*(part.flatten(1) for part in source))  # (N, 9 S)
-        seen = _rows(self.inner, neighbours(flat)).flatten(2)  # (N, 9 S, 9 C)
-        found = 0.0
+        seen = _gather(self.inner, neighbors(flat)).flatten(2)  # (N, 9 S, 9 C)
+        found = seen.new_zeros(())
         for i, conv in enumerate(self.outputs):
-            own = (flat.level == i) & flat.inside
+            own = (flat.level == i) & flat.valid
             found = (
                 found + functional.linear(seen, as_matrix(conv.weight), conv.bias) * own[..., None]
             )
@@ -57,27 +61,27 @@ class UnfinishedPyramid:
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A convolution's weight ``(O, C, H, W)`` for patches: ``(O, H W C)``.
+    """A convolution's weight ``(O, C, H, W)`` as a matrix ``(O, H W C)`` for patches.
 
-    Its gradient comes back in channels-last strides, those of DDP's buckets, for 1 x 1 too.
+    Its gradient has channels-last strides, those of DDP's buckets, for 1 x 1 kernels too.
     """
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class Cells(NamedTuple):
-    """Cells of a pyramid, all parts of one shape ``(N, ...)``."""
+    """Cells of a pyramid: tensors of one shape ``(N, ...)``."""
 
     level: Tensor  # int64
     y: Tensor  # int64
     x: Tensor  # int64
-    start: Tensor  # int64: number of the level's first cell
+    start: Tensor  # int64: index of the level's first cell
     height: Tensor  # int64, of the level
     width: Tensor  # int64, of the level
-    inside: Tensor  # bool: False for cells beyond the level's border
+    valid: Tensor  # bool: False beyond the level's border
 
 
 def locate(shapes: Shapes, cell: Tensor) -> Cells:
-    """The cells of these numbers ``(N, S)``."""
+    """Level and position of the cells with index ``(N, S)``."""
     level, start, height, width = (torch.zeros_like(cell) for _ in range(4))
     first = 0
     for i, (h, w) in enumerate(shapes):
@@ -91,21 +95,21 @@ def locate(shapes: Shapes, cell: Tensor) -> Cells:
     return Cells(level, y, x, start, height, width, torch.ones_like(cell, dtype=torch.bool))
 
 
-def neighbours(cells: Cells) -> Cells:
-    """The 3 x 3 cells around each, ``(N, S, 9)``, those beyond the border not inside."""
+def neighbors(cells: Cells) -> Cells:
+    """The 3 x 3 cells around each cell, ``(N, S, 9)``; those beyond the border are not valid."""
     step = torch.arange(-1, 2, device=cells.y.device)
     y = cells.y[..., None] + step.repeat_interleave(3)
     x = cells.x[..., None] + step.repeat(3)
-    level, start, height, width, inside = (
+    level, start, height, width, valid = (
         part[..., None].expand_as(y)
-        for part in (cells.level, cells.start, cells.height, cells.width, cells.inside)
+        for part in (cells.level, cells.start, cells.height, cells.width, cells.valid)
     )
     within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    return Cells(level, y, x, start, height, width, inside & within)
+    return Cells(level, y, x, start, height, width, valid & within)
 
 
 def _before_pooling(shapes: Shapes, cells: Cells) -> Cells:
-    """Cells of the last level as those of the level before that it picks."""
+    """Cells of the last level, which is subsampled, as the cells that they are taken from."""
     pooled = cells.level == len(shapes) - 1
     height, width = shapes[-2]
     start = sum(h * w for h, w in shapes[:-2])
@@ -116,14 +120,14 @@ def _before_pooling(shapes: Shapes, cells: Cells) -> Cells:
         cells.start.masked_fill(pooled, start),
         cells.height.masked_fill(pooled, height),
         cells.width.masked_fill(pooled, width),
-        cells.inside,
+        cells.valid,
     )
 
 
-def _rows(levels: list[Tensor], cells: Cells) -> Tensor:
-    """Values ``(*cells, C)``, zeros where not inside."""
+def _gather(levels: list[Tensor], cells: Cells) -> Tensor:
+    """The features of cells, ``(*cells, C)``, zeros where they are not valid."""
     table = torch.cat([f.permute(0, 2, 3, 1).flatten(1, 2) for f in levels], dim=1)
     n, per_image = table.shape[:2]
-    row = torch.where(cells.inside, cells.start + cells.y * cells.width + cells.x, 0)
+    row = torch.where(cells.valid, cells.start + cells.y * cells.width + cells.x, 0)
     image = torch.arange(n, device=row.device).view(n, *[1] * (row.dim() - 1)) * per_image
-    return functional.embedding(row + image, table.flatten(0, 1)) * cells.inside[..., None]
+    return functional.embedding(row + image, table.flatten(0, 1)) * cells.valid[..., None]

@@ -1,122 +1,131 @@
 """From decoded images on the device to the network's padded input.
 
-Life of a batch, step 4. Shapes: N images, G ground-truth boxes (padded).
+Life of a batch, step 4. Shapes: N images, G ground-truth (gt) boxes with padding.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fasterrcnn import recipes, seeds
-from fasterrcnn.data.sampler import resized, smallest_bucket
+from fasterrcnn import seeds
+from fasterrcnn.image_sizes import resized, smallest_bucket
 from fasterrcnn.models import boxes, resize
 from fasterrcnn.models.boxes import Proposals
+from fasterrcnn.recipes import Input
 
 _RESIZE = {"opencv": resize.opencv, "pillow": resize.pillow}
 
 
-class Padded(NamedTuple):
-    """Images in one padded tensor, with their ground truth."""
+class PaddedImages(NamedTuple):
+    """A batch of images in one padded tensor, with their ground truth."""
 
-    pixels: Tensor  # float32 (N, 3, H, W), normalised, zero where padded, channels last
-    sizes: Tensor  # float32 (N, 2): H, W of each image in it (px)
-    originals: Tensor  # float32 (N, 2): H, W of each image as given (px)
-    boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in pixels of the tensor; zero where padded
-    labels: Tensor  # int64 (N, G) in 1..K; 0 where padded
-    proposals: Proposals | None = None  # stored ones, where the targets have them
+    pixels: Tensor  # float32 (N, 3, H, W), normalized, zero in the padding, channels last
+    sizes: Tensor  # float32 (N, 2): H, W of each resized image in `pixels` (px)
+    original_sizes: Tensor  # float32 (N, 2): H, W of each image as given (px)
+    gt_boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in px of the resized image; zero where padded
+    gt_labels: Tensor  # int64 (N, G) in 1..K; 0 where padded
+    gt_valid: Tensor  # bool (N, G): False where padded
+    proposals: Proposals | None = None  # stored proposals, where the targets have them
 
 
 class Transform(nn.Module):
-    """Normalise, resize and pad; by default as torchvision's GeneralizedRCNNTransform."""
+    """Normalize, resize and pad; by default as torchvision's GeneralizedRCNNTransform."""
 
-    def __init__(self, recipe: recipes.Input) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: Input) -> None:
         super().__init__()
-        self.recipe = recipe
-        for name, values in (("mean", recipe.image_mean), ("std", recipe.image_std)):
+        self.config = config
+        for name, values in (("mean", config.image_mean), ("std", config.image_std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
-    ) -> Padded:
-        """uint8 ``(3, H, W)`` RGB images; ``boxes`` ``(G, 4)`` px and ``labels`` ``(G,)`` of each,
-        or nothing. Stored ``proposals`` ``(P, 4)`` are in px of an image of ``proposal_size``.
+    ) -> PaddedImages:
+        """Pad uint8 RGB images ``(3, H, W)`` and their targets to one batch.
 
-        In training padded to a bucket's shape (`data.sampler.buckets`), so that few shapes occur;
-        otherwise to the least multiple of `size_divisible`, so that a lone image is not changed by
-        a batch.
+        A target has ``boxes`` ``(G, 4)`` in px of its image and ``labels`` ``(G,)``. Stored
+        ``proposals`` ``(P, 4)`` are in px of an image of ``proposal_size``.
+
+        In training, images are padded to a bucket's shape (`image_sizes.buckets`), so that few
+        shapes occur; otherwise to the next multiple of `size_divisible`, so that the detections in
+        an image do not depend on the batch it is in.
         """
-        recipe, old = self.recipe, [tuple(image.shape[-2:]) for image in images]
+        config, old = self.config, [tuple(image.shape[-2:]) for image in images]
         short = self._short_side()
-        new = [resized(h, w, recipe, short) for h, w in old]
-        shape = len(images), 3, *self._shape(new)
+        new = [resized(h, w, config, short) for h, w in old]
+        shape = len(images), 3, *self._padded_shape(new)
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, size in zip(pixels, images, new, strict=True):
-            row[:, : size[0], : size[1]] = self._normal(image, size)
+            row[:, : size[0], : size[1]] = self._normalize(image, size)
         targets = targets or []
         has_proposals = "proposals" in (targets or [{}])[0]
         stored = [target["proposal_size"] for target in targets] if has_proposals else old
-        sizes, before, of_proposals = torch.tensor([new, old, stored], dtype=torch.float32).to(
-            pixels.device, non_blocking=True
-        )
-        truth = _pad(targets, sizes / before)
-        proposals = _pad_proposals(targets, sizes / of_proposals) if has_proposals else None
-        return Padded(pixels, sizes, before, *truth, proposals)
+        sizes, original_sizes, stored_sizes = torch.tensor(
+            [new, old, stored], dtype=torch.float32
+        ).to(pixels.device, non_blocking=True)
+        ground_truth = _pad_targets(targets, sizes / original_sizes)
+        proposals = _pad_proposals(targets, sizes / stored_sizes) if has_proposals else None
+        return PaddedImages(pixels, sizes, original_sizes, *ground_truth, proposals)
 
     def _short_side(self) -> int:
-        """In training drawn by torch's seed, which is set for every micro-batch; on the host."""
-        sides = self.recipe.train_min_sizes
+        """In multi-scale training drawn on the host, by torch's seed, set for every micro-batch."""
+        sides: Sequence[int] = self.config.train_min_sizes
         if not self.training or not sides:
-            return self.recipe.min_size
-        if self.recipe.train_sampling == "range":
+            return self.config.min_size
+        if self.config.train_sampling == "range":
             sides = range(sides[0], sides[1] + 1)
         return sides[int(seeds.fraction(torch.initial_seed(), "short side") * len(sides))]
 
-    def _shape(self, new: list[tuple[int, int]]) -> tuple[int, int]:
+    def _padded_shape(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        """H, W that hold all resized `sizes`."""
         if self.training:
-            shapes = [smallest_bucket(h, w, self.recipe) for h, w in new]
+            shapes = [smallest_bucket(h, w, self.config) for h, w in sizes]
         else:
-            step = self.recipe.size_divisible
-            shapes = [tuple(math.ceil(side / step) * step for side in size) for size in new]
+            step = self.config.size_divisible
+            shapes = [(math.ceil(h / step) * step, math.ceil(w / step) * step) for h, w in sizes]
         return max(h for h, _ in shapes), max(w for _, w in shapes)
 
-    def _normal(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """float32 ``(3, *size)`` in the network's channel order."""
-        recipe = self.recipe
-        if recipe.channel_order == "bgr":
+    def _normalize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """The image resized to `size`: float32 ``(3, *size)`` in the network's channel order."""
+        config = self.config
+        if config.channel_order == "bgr":
             image = image.flip(0)
-        if recipe.resize != "float":
-            image = _RESIZE[recipe.resize](image, size)
-        image = (image.float() / recipe.pixel_scale - self.mean) / self.std
-        if recipe.resize == "float":
+        if config.resize != "float":
+            image = _RESIZE[config.resize](image, size)
+        image = (image.float() / config.pixel_scale - self.mean) / self.std
+        if config.resize == "float":
             image = functional.interpolate(image[None], size=size, mode="bilinear")[0]
         return image
 
 
-def _pad(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Ground truth, boxes times `scale` ``(N, 2)`` of (y, x); at least one row per image."""
-    most = max((len(target["labels"]) for target in targets), default=0)
-    most = max(8, math.ceil(most / 8) * 8)  # few shapes
-    box = scale.new_zeros(len(targets), most, 4)
-    labels = torch.zeros((len(targets), most), dtype=torch.int64, device=scale.device)
+def _pad_targets(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gt boxes times `scale` ``(N, 2)`` of (y, x), labels and mask, padded to a multiple of 8."""
+    count = max((len(target["labels"]) for target in targets), default=0)
+    count = max(8, math.ceil(count / 8) * 8)  # few shapes
+    box = scale.new_zeros(len(targets), count, 4)
+    labels = torch.zeros((len(targets), count), dtype=torch.int64, device=scale.device)
     for i, target in enumerate(targets):
-        count = len(target["labels"])
-        box[i, :count] = target["boxes"]
-        labels[i, :count] = target["labels"]
-    return boxes.rescale(box, scale[: len(targets)]), labels
+        own = len(target["labels"])
+        box[i, :own] = target["boxes"]
+        labels[i, :own] = target["labels"]
+    return boxes.rescale(box, scale[: len(targets)]), labels, labels > 0
 
 
 def _pad_proposals(targets: list[dict[str, Tensor]], scale: Tensor) -> Proposals:
-    """Stored proposals times `scale` ``(N, 2)`` of (y, x); of equal sizes the same bits."""
-    most = max(1, *(len(target["proposals"]) for target in targets))
-    box = scale.new_zeros(len(targets), most, 4)
-    real = torch.zeros((len(targets), most), dtype=torch.bool, device=scale.device)
+    """Stored proposals times `scale` ``(N, 2)`` of (y, x); where it is 1, the same bits."""
+    count = max(1, *(len(target["proposals"]) for target in targets))
+    box = scale.new_zeros(len(targets), count, 4)
+    valid = torch.zeros((len(targets), count), dtype=torch.bool, device=scale.device)
     for i, target in enumerate(targets):
-        count = len(target["proposals"])
-        box[i, :count] = target["proposals"]
-        real[i, :count] = True
-    return Proposals(boxes.rescale(box, scale), real)
+        own = len(target["proposals"])
+        box[i, :own] = target["proposals"]
+        valid[i, :own] = True
+    return Proposals(boxes.rescale(box, scale), valid)

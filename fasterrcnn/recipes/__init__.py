@@ -1,9 +1,11 @@
 """Recipes: everything that decides the weights. No torch, and nothing about where a run happens.
 
 `fields` says what a recipe is, `conventions` what frameworks define differently, `zoo` has the
-recipes by name, `changes` what one does with a recipe. ``python -m fasterrcnn.recipes`` shows them.
+recipes by name, `aliases` what they were called before, `changes` what one does with a recipe.
+``fasterrcnn recipes`` shows them.
 """
 
+from fasterrcnn.recipes.aliases import RENAMED_FIELDS, RENAMED_RECIPES, former_names
 from fasterrcnn.recipes.changes import (
     as_text,
     change,
@@ -14,30 +16,15 @@ from fasterrcnn.recipes.changes import (
     with_epochs,
     with_images_per_step,
 )
-from fasterrcnn.recipes.fields import (
-    RPN,
-    Backbone,
-    Data,
-    Input,
-    Recipe,
-    RoIHeads,
-    Schedule,
-    check,
-    setting,
-)
-from fasterrcnn.recipes.zoo import (
-    RECIPES,
-    Entry,
-    Published,
-    describe,
-    fasterrcnn_r10_fpn_shapes,
-    fasterrcnn_r50_fpn_1x,
-    get,
-)
+from fasterrcnn.recipes.fields import RPN, Backbone, Data, Input, Recipe, RoIHeads, Schedule, check
+from fasterrcnn.recipes.zoo import RECIPES, describe, find, get
+from fasterrcnn.recipes.zoo.entry import Entry, Published
+from fasterrcnn.recipes.zoo.of_torchvision import fasterrcnn_r50_fpn_1x
+from fasterrcnn.recipes.zoo.shapes import fasterrcnn_r10_fpn_shapes
 
 __all__ = [
-    "RECIPES", "RPN", "Backbone", "Data", "Entry", "Input", "Published", "Recipe", "RoIHeads",
-    "Schedule", "as_text", "change", "check", "describe", "difference", "fasterrcnn_r10_fpn_shapes",
-    "fasterrcnn_r50_fpn_1x", "flat", "from_dict", "get", "setting", "with_coco_weights",
-    "with_epochs", "with_images_per_step",
+    "RECIPES", "RENAMED_FIELDS", "RENAMED_RECIPES", "RPN", "Backbone", "Data", "Entry", "Input",
+    "Published", "Recipe", "RoIHeads", "Schedule", "as_text", "change", "check", "describe",
+    "difference", "fasterrcnn_r10_fpn_shapes", "fasterrcnn_r50_fpn_1x", "find", "flat",
+    "former_names", "from_dict", "get", "with_coco_weights", "with_epochs", "with_images_per_step",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_type_hints
 
+from fasterrcnn.recipes.aliases import RENAMED_FIELDS, RENAMED_RECIPES
 from fasterrcnn.recipes.fields import Recipe
 
 
@@ -18,7 +19,7 @@ def change(recipe: Recipe, **changes: Any) -> Recipe:
 
 def flat(recipe: Recipe) -> dict[str, Any]:
     """``{"seed": 0, "schedule.lr": 0.02, ...}``: every value under its dotted name."""
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in vars(recipe).items():
         if dataclasses.is_dataclass(value):
             values |= {f"{name}.{leaf}": item for leaf, item in vars(value).items()}
@@ -41,21 +42,25 @@ def difference(old: Recipe, new: Recipe) -> list[str]:
 def from_dict(saved: dict[str, Any]) -> Recipe:
     """The inverse of `dataclasses.asdict` after a trip through json (lists become tuples).
 
-    Raises ValueError that names a field this version does not know.
+    Names of before are read as today's. Raises ValueError that names a field this version does not
+    know.
     """
+    recipe = _build(Recipe, saved)
+    return change(recipe, name=RENAMED_RECIPES.get(recipe.name, recipe.name))
 
-    def build(kind: type, values: dict[str, Any]):
-        types = get_type_hints(kind)
-        if unknown := sorted(set(values) - set(types)):
-            raise ValueError(f"{unknown[0]}: unknown recipe field")
-        for name, value in values.items():
-            if dataclasses.is_dataclass(types[name]):
-                values = {**values, name: build(types[name], value)}
-            elif isinstance(value, list):
-                values = {**values, name: tuple(value)}
-        return kind(**values)
 
-    return build(Recipe, saved)
+def _build(kind: type, saved: dict[str, Any], group: str = "") -> Any:
+    """The dataclass `kind` from what was saved; `group` stands before its fields' names."""
+    types = get_type_hints(kind)
+    values = {}
+    for old, value in dict(saved).items():
+        name = RENAMED_FIELDS.get(f"{group}{old}", f"{group}{old}").removeprefix(group)
+        if name not in types:
+            raise ValueError(f"{group}{name}: unknown recipe field")
+        if dataclasses.is_dataclass(types[name]):
+            value = _build(types[name], value, f"{name}.")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def with_images_per_step(recipe: Recipe, images: int) -> Recipe:

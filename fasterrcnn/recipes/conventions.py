@@ -26,11 +26,11 @@ MMDETECTION: Changes = dict(
         round_anchors=False,
         anchor_strides="fixed",
         post_nms_top_n_train=1000,
-        rank="scores",
+        topk_by="scores",
         clamp="both",
         min_side=0.0,
         low_quality_iou=0.3,
-        low_quality_truth="best",
+        low_quality_gt="best",
         padding_anchors=False,
         beta=0.0,
     ),
@@ -77,15 +77,20 @@ DETECTRON2: Changes = dict(
     schedule=dict(warmup_steps=1000, decay_norms=False),
 )
 
-# Bodies that were trained by Caffe: BGR pixels of unit scale, strides in the 1x1 convolution.
-CAFFE_STYLE: Changes = dict(
-    input=dict(channel_order="bgr", image_mean=_BGR_MEAN, image_std=(1.0, 1.0, 1.0)),
-    backbone=dict(norm="frozen", stride_in_1x1=True),
-)
+# Bodies other than ResNet-50, in torchvision's names.
+R101: Changes = dict(backbone=dict(name="resnet101"))
+X101_32X4D: Changes = dict(backbone=dict(name="resnext101_32x4d"))
+X101_64X4D: Changes = dict(backbone=dict(name="resnext101_64x4d"))
 # Detectron2's ResNeXt-101-32x8d: BGR pixels of unit variance, strides in the 3x3 convolution.
 X101_32X8D: Changes = dict(
     input=dict(channel_order="bgr", image_mean=_BGR_MEAN, image_std=(57.375, 57.12, 58.395)),
     backbone=dict(name="resnext101_32x8d", stride_in_1x1=False),
+)
+
+# Bodies that were trained by Caffe: BGR pixels of unit scale, strides in the 1x1 convolution.
+CAFFE_STYLE: Changes = dict(
+    input=dict(channel_order="bgr", image_mean=_BGR_MEAN, image_std=(1.0, 1.0, 1.0)),
+    backbone=dict(norm="frozen", stride_in_1x1=True),
 )
 
 # One feature level of stride 16; the body's last stage is the box head.

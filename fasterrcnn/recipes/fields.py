@@ -1,205 +1,250 @@
-"""What decides the weights of a run, and nothing about where it happens: the fields of a recipe.
+"""The fields of a recipe: everything that decides the weights of a run, not where it runs.
 
 Flags, help, checkpoint and log follow from the fields: a new hyperparameter is one field here and
 its use. Names and defaults are torchvision's (`torchvision.models.detection.FasterRCNN`) wherever
 it has the same thing; lengths are in pixels of the resized image, schedules in epochs and optimizer
-steps. Where frameworks differ, the choices say what each computes; `conventions` names the sets.
+steps. Where frameworks differ, a field's choices say what each computes; `conventions` has the set
+of every framework. `gt` is ground truth.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from fasterrcnn.errors import UsageError
-
-
-def setting(
-    default: Any = MISSING,
-    help: str = "",
-    *,
-    flag: str = "",
-    choices: tuple | None = None,
-    positional: bool = False,
-):
-    """A dataclass field that `cli` turns into a flag; `flag`: its everyday short names, if any."""
-    metadata = {
-        "help": help, "flags": flag.split(), "choices": choices, "positional": positional
-    }  # fmt: skip
-    return field(default=default, metadata=metadata)
+from fasterrcnn.settings import setting
 
 
 @dataclass(frozen=True)
 class Input:
-    """From a decoded image to the network's input."""
+    """Resizing, normalization and augmentation: from a decoded image to the network's input."""
 
-    min_size: int = setting(800, "short side after resizing (px)")
-    max_size: int = setting(1333, "upper bound of the long side (px)")
+    min_size: int = setting(800, "length of the short side after resizing (px)")
+    max_size: int = setting(1333, "maximum length of the long side after resizing (px)")
     train_min_sizes: tuple[int, ...] = setting(
-        (), "short sides to draw from in training, per micro-batch; none: min-size"
+        (), "short sides sampled in training, one per micro-batch (px); empty: min-size"
     )
     train_sampling: str = setting(
-        "list", "list: one of them; range: any between two", choices=("list", "range")
+        "list",
+        "how train-min-sizes are sampled: one of the list, or any size in the range of two",
+        choices=("list", "range"),
     )
     rounding: str = setting(
         "floor",
-        "resized sides: floor as torchvision, nearest as others",
+        "how resized sides are rounded to whole pixels: floor (torchvision) or nearest "
+        "(MMDetection, Detectron2)",
         choices=("floor", "nearest"),
     )
     resize: str = setting(
         "float",
-        "float: bilinear after normalising, as torchvision; opencv, pillow: as those libraries, "
-        "in whole numbers",
+        "how images are resized bilinearly: float after normalization (torchvision), or 8-bit "
+        "before it as opencv (MMDetection) or pillow (Detectron2) does",
         choices=("float", "opencv", "pillow"),
     )
-    channel_order: str = setting("rgb", "order of the network's channels", choices=("rgb", "bgr"))
-    pixel_scale: float = setting(255.0, "pixels are divided by this before mean and std")
-    image_mean: tuple[float, ...] = setting((0.485, 0.456, 0.406), "mean of scaled pixels")
-    image_std: tuple[float, ...] = setting((0.229, 0.224, 0.225), "std of scaled pixels")
-    size_divisible: int = setting(32, "evaluation pads sides to multiples of this (px)")
-    flip: float = setting(0.5, "probability of a horizontal flip")
+    channel_order: str = setting("rgb", "order of the input channels", choices=("rgb", "bgr"))
+    pixel_scale: float = setting(255.0, "divisor of 8-bit pixel values, before mean and std")
+    image_mean: tuple[float, ...] = setting(
+        (0.485, 0.456, 0.406), "mean per channel, subtracted from scaled pixels"
+    )
+    image_std: tuple[float, ...] = setting(
+        (0.229, 0.224, 0.225), "standard deviation per channel, by which they are divided"
+    )
+    size_divisible: int = setting(32, "multiple to which images are padded in evaluation (px)")
+    flip: float = setting(0.5, "probability of a horizontal flip in training")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Convolutional body and feature pyramid."""
+    """Convolutional body and feature pyramid (FPN)."""
 
-    name: str = setting("resnet50", "torchvision's name: resnet50, resnext101_64x4d, ...")
+    name: str = setting("resnet50", "body, by torchvision's name: resnet50, resnext101_64x4d, ...")
     stride_in_1x1: bool = setting(
-        False, "stages stride in their first 1x1 convolution (caffe style), not in the 3x3"
+        False,
+        "downsample in the first 1x1 convolution of a stage (caffe style) instead of the 3x3 "
+        "(pytorch style)",
     )
     norm: str = setting(
         "frozen",
-        "batch norm frozen: fixed statistics and weights; affine: fixed statistics; batch: trained",
+        "batch norm of the body: frozen (statistics, weight and bias fixed), affine (statistics "
+        "fixed, weight and bias trained) or batch (trained)",
         choices=("frozen", "affine", "batch"),
     )
-    norm_eps: float = setting(1e-5, "epsilon of the norm (torchvision's COCO_V1 weights need 0)")
-    trainable_layers: int = setting(3, "stages trained, counted from the last; 5 trains all")
-    fixed: bool = setting(False, "nothing of the backbone is trained, norms and pyramid included")
-    base_channels: int = setting(64, "channels of VGG's first stage; the later ones follow")
+    norm_eps: float = setting(
+        1e-5, "epsilon of the batch norm (0 for torchvision's COCO_V1 weights)"
+    )
+    trainable_layers: int = setting(
+        3, "number of stages that are trained, counted from the last; 5: all"
+    )
+    fixed: bool = setting(False, "freeze the whole backbone, norms and FPN included")
+    base_channels: int = setting(64, "channels of VGG's first stage; later stages scale with it")
     neck: str = setting(
         "fpn",
-        "fpn: pyramid; none: one level of stride 16 (a ResNet's stage 3, C4; VGG's last)",
+        "fpn: feature pyramid; none: one feature map of stride 16 (C4 of a ResNet, the last of "
+        "VGG)",
         choices=("fpn", "none"),
     )
-    fpn_channels: int = setting(256, "channels of every pyramid level")
-    fpn_norm: str = setting("none", "norm of the pyramid's layers", choices=("none", "batch"))
+    fpn_channels: int = setting(256, "output channels of every FPN level")
+    fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
 
 
 @dataclass(frozen=True)
 class RPN:
-    """Region proposal network."""
+    """Region proposal network: anchors, their matching to gt boxes, loss and proposals."""
 
-    anchor_sizes: tuple[int, ...] = setting((32, 64, 128, 256, 512), "anchor side per level (px)")
-    all_sizes_per_level: bool = setting(False, "every level has anchors of all sizes")
-    aspect_ratios: tuple[float, ...] = setting((0.5, 1.0, 2.0), "height / width of anchors")
-    round_anchors: bool = setting(True, "anchors at a cell are rounded to whole pixels")
+    anchor_sizes: tuple[int, ...] = setting(
+        (32, 64, 128, 256, 512), "anchor sizes, one per feature level (px)"
+    )
+    all_sizes_per_level: bool = setting(False, "place anchors of all sizes on every level")
+    aspect_ratios: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0), "aspect ratios of anchors (height / width)"
+    )
+    round_anchors: bool = setting(True, "round base anchors to whole pixels")
     anchor_strides: str = setting(
         "grid",
-        "grid: padded side // cells (61 on some P6); fixed: 4 to 64",
+        "distance between anchors: grid (padded image size // feature map size: 61 px on some P6) "
+        "or fixed (the level's stride: 4 to 64 px)",
         choices=("grid", "fixed"),
     )
-    conv_depth: int = setting(1, "3x3 convolutions of the head")
-    pre_nms_top_n_train: int = setting(2000, "best anchors per level kept before NMS, training")
-    pre_nms_top_n_test: int = setting(1000, "the same, evaluation")
-    post_nms_top_n_train: int = setting(2000, "proposals per image kept after NMS, training")
-    post_nms_top_n_test: int = setting(1000, "the same, evaluation")
-    rank: str = setting("logits", "what the best are chosen by", choices=("logits", "scores"))
-    clamp: str = setting("max", "bounds of dw and dh when decoding", choices=("max", "both"))
-    score_thresh: float = setting(0.0, "proposals below this score are dropped")
-    min_side: float = setting(1e-3, "proposals with a shorter side are dropped (px)")
-    nms_thresh: float = setting(0.7, "IoU above which a proposal is suppressed")
-    fg_iou_thresh: float = setting(0.7, "an anchor with at least this IoU is positive")
-    bg_iou_thresh: float = setting(0.3, "an anchor below this IoU is negative")
-    low_quality_iou: float = setting(0.0, "least IoU of a truth's best anchor that is positive too")
-    low_quality_truth: str = setting(
+    conv_depth: int = setting(1, "number of 3x3 convolutions in the RPN head")
+    pre_nms_top_n_train: int = setting(2000, "proposals kept per level before NMS, in training")
+    pre_nms_top_n_test: int = setting(1000, "proposals kept per level before NMS, in evaluation")
+    post_nms_top_n_train: int = setting(2000, "proposals kept per image after NMS, in training")
+    post_nms_top_n_test: int = setting(1000, "proposals kept per image after NMS, in evaluation")
+    topk_by: str = setting(
+        "logits",
+        "value that ranks proposals in the top-k before NMS: logits, or scores (after sigmoid)",
+        choices=("logits", "scores"),
+    )
+    clamp: str = setting(
+        "max",
+        "bounds of decoded dw and dh: max (upper bound only) or both (upper and lower)",
+        choices=("max", "both"),
+    )
+    score_thresh: float = setting(0.0, "minimum objectness score of a proposal")
+    min_side: float = setting(1e-3, "minimum width and height of a proposal (px)")
+    nms_thresh: float = setting(0.7, "IoU threshold of NMS")
+    fg_iou_thresh: float = setting(0.7, "minimum IoU with a gt box of a positive anchor")
+    bg_iou_thresh: float = setting(0.3, "IoU with every gt box below which an anchor is negative")
+    low_quality_iou: float = setting(
+        0.0, "minimum IoU at which the best anchors of a gt box are positive too"
+    )
+    low_quality_gt: str = setting(
         "own",
-        "such an anchor learns the truth it overlaps most (own) or the one it is best for (best)",
+        "regression target of such an anchor: the gt box it overlaps most (own), or the one whose "
+        "best anchor it is (best)",
         choices=("own", "best"),
     )
-    padding_anchors: bool = setting(True, "anchors in the padding are sampled as negatives")
-    border_anchors: bool = setting(True, "anchors that reach beyond their image are sampled")
-    beta: float = setting(1 / 9, "smooth L1 turns linear there; 0: L1")
+    padding_anchors: bool = setting(True, "sample anchors in the padding as negatives")
+    border_anchors: bool = setting(True, "sample anchors that cross the image border")
+    beta: float = setting(
+        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1"
+    )
     normalizer: str = setting(
         "sampled",
-        "losses are divided by the anchors sampled, or by batch-size-per-image times images",
+        "divisor of the losses: the number of sampled anchors, or batch-size-per-image x images",
         choices=("sampled", "batch-size"),
     )
     batch_size_per_image: int = setting(256, "anchors sampled per image for the loss")
-    positive_fraction: float = setting(0.5, "upper bound of positives among them")
+    positive_fraction: float = setting(0.5, "maximum fraction of positives among sampled anchors")
 
 
 @dataclass(frozen=True)
 class RoIHeads:
-    """Box head: classification and regression of proposals."""
+    """Box head: RoI pooling, classification and box regression of proposals, and detections."""
 
     head: str = setting(
         "2fc",
-        "2fc: two fully connected layers; 4conv1fc: convolutions with batch norm and one; "
-        "res5: the body's last stage (C4)",
+        "2fc: two fully connected layers; 4conv1fc: four 3x3 convolutions with batch norm and one "
+        "fully connected layer; res5: the last stage of the body (C4)",
         choices=("2fc", "4conv1fc", "res5"),
     )
     representation_size: int = setting(1024, "width of the fully connected layers")
-    dropout: float = setting(0.0, "probability of dropping an output of a fully connected layer")
+    dropout: float = setting(0.0, "dropout probability after each fully connected layer")
     pooling: str = setting(
-        "align", "RoIAlign, or RoIPool: the maximum of whole cells", choices=("align", "pool")
+        "align",
+        "align: RoIAlign; pool: RoIPool (maximum over whole cells)",
+        choices=("align", "pool"),
     )
-    pool_size: int = setting(7, "output side of RoIAlign or RoIPool (bins)")
-    sampling_ratio: int = setting(2, "RoIAlign samples per bin and axis; 0: one per cell")
-    aligned: bool = setting(False, "RoIAlign shifts by half a cell and keeps tiny rois tiny")
+    pool_size: int = setting(7, "output height and width of RoIAlign or RoIPool (bins)")
+    sampling_ratio: int = setting(
+        2, "RoIAlign samples per bin and axis; 0: one per feature cell of the bin"
+    )
+    aligned: bool = setting(
+        False, "RoIAlign shifts RoIs by half a cell and does not enlarge those below one cell"
+    )
     level_map: str = setting(
         "torchvision",
-        "where the epsilon of the level equation stands",
+        "framework whose rounding assigns RoIs to FPN levels (they place the epsilon differently)",
         choices=("torchvision", "detectron2", "mmdetection"),
     )
-    fg_iou_thresh: float = setting(0.5, "a proposal with at least this IoU is positive")
-    bg_iou_thresh: float = setting(0.5, "a proposal below this IoU is background")
+    fg_iou_thresh: float = setting(0.5, "minimum IoU with a gt box of a positive proposal")
+    bg_iou_thresh: float = setting(0.5, "IoU with every gt box below which it is background")
     batch_size_per_image: int = setting(512, "proposals sampled per image for the loss")
-    positive_fraction: float = setting(0.25, "upper bound of positives among them")
-    bbox_reg_weights: tuple[float, ...] = setting(
-        (10.0, 10.0, 5.0, 5.0), "weights of the dx, dy, dw, dh targets"
+    positive_fraction: float = setting(
+        0.25, "maximum fraction of positives among sampled proposals"
     )
-    clamp: str = setting("max", "bounds of dw and dh when decoding", choices=("max", "both"))
-    beta: float = setting(1 / 9, "smooth L1 turns linear there; 0: L1")
-    score_thresh: float = setting(0.05, "detections below this score are dropped")
-    min_side: float = setting(1e-2, "detections with a shorter side are dropped (px)")
-    nms_thresh: float = setting(0.5, "IoU above which a detection of the same class is suppressed")
-    drop_empty: bool = setting(False, "after NMS, detections without area are dropped")
-    detections_per_img: int = setting(100, "detections kept per image")
+    bbox_reg_weights: tuple[float, ...] = setting(
+        (10.0, 10.0, 5.0, 5.0), "weights of the regression targets dx, dy, dw, dh"
+    )
+    clamp: str = setting(
+        "max",
+        "bounds of decoded dw and dh: max (upper bound only) or both (upper and lower)",
+        choices=("max", "both"),
+    )
+    beta: float = setting(
+        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1"
+    )
+    score_thresh: float = setting(0.05, "minimum score of a detection")
+    min_side: float = setting(1e-2, "minimum width and height of a detection (px)")
+    nms_thresh: float = setting(0.5, "IoU threshold of NMS, per class")
+    drop_empty: bool = setting(False, "drop detections without area after NMS")
+    detections_per_img: int = setting(100, "maximum number of detections per image")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which part of the data set is used, and how."""
+    """Which images and classes of the data set are trained on."""
 
-    classes: tuple[str, ...] = setting((), "class names to use; none: all", flag="--classes")
+    classes: tuple[str, ...] = setting((), "class names to train on; empty: all", flag="--classes")
     train_split: str = setting(
         "train",
         "split to train on; PASCAL VOC: 2007_trainval, 2007_trainval+2012_trainval or 07+12, ...",
         flag="--train-split --voc-sets",
     )
-    keep_empty: bool = setting(False, "train on images without boxes (as negatives)")
-    min_image_side: int = setting(0, "leave out training images with a shorter side (px)")
+    keep_empty: bool = setting(False, "train on images without boxes too (all negatives)")
+    min_image_side: int = setting(0, "minimum width and height of a training image (px)")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimisation: SGD with momentum, linear warm-up, steps down at milestones."""
+    """Optimization: SGD with momentum, linear warm-up, a step down at every milestone."""
 
-    epochs: float = setting(12.0, "passes over the data; milestones scale along", flag="--epochs")
-    milestones: tuple[float, ...] = setting((8.0, 11.0), "epochs after which lr is multiplied")
-    gamma: float = setting(0.1, "factor at each milestone")
-    lr: float = setting(0.02, "learning rate after warm-up; follows images-per-step", flag="--lr")
-    bias_lr_factor: float = setting(1.0, "biases learn at this multiple of lr")
-    momentum: float = setting(0.9, "SGD momentum")
-    weight_decay: float = setting(1e-4, "L2 on every trained parameter")
-    decay_norms: bool = setting(True, "weights and biases of norms included")
-    warmup_steps: int = setting(500, "steps of linear warm-up; follows images-per-step")
+    epochs: float = setting(
+        12.0, "passes over the training data; milestones scale with it", flag="--epochs"
+    )
+    milestones: tuple[float, ...] = setting(
+        (8.0, 11.0), "epochs after which the learning rate is multiplied by gamma"
+    )
+    gamma: float = setting(0.1, "factor of the learning rate at each milestone")
+    lr: float = setting(
+        0.02, "learning rate after warm-up; scales with images-per-step", flag="--lr"
+    )
+    bias_lr_factor: float = setting(1.0, "factor of the learning rate for biases")
+    momentum: float = setting(0.9, "momentum of SGD")
+    weight_decay: float = setting(1e-4, "weight decay (L2) of every trained parameter")
+    decay_norms: bool = setting(True, "apply weight decay to norms too")
+    warmup_steps: int = setting(
+        500, "optimizer steps of linear warm-up; scales inversely with images-per-step"
+    )
     warmup_factor: float = setting(0.001, "first learning rate as a fraction of lr")
-    images_per_step: int = setting(16, "global batch, all GPUs together", flag="--images-per-step")
-    images_per_gpu: int = setting(2, "micro-batch of one GPU", flag="--images-per-gpu")
-    clip_grad_norm: float = setting(0.0, "upper bound of the gradient's L2 norm; 0: none")
-    ema_decay: float = setting(0.0, "decay per step of averaged weights; 0: none")
+    images_per_step: int = setting(
+        16, "global batch size: images per optimizer step over all GPUs", flag="--images-per-step"
+    )
+    images_per_gpu: int = setting(
+        2, "micro-batch size: images per GPU and forward pass", flag="--images-per-gpu"
+    )
+    clip_grad_norm: float = setting(0.0, "maximum L2 norm of the gradient; 0: no clipping")
+    ema_decay: float = setting(0.0, "decay per step of the weights' moving average; 0: none")
 
 
 @dataclass(frozen=True)
@@ -209,23 +254,26 @@ class Recipe:
     name: str
     detector: str = setting(
         "faster_rcnn",
-        "what is trained: the whole detector, its region proposal network alone, or its backbone "
-        "and box head on stored --proposals",
+        "what is trained: faster_rcnn (the whole detector), rpn (the region proposal network "
+        "alone) or fast_rcnn (backbone and box head on stored --proposals)",
         flag="--detector",
         choices=("faster_rcnn", "rpn", "fast_rcnn"),
     )
     weights: str = setting(
         "imagenet",
-        "initial weights: imagenet, coco, none, a run, or a .pth or .safetensors file",
+        "initial weights: imagenet, coco, none, a run folder, or a .pth or .safetensors file",
         flag="--weights",
     )
     amp: str = setting(
         "off",
-        "fp16 (GradScaler), bf16, off (fp32), or auto: fp16 on a GPU, bf16 on a CPU that has it",
+        "mixed precision: fp16 (with GradScaler), bf16, off (fp32), or auto (fp16 on a GPU, bf16 "
+        "on a CPU that has it)",
         flag="--amp",
         choices=("auto", "fp16", "bf16", "off"),
     )
-    seed: int = setting(0, "decides order, flips, sampling and fresh weights", flag="--seed")
+    seed: int = setting(
+        0, "random seed of data order, flips, sampling and fresh weights", flag="--seed"
+    )
     input: Input = Input()
     backbone: Backbone = Backbone()
     rpn: RPN = RPN()

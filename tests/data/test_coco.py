@@ -42,20 +42,20 @@ def test_boxes_labels_and_ids(tmp_path: Path):
 def test_real_annotations_agree_with_pycocotools(coco_tiny: Path):
     from pycocotools.coco import COCO
 
-    truth = COCO(coco_tiny / "annotations" / "instances_val2017.json")
+    gt = COCO(coco_tiny / "annotations" / "instances_val2017.json")
     data = formats.read(coco_tiny, "val", "auto", (), Problems())
-    assert list(data.ids) == [str(i) for i in sorted(truth.imgs)]
-    assert data.classes.category_ids == tuple(truth.getCatIds())
+    assert list(data.ids) == [str(i) for i in sorted(gt.imgs)]
+    assert data.classes.category_ids == tuple(gt.getCatIds())
     assert len(data.classes.names) == 80
     for i, id in enumerate(map(int, data.ids)):
         rows = slice(data.first[i], data.first[i + 1])
-        expected = truth.loadAnns(truth.getAnnIds(imgIds=id))
+        expected = gt.loadAnns(gt.getAnnIds(imgIds=id))
         assert data.xywh[rows].tolist() == [a["bbox"] for a in expected]
         assert data.area[rows].tolist() == [a["area"] for a in expected]
         assert data.crowd[rows].tolist() == [bool(a["iscrowd"]) for a in expected]
         categories = [data.classes.category_ids[label - 1] for label in data.labels[rows]]
         assert categories == [a["category_id"] for a in expected]
-        assert data.sizes[i].tolist() == [truth.imgs[id]["height"], truth.imgs[id]["width"]]
+        assert data.sizes[i].tolist() == [gt.imgs[id]["height"], gt.imgs[id]["width"]]
 
 
 @pytest.mark.parametrize("ids", [(0, 1), (10**12, 5), (7, 10**9), ("x", "y"), (3, "3b")])
@@ -173,7 +173,7 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     (("images", "append"), "a.png", "/images/2", "must be an object"),
     (("images", "append"), {"id": None, "file_name": "a.png"}, "/images/2/id", "an integer"),
     # From here on nothing can be skipped.
-    (("categories", 1, "id"), 7, "/categories/1/id", "the id of dog too"),
+    (("categories", 1, "id"), 7, "/categories/1/id", "also the id of dog"),
     (("categories", 1, "id"), "3", "/categories/1/id", "must be an integer"),
     (("categories", 1, "name"), "dog", "/categories/1/name", "the name of two categories"),
     (("categories", 1, "name"), ..., "/categories/1/name", "must be a name"),
@@ -279,7 +279,7 @@ def test_layouts(tmp_path: Path, files: list[str], split: str, expected: str):
 
 def test_layout_errors_say_what_is_there(tmp_path: Path):
     make.coco(tmp_path)
-    with pytest.raises(UsageError, match=r"no annotations of split val: .*there is train2017"):
+    with pytest.raises(UsageError, match=r"no annotations of split val: .*found: train2017"):
         coco.find(tmp_path, "val")
     (tmp_path / "annotations" / "instances_train2014.json").write_text("{}")
     with pytest.raises(UsageError, match="train2014 or train2017; say which one"):

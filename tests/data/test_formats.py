@@ -1,4 +1,4 @@
-"""Recognising a format by what is there, and errors that say what to do."""
+"""Recognizing a format by what is there, and errors that say what to do."""
 
 from pathlib import Path
 
@@ -11,31 +11,31 @@ from fasterrcnn.errors import DataError, UsageError
 from tests.data import make, test_voc, test_yolo
 
 
-def test_each_format_is_recognised(tmp_path: Path):
+def test_each_format_is_recognized(tmp_path: Path):
     make.coco(tmp_path / "coco")
     test_voc.write(tmp_path / "voc", test_voc.obj(1, 1, 5, 5))
     test_yolo.write(tmp_path / "yolo")
     for name in formats.READERS:
-        assert formats.recognise(tmp_path / name) == name
+        assert formats.recognize(tmp_path / name) == name
 
 
 def test_two_formats_in_one_folder_need_a_decision(tmp_path: Path):
     make.coco(tmp_path)
     test_voc.write(tmp_path, test_voc.obj(1, 1, 5, 5))
     with pytest.raises(UsageError, match="could be coco or voc; say --dataset coco"):
-        formats.recognise(tmp_path)
+        formats.recognize(tmp_path)
     assert len(formats.read(tmp_path, "train", "voc", (), Problems())) == 1
     assert len(formats.read(tmp_path, "train", "coco", (), Problems())) == 2
 
 
 def test_places_without_data(tmp_path: Path):
     with pytest.raises(UsageError, match="no such folder; give the folder with --data-path"):
-        formats.recognise(tmp_path / "nothing")
+        formats.recognize(tmp_path / "nothing")
     with pytest.raises(UsageError, match="no data set found"):
-        formats.recognise(tmp_path)
+        formats.recognize(tmp_path)
     make.coco(tmp_path / "sub")
     with pytest.raises(UsageError, match=r"try --data-path .*/sub"):
-        formats.recognise(tmp_path)
+        formats.recognize(tmp_path)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -45,7 +45,7 @@ def test_missing_default_data_names_files_and_command(tmp_path: Path, name: str,
     if there:
         root.mkdir(parents=True)
     with pytest.raises(UsageError) as error:
-        formats.recognise(root)
+        formats.recognize(root)
     assert f"get_{name}.sh" in str(error.value)
     expected = "annotations/instances_train2017.json" if name == "coco" else "ImageSets/Main"
     assert expected in str(error.value)

@@ -14,17 +14,17 @@ from safetensors.numpy import save_file
 from fasterrcnn.data import formats, loader, proposals
 from fasterrcnn.data.annotations import Strings
 from fasterrcnn.data.problems import Problems
-from fasterrcnn.data.proposals import OfImage
+from fasterrcnn.data.proposals import ImageProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.errors import DataError, StorageError, UsageError
 from tests.data.make import annotations_of
 
 
-def some(count: int, size: tuple[int, int] = (60, 80)) -> OfImage:
+def some(count: int, size: tuple[int, int] = (60, 80)) -> ImageProposals:
     random = np.random.default_rng(count)
     corner = random.random((count, 2)) * 30
     boxes = np.concatenate([corner, corner + 1 + random.random((count, 2)) * 20], axis=1)
-    return OfImage(boxes.astype(np.float32), random.random(count).astype(np.float32), size)
+    return ImageProposals(boxes.astype(np.float32), random.random(count).astype(np.float32), size)
 
 
 IMAGES = {"a/1": some(3), "2": some(0), "ü": some(5, (40, 90))}
@@ -101,13 +101,13 @@ def test_flipping_an_image_leaves_the_stored_boxes_alone(shapes_folder: Path, tm
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(ids=[7]), "not of the same images"),
-    (dict(boxes=[np.zeros((2, 4))]), "not of the same images"),
-    (dict(boxes=[np.zeros((2, 5)), np.zeros((1, 5))]), "not of the same images"),
-    (dict(boxes=[[np.zeros((2, 4))], np.zeros((1, 4))]), "not Detectron2's proposals"),
-    (dict(objectness_logits=[1.0, np.zeros(1)]), "not Detectron2's proposals"),
-    (dict(objectness_logits=[np.zeros(2, bool), np.zeros(1)]), "not Detectron2's proposals"),
-    (dict(boxes=None), "not Detectron2's proposals"),
+    (dict(ids=[7]), "do not belong to the same images"),
+    (dict(boxes=[np.zeros((2, 4))]), "do not belong to the same images"),
+    (dict(boxes=[np.zeros((2, 5)), np.zeros((1, 5))]), "do not belong to the same images"),
+    (dict(boxes=[[np.zeros((2, 4))], np.zeros((1, 4))]), "not proposals of Detectron2"),
+    (dict(objectness_logits=[1.0, np.zeros(1)]), "not proposals of Detectron2"),
+    (dict(objectness_logits=[np.zeros(2, bool), np.zeros(1)]), "not proposals of Detectron2"),
+    (dict(boxes=None), "not proposals of Detectron2"),
     (dict(bbox_mode=3), "bbox_mode: 3"),
     (dict(objectness_logits=[np.array([np.nan, 1]), np.zeros(1)]), "NaN"),
     (dict(ids=[Canary(), 3]), "wants to run builtins.print"),

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn.data.sampler import (
-    MicroBatch,
-    Plan,
-    bucket_of,
-    buckets,
-    check_ranks,
-    order,
-    resized,
-)
+from fasterrcnn.data.sampler import MicroBatch, Plan, check_ranks, order
 from fasterrcnn.errors import UsageError
+from fasterrcnn.image_sizes import bucket_of, buckets, resized
 from fasterrcnn.recipes import Input
 
 GOLDEN = Path(__file__).with_name("golden_order.json")

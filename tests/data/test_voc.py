@@ -140,18 +140,18 @@ def test_being_voc_is_not_part_of_the_digest(tmp_path: Path):
 
 
 @pytest.mark.parametrize("places", [("VOC2007",), ("VOCdevkit", "VOC2007")])
-def test_devkits_are_recognised(tmp_path: Path, places: tuple[str, ...]):
+def test_devkits_are_recognized(tmp_path: Path, places: tuple[str, ...]):
     write(tmp_path.joinpath(*places), obj(1, 1, 5, 5))
     root = tmp_path.joinpath(*places).parent
-    assert formats.recognise(root) == "voc"
+    assert formats.recognize(root) == "voc"
     if root != tmp_path:
         with pytest.raises(UsageError, match=r"try --data-path .*VOCdevkit$"):
-            formats.recognise(tmp_path)
+            formats.recognize(tmp_path)
 
 
 def test_what_is_wrong_with_sets(tmp_path: Path):
     root = devkit(tmp_path / "voc")
-    there = "there is 2007_test, 2007_trainval, 2012_trainval "
+    there = "found: 2007_test, 2007_trainval, 2012_trainval "
     for split, message in (
         ("2012_val", f"VOC2012/ImageSets/Main/val.txt: no such split; {there}"),
         ("val", f"voc: val: no such split; {there}"),
@@ -251,5 +251,5 @@ def test_faulty_files(tmp_path: Path, change, message: str):
 
 def test_missing_split_names_those_that_are_there(tmp_path: Path):
     write(tmp_path, obj(1, 1, 5, 5))
-    with pytest.raises(UsageError, match=r"val.txt: no such split; there is train"):
+    with pytest.raises(UsageError, match=r"val.txt: no such split; found: train"):
         formats.read(tmp_path, "val", "auto", (), Problems())

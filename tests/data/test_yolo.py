@@ -42,7 +42,7 @@ def read(root: Path, *, skip: bool = False, split: str = "train", classes: tuple
 def test_layouts(tmp_path: Path, images: str, config: str):
     write(tmp_path, images=images, config=config)
     if images.startswith("stuff"):
-        assert formats.recognise(tmp_path) == "yolo"
+        assert formats.recognize(tmp_path) == "yolo"
     data, _ = read(tmp_path)
     assert list(data.ids) == [f"{images}/a.png", f"{images}/sub/empty.png"]  # the relative path
     assert data.classes.names == ("cat", "dog")

@@ -124,8 +124,8 @@ def filled(shapes: Shapes, seed: int = 0) -> dict[str, Tensor]:
         elif leaf == "running_var":
             tensors[name] = 1 + 0.2 * torch.rand(shape)
         elif len(shape) == 1:
-            centre = 1.0 if leaf == "weight" else 0.0
-            tensors[name] = centre + 0.1 * torch.randn(shape)
+            center = 1.0 if leaf == "weight" else 0.0
+            tensors[name] = center + 0.1 * torch.randn(shape)
             if "bn3.weight" in name or "conv3.norm.weight" in name:
                 tensors[name] *= 0.2
         else:

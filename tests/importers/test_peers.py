@@ -14,12 +14,13 @@ from torch.nn import functional
 
 from fasterrcnn import recipes
 from fasterrcnn.data import images
-from fasterrcnn.importers import reading, recognise, translate
+from fasterrcnn.importers import recognize, translate
 from fasterrcnn.importers.names import entries
 from fasterrcnn.models import backbones, boxes, resize
 from fasterrcnn.models.build import split
 from fasterrcnn.models.roi_align import pyramid_roi_align
 from fasterrcnn.models.sparse import Pyramid
+from fasterrcnn.safe_load import reading
 from tests.importers import peers
 
 
@@ -39,7 +40,7 @@ def imported(request, target: Path):
     """A peer's outputs and the model made from its file."""
     peer = peers.peer(request.param, target, ".pkl" if request.param == "detectron2" else ".pth")
     file = reading.read(peer.file)
-    found = recognise.recognise(file, None, ())
+    found = recognize.recognize(file, None, ())
     model, _ = translate.load(file, found)
     return peer, model, found
 
@@ -55,7 +56,7 @@ def padded(peer: peers.Peer, model, i: int):
     found = model.transform.eval()([peer.image(i)])
     about = peer.about["image_info"][i]
     original = torch.tensor([[about["height"], about["width"]]], dtype=torch.float32)
-    return found._replace(originals=original)
+    return found._replace(original_sizes=original)
 
 
 def test_the_base_anchors_and_the_input(imported):
@@ -103,7 +104,7 @@ def test_every_stage_of_detection(imported, i: int, capsys):
         assert np.abs(sampled(deltas) - arrays[f"{key}rpn_reg{level}"]).max() < 1e-5
     proposals = model.rpn.proposals(given, features, training=False)
     scores = "prop_scores" if peer.framework == "mmdet" else "prop_logits"
-    own = proposals.boxes[0][proposals.real[0]].numpy(), proposals.scores[0][proposals.real[0]]
+    own = proposals.boxes[0][proposals.valid[0]].numpy(), proposals.scores[0][proposals.valid[0]]
     values = own[1] if peer.framework == "mmdet" else own[1].double().logit()
     result = match(
         arrays[f"{key}prop_boxes"], arrays[f"{key}{scores}"], None, own[0], values.numpy(), None
@@ -130,7 +131,7 @@ def test_every_stage_of_detection(imported, i: int, capsys):
     assert np.abs(deltas[0, :50, 1:].flatten(1).numpy() - arrays[f"{key}roi_reg50"]).max() < 1e-4
     for what, count in (("final", 100), ("uncapped", 100_000)):
         more = recipes.change(recipe, roi_heads=dict(detections_per_img=count))
-        model.roi_heads.recipe = more.roi_heads
+        model.roi_heads.config = more.roi_heads
         (found_boxes,) = split(model.detect(given, features))
         result = match(
             *(arrays[f"{key}{what}_{part}"] for part in ("boxes", "scores", "labels")),
@@ -142,7 +143,7 @@ def test_every_stage_of_detection(imported, i: int, capsys):
         assert max(result["unmatchedA"], result["unmatchedB"]) <= (3 if what == "uncapped" else 0)
         assert result["box"] < 0.05
         assert result["score"] < 1e-4
-    model.roi_heads.recipe = recipe.roi_heads
+    model.roi_heads.config = recipe.roi_heads
     with capsys.disabled():
         print(f"\n{peer.name} {i}: {report}")
 
@@ -173,7 +174,7 @@ def spread(label: torch.Tensor, size: int, fraction: float, first: int = 0) -> b
 
 def training_input(peer: peers.Peer, model, recipe):
     """Both images at their training size in one batch, with the recorded ground truth."""
-    model.transform.recipe = recipes.change(recipe, input=dict(min_size=400, max_size=667)).input
+    model.transform.config = recipes.change(recipe, input=dict(min_size=400, max_size=667)).input
     targets = [
         {
             "boxes": torch.from_numpy(peer.arrays[f"train_img{i}_gt_boxes"]),
@@ -182,7 +183,7 @@ def training_input(peer: peers.Peer, model, recipe):
         for i in range(2)
     ]
     given = model.transform.eval()([peer.image(i, "train") for i in range(2)], targets)
-    model.transform.recipe = recipe.input
+    model.transform.config = recipe.input
     assert tuple(given.pixels.shape[2:]) == (608, 608)
     return given
 
@@ -197,12 +198,12 @@ def recorded_rois(peer: peers.Peer, given):
             label = torch.zeros(len(own), dtype=torch.int64)
             found = torch.from_numpy(peer.arrays[f"{key}pos_labels"]) + 1
             label[: len(found)] = found
-            truth = torch.zeros(len(own), 4)
-            truth[: len(found)] = torch.from_numpy(peer.arrays[f"{key}pos_gt"])
+            gt = torch.zeros(len(own), 4)
+            gt[: len(found)] = torch.from_numpy(peer.arrays[f"{key}pos_gt"])
         else:
             label = (torch.from_numpy(peer.arrays[f"{key}labels"]) + 1) % 81
-            truth = torch.from_numpy(peer.arrays[f"{key}gt"])
-        nearest = (given.boxes[i][None] - truth[:, None]).abs().sum(-1).argmin(dim=1)
+            gt = torch.from_numpy(peer.arrays[f"{key}gt"])
+        nearest = (given.boxes[i][None] - gt[:, None]).abs().sum(-1).argmin(dim=1)
         for part, value in ((rois, own), (labels, label), (best, nearest), (positive, label > 0)):
             part.append(value)
     return tuple(torch.stack(part) for part in (rois, labels, best, positive))

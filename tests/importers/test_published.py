@@ -12,12 +12,11 @@ from fasterrcnn.importers import published
 
 MMDET = "https://download.openmmlab.com/mmdetection/v2.0"
 D2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
-SOURCES = {"mmdet": "MMDetection", "detectron2": "Detectron2", "torchvision": "pytorch/vision"}
 # Copied from MMDetection's metafile.yml and README.md and from Detectron2's MODEL_ZOO.md.
 KNOWN = {
     "mmdet:rpn_r50_fpn_1x":
         f"{MMDET}/rpn/rpn_r50_fpn_1x_coco/rpn_r50_fpn_1x_coco_20200218-5525fa2e.pth",
-    "mmdet:rpn_r101_fpn_2x":
+    "mmdet:rpn_r101_fpn_2x_mmdetection":
         f"{MMDET}/rpn/rpn_r101_fpn_2x_coco/rpn_r101_fpn_2x_coco_20200131-24e3db1a.pth",
     "mmdet:faster-rcnn_r50-caffe_fpn_1x_coco":
         f"{MMDET}/faster_rcnn/faster_rcnn_r50_caffe_fpn_1x_coco/"
@@ -35,6 +34,10 @@ KNOWN = {
         f"{D2}/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl",
     "detectron2:faster_rcnn_X_101_32x8d_FPN_3x":
         f"{D2}/faster_rcnn_X_101_32x8d_FPN_3x/139173657/model_final_68b088.pkl",
+    "detectron2:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml":
+        f"{D2}/faster_rcnn_R_50_FPN_1x/137257794/model_final_b275ba.pkl",
+    "detectron2:faster_rcnn_r50_c4_1x":
+        f"{D2}/faster_rcnn_R_50_C4_1x/137257644/model_final_721ade.pkl",
     "detectron2:rpn_r50_c4_1x": f"{D2}/rpn_R_50_C4_1x/137258005/model_final_450694.pkl",
     "torchvision:COCO_V1":
         "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
@@ -52,10 +55,13 @@ def test_known_names(name: str):
 @pytest.mark.parametrize("prefix", published.URLS)
 def test_every_name_is_a_recipe_of_its_framework(prefix: str):
     for recipe, url in published.URLS[prefix].items():
-        assert recipes.RECIPES[recipe].source.startswith(SOURCES[prefix])
+        assert recipes.RECIPES[recipe].framework == published.PREFIXES[prefix]
         assert published.url_of(f"{prefix}:{recipe}") == url
         short = recipe.removesuffix(f"_{published.PREFIXES[prefix]}")
-        assert published.url_of(f"{prefix}:{short}") == url
+        assert published.name_of(recipe) == f"{prefix}:{short}"
+        for name in (short, *recipes.RECIPES[recipe].names_of_source):
+            assert published.recipe_of(f"{prefix}:{name}") == recipe
+            assert published.url_of(f"{prefix}:{name.upper()}") == url
         digits = r"model_final_[0-9a-f]{6}\.pkl" if prefix == "detectron2" else r"-[0-9a-f]{8}\.pth"
         assert re.search(f"{digits}$", url)
     urls = [url for table in published.URLS.values() for url in table.values()]
@@ -75,3 +81,11 @@ def test_unknown_names(name: str, close: str):
 
 def test_paths_are_no_names():
     assert not any(map(published.is_name, ("x.pth", "a/mmdet/x.pth", "mmdet", "c:/x.pth")))
+
+
+@pytest.mark.parametrize("name", [
+    "mmdet:fasterrcnn_r50_fpn_voc", "mmdet:fasterrcnn_r50_fpn_1x_detectron2",
+    "detectron2:faster-rcnn_r50_fpn_2x_coco", "elsewhere:rpn_r50_fpn_1x", "rpn_r50_fpn_1x",
+])  # fmt: skip
+def test_a_prefix_names_recipes_of_its_framework_only(name: str):
+    assert published.recipe_of(name) is None

@@ -10,10 +10,10 @@ from torchvision.models import detection
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.importers import recognise, translate
+from fasterrcnn.importers import recognize, translate
 from fasterrcnn.importers.names import entries
-from fasterrcnn.importers.reading import File
 from fasterrcnn.models.build import build
+from fasterrcnn.safe_load.reading import File
 from tests.importers import synthetic
 
 X101 = {"32x4d": (101, 32, 4), "64x4d": (101, 64, 4), "32x8d": (101, 32, 8)}
@@ -57,7 +57,7 @@ def check_recipe(name: str, recipe: recipes.Recipe) -> None:
         (1.0, 1.0, 1.0) if caffe
         else (57.375, 57.12, 58.395) if bgr else (58.395, 57.12, 57.375)
     )  # fmt: skip
-    assert recipe.rpn.rank == ("scores" if framework == "mmdetection" else "logits")
+    assert recipe.rpn.topk_by == ("scores" if framework == "mmdetection" else "logits")
     assert recipe.roi_heads.drop_empty == (framework == "detectron2")
     if recipe.detector == "rpn":
         assert (recipe.rpn.pre_nms_top_n_test, recipe.rpn.post_nms_top_n_test) == {
@@ -71,14 +71,14 @@ def test_names_and_shapes(name: str):
     """On the meta device: every tensor of theirs has one of ours, of the shape it becomes."""
     framework, _, _, _, source = CONFIGURATIONS[name]
     theirs = {k: torch.empty(s, device="meta") for k, s in shapes_of(name).items()}
-    found = recognise.recognise(file_of(theirs), source, ())
+    found = recognize.recognize(file_of(theirs), source, ())
     check_recipe(name, found.recipe)
     with torch.device("meta"):
         ours = build(found.recipe, 81).state_dict()
     left = {k for k in theirs if not k.endswith("num_batches_tracked")}
     for entry in entries(framework, found.recipe, [*ours], found.rpn):
-        assert entry.take(theirs[entry.theirs]).shape == ours[entry.ours].shape, entry
-        assert entry.give(ours[entry.ours]).shape == theirs[entry.theirs].shape, entry
+        assert entry.to_ours(theirs[entry.theirs]).shape == ours[entry.ours].shape, entry
+        assert entry.to_theirs(ours[entry.ours]).shape == theirs[entry.theirs].shape, entry
         left.remove(entry.theirs)
     assert not left
 
@@ -92,9 +92,9 @@ def test_names_and_shapes(name: str):
 def test_names_and_shapes_of_torchvision(builder: str, source: str | None):
     with torch.device("meta"):
         theirs = getattr(detection, builder)(weights=None, weights_backbone=None).state_dict()
-    found = recognise.recognise(file_of(theirs), source, ())
+    found = recognize.recognize(file_of(theirs), source, ())
     assert found.recipe.name == f"{builder.replace('resnet', 'r')}_torchvision"
-    assert found.rows == [0, *recognise.COCO.category_ids]
+    assert found.rows == [0, *recognize.COCO.category_ids]
     with torch.device("meta"):
         ours = build(found.recipe, 91).state_dict()
     counts = {name for name in theirs if name.endswith("num_batches_tracked")}
@@ -106,13 +106,13 @@ def test_names_and_shapes_of_torchvision(builder: str, source: str | None):
 def there_and_back(name: str) -> None:
     framework, _, _, detector, source = CONFIGURATIONS[name]
     tensors = synthetic.filled(shapes_of(name))
-    found = recognise.recognise(file_of(tensors), source, ())
+    found = recognize.recognize(file_of(tensors), source, ())
     model, report = translate.load(file_of(tensors), found)
     assert all(name.endswith("num_batches_tracked") for name in report["not_used"])
     again = translate.dump(model, found.recipe, framework, found.rpn)
     assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in tensors.items()}
     assert all(again[k].equal(v) for k, v in tensors.items())
-    model.transform.recipe = recipes.change(
+    model.transform.config = recipes.change(
         found.recipe, input=dict(min_size=96, max_size=128, train_min_sizes=())
     ).input
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_rows_change_places():
     """Background first here and last there; boxes of background only here."""
     shapes = synthetic.detectron2(detector="faster_rcnn", classes=3)
     tensors = synthetic.filled(shapes)
-    found = recognise.recognise(file_of(tensors), None, ("cat", "dog", "fox"))
+    found = recognize.recognize(file_of(tensors), None, ("cat", "dog", "fox"))
     model, _ = translate.load(file_of(tensors), found)
     predictor = model.roi_heads.box_predictor
     theirs = tensors["roi_heads.box_predictor.cls_score.weight"]
@@ -152,7 +152,7 @@ def test_rows_change_places():
 def test_anchors_of_several_sizes_change_places():
     """Detectron2 goes size by size, 5 sizes of 3 ratios; here ratio by ratio."""
     tensors = synthetic.filled(synthetic.detectron2(neck="none", detector="rpn"))
-    found = recognise.recognise(file_of(tensors), None, ())
+    found = recognize.recognize(file_of(tensors), None, ())
     model, _ = translate.load(file_of(tensors), found)
     logits = tensors["proposal_generator.rpn_head.objectness_logits.bias"]
     deltas = tensors["proposal_generator.rpn_head.anchor_deltas.bias"]
@@ -173,13 +173,13 @@ def test_anchors_of_several_sizes_change_places():
      r"mask_head.conv.weight: unknown \(1 such"),
     (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(5)}), r"rpn_cls.bias: shape \(5,\)"),
     (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(3, dtype=torch.int64)}),
-     "rpn_cls.bias: torch.int64: is no weight"),
+     "rpn_cls.bias: torch.int64: is not a dtype of weights"),
 ], ids=["missing", "extra", "shape", "dtype"])  # fmt: skip
 def test_files_that_do_not_fit(change, message: str):
     tensors = synthetic.filled(synthetic.mmdetection(detector="faster_rcnn"))
     change(tensors)
     file = file_of(tensors)
-    found = recognise.recognise(file, "mmdet:faster_rcnn_r50_fpn_1x", ())
+    found = recognize.recognize(file, "mmdet:faster_rcnn_r50_fpn_1x", ())
     with pytest.raises(CheckpointError, match=message):
         translate.load(file, found)
 
@@ -188,7 +188,7 @@ def test_statistics_that_detectron2_left_out():
     tensors = synthetic.filled(synthetic.detectron2(detector="rpn"))
     for leaf in ("running_mean", "running_var"):
         del tensors[f"backbone.bottom_up.stem.conv1.norm.{leaf}"]
-    found = recognise.recognise(file_of(tensors), None, ())
+    found = recognize.recognize(file_of(tensors), None, ())
     model, report = translate.load(file_of(tensors), found)
     norm = model.backbone.body.bn1
     assert not norm.running_mean.any()
@@ -199,10 +199,10 @@ def test_statistics_that_detectron2_left_out():
 @pytest.mark.parametrize(("name", "framework", "message"), [
     ("fasterrcnn_r50_fpn_1x", "mmdetection", "rpn.round_anchors is True, there False"),
     ("fasterrcnn_r50_fpn_1x_mmdetection", "torchvision", "rpn.round_anchors is False"),
-    ("fasterrcnn_r50_fpn_1x_detectron2", "mmdetection", "rpn.rank is logits"),
+    ("fasterrcnn_r50_fpn_1x_detectron2", "mmdetection", "rpn.topk_by is logits"),
     ("fasterrcnn_mobilenet_v3_large_fpn_torchvision", "detectron2", "rpn.round_anchors"),
     ("fasterrcnn_vgg16_voc", "torchvision", "rpn.anchor_strides is fixed, there grid"),
-    ("fast_rcnn_r50_fpn_voc", "torchvision", "it has a region proposal network"),
+    ("fast_rcnn_r50_fpn_voc", "torchvision", "it needs a region proposal network"),
 ])  # fmt: skip
 def test_what_another_framework_cannot_compute_is_not_exported(name, framework, message):
     with pytest.raises(UsageError, match=message):
@@ -223,17 +223,17 @@ def test_torchvisions_published_detector_has_norms_without_epsilon(source: str |
     with torch.device("meta"):
         theirs = detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict()
     file = File(Path("x.pth"), theirs, "258fb6c6" + "0" * 56, {})
-    found = recognise.recognise(file, source, ())
+    found = recognize.recognize(file, source, ())
     assert found.recipe.backbone.norm_eps == 0
     assert "epsilon 0" in found.rule
-    other = recognise.recognise(file_of(theirs), source, ())
+    other = recognize.recognize(file_of(theirs), source, ())
     assert other.recipe.backbone.norm_eps == 1e-5
 
 
 def test_mmdetections_config_says_what_tensors_cannot():
     tensors = synthetic.filled(synthetic.mmdetection(detector="rpn", old_rpn_names=True))
-    with pytest.raises(UsageError, match="mmdet:rpn_r50_caffe_fpn_1x or mmdet:rpn_r50_fpn"):
-        recognise.recognise(file_of(tensors), None, ())
+    with pytest.raises(UsageError, match=r"mmdet:rpn_r50_caffe_fpn_1x or mmdet:rpn_r50_fpn_1x$"):
+        recognize.recognize(file_of(tensors), None, ())
     old = (
         "model = dict(type='RPN', pretrained='x', backbone=dict(type='ResNet', style='caffe', "
         "norm_cfg=dict(type='BN', requires_grad=False)))\n"
@@ -242,7 +242,7 @@ def test_mmdetections_config_says_what_tensors_cannot():
         "img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
         "x = __import__('os').system('false')\n"
     )
-    found = recognise.recognise(file_of(tensors, config=old), None, ())
+    found = recognize.recognize(file_of(tensors, config=old), None, ())
     assert found.rpn == "rpn_head"
     recipe = found.recipe
     assert recipe.backbone.stride_in_1x1
@@ -251,15 +251,15 @@ def test_mmdetections_config_says_what_tensors_cannot():
     assert recipe.input.image_mean == (103.53, 116.28, 123.675)
     assert (recipe.rpn.post_nms_top_n_test, recipe.rpn.nms_thresh) == (900, 0.65)
     text = translate.config_text(recipe)
-    assert recognise.recognise(file_of(tensors, cfg=text), None, ()).recipe == recipe
+    assert recognize.recognize(file_of(tensors, cfg=text), None, ()).recipe == recipe
 
 
 def test_other_files_are_named():
     conv = torch.zeros(64, 3, 7, 7)
     for tensors, message in (
-        ({"conv1.weight": conv, "fc.weight": torch.zeros(2, 2)}, "a classifier; as first weights"),
+        ({"conv1.weight": conv, "fc.weight": torch.zeros(2, 2)}, "a classifier; to start training"),
         ({"transformer.encoder.weight": conv}, "no Faster R-CNN or RPN of"),
         ({"rpn_head.rpn_conv.weight": conv, "backbone.stage1.weight": conv}, "no ResNet body"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            recognise.recognise(file_of(tensors), None, ())
+            recognize.recognize(file_of(tensors), None, ())

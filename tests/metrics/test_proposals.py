@@ -18,7 +18,7 @@ from tests.data.make import annotations_of
 
 
 def random_proposals(annotations, count: int) -> np.ndarray:
-    """`count` rows per image: some near the truth, the rest anywhere; scores with ties."""
+    """`count` rows per image: some near gt boxes, the rest anywhere; scores with ties."""
     rng = np.random.default_rng(0)
     rows = []
     for i, (height, width) in enumerate(annotations.sizes):
@@ -44,10 +44,10 @@ def test_proposal_is_pycocotools_without_classes(real, coco_tiny: Path, capsys):
     annotations, rows = real
     results = proposals.evaluate(annotations, rows)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(coco_tiny / "annotations/instances_val2017.json"))
+        gt = COCO(str(coco_tiny / "annotations/instances_val2017.json"))
         found = rows.copy()
         found[:, 0] = [int(annotations.ids[int(i)]) for i in rows[:, 0]]
-        evaluator = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluator = COCOeval(gt, gt.loadRes(found), "bbox")
         evaluator.params.useCats = 0
         evaluator.params.maxDets = [100, 300, 1000]
         evaluator.evaluate()
@@ -68,9 +68,9 @@ def test_proposal_is_pycocotools_without_classes(real, coco_tiny: Path, capsys):
 
 
 def test_the_closest_pair_is_made_first():
-    """Two truths that both want the same proposal: the closer one gets it, the other what is left.
+    """Two gt boxes overlap the same proposal: the closer one gets it, the other what is left.
 
-    Truth A is 0..10, B 0..8; proposal 1 is 0..9.6 (IoU 0.96 with A, 0.833 with B), proposal 2 is
+    GT box A is 0..10, B 0..8; proposal 1 is 0..9.6 (IoU 0.96 with A, 0.833 with B), proposal 2 is
     0..5 (0.5 with A, 0.625 with B). A takes 1, B takes 2: up to 0.60 both are found, to 0.95 A.
     """
     data = annotations_of([[(0, 0, 10, 10), (0, 0, 8, 10)]])
@@ -82,7 +82,7 @@ def test_the_closest_pair_is_made_first():
 
 
 def test_who_chooses_first_decides():
-    """Truth A is 0..10, B 0..8; the better proposal 0..9 (IoU 0.9 with A, 0.889 with B), the other
+    """GT box A is 0..10, B 0..8; the better proposal 0..9 (IoU 0.9 with A, 0.889 with B), the other
     0..10 (1.0 and 0.8). COCOeval: the first takes A up to 0.90, so both are found up to 0.80. The
     closest pair first: the second takes A, the first B, so both are found up to 0.85.
     """
@@ -115,7 +115,7 @@ def test_images_without_proposals_count_except_for_detectron2():
 
 
 def test_sizes_and_crowd():
-    """A small truth found, a large one missed, a crowd that nobody has to find."""
+    """A small gt box found, a large one missed, a crowd that nobody has to find."""
     data = annotations_of([[(0, 0, 10, 10), (0, 0, 100, 100), (0, 0, 300, 300)]], crowd=[2])
     rows = np.array([[0, 0, 0, 10, 10, 0.9, 1]], dtype=float)
     results = proposals.evaluate(data, rows)

@@ -43,7 +43,7 @@ def test_of_two_the_better_scored_is_true_though_it_fits_less():
 
 
 def test_a_second_choice_is_not_made():
-    """Both overlap the first truth most, by 0.9 and 0.74: true and false, though the other truth is
+    """Both overlap the first gt box most, by 0.9 and 0.74: true and false, though the other one is
     free and the second detection overlaps it by 0.6. Recall 1/2: 07 counts recalls 0 to 0.5."""
     boxes = [[(0, 0, 10, 10), (4, 0, 10, 10)]]
     rows = [(0, (0, 0, 9, 10), 0.9), (0, (1.5, 0, 10, 10), 0.8)]
@@ -64,7 +64,7 @@ def test_an_iou_of_exactly_one_half_is_enough():
     assert ap([[HERE]], [(0, (0, 0, 4.999, 10), 0.9)]) == (0, 0)
 
 
-def test_an_image_without_truth_has_only_false_ones():
+def test_an_image_without_gt_has_only_false_ones():
     """False, true of 1: precision 0, 1/2."""
     assert ap([[], [HERE]], [(0, HERE, 0.9), (1, HERE, 0.8)]) == (0.5, 0.5)
 
@@ -86,8 +86,8 @@ def test_a_recall_of_exactly_three_tenths_counts():
     assert ap(boxes, rows) == pytest.approx((4 / 11, 0.3))
 
 
-def test_classes_and_images_are_apart_and_classes_without_truth_left_out():
-    """Class a is found in the wrong image, b as a; c has a difficult truth only, d none."""
+def test_classes_and_images_are_apart_and_classes_without_gt_left_out():
+    """Class a is found in the wrong image, b as a; c has only difficult gt, d none."""
     data = make.annotations_of([[HERE, THERE, AWAY], [THERE]], crowd=[2])
     data = replace(
         data, labels=np.array([1, 2, 3, 2]), classes=Classes(tuple("abcd"), (1, 2, 3, 4))
@@ -107,7 +107,7 @@ def test_classes_and_images_are_apart_and_classes_without_truth_left_out():
     }  # fmt: skip
 
 
-def test_without_detections_or_truth():
+def test_without_detections_or_gt():
     assert ap([[HERE]], []) == (0, 0)
     assert ap([[], []], [(0, HERE, 0.9)]) == (None, None)
     with np.errstate(all="raise"):  # 0 / 0 is no IoU
@@ -135,25 +135,25 @@ def pixels(xywh: np.ndarray) -> tuple[float, ...]:
 
 def devkit(data: Annotations, found: np.ndarray, label: int) -> tuple[float, float]:
     """AP_07 and AP_10 of one class."""
-    truths: dict[int, list[dict]] = {}
+    gt_boxes: dict[int, list[dict]] = {}
     for i in range(len(data)):
         own = [k for k in range(data.first[i], data.first[i + 1]) if data.labels[k] == label]
-        truths[i] = [
+        gt_boxes[i] = [
             {"box": pixels(data.xywh[k]), "difficult": data.crowd[k], "found": False} for k in own
         ]
-    positives = sum(not truth["difficult"] for own in truths.values() for truth in own)
+    positives = sum(not gt["difficult"] for own in gt_boxes.values() for gt in own)
     rows = sorted((row for row in found if row[6] == label), key=lambda row: (-row[5], row[0]))
     true = false = 0
     points = []
     for row in rows:
-        overlap_of = [overlap(pixels(row[1:5]), t["box"]) for t in truths[int(row[0])]]
+        overlap_of = [overlap(pixels(row[1:5]), t["box"]) for t in gt_boxes[int(row[0])]]
         best = max(overlap_of, default=0.0)
-        truth = truths[int(row[0])][overlap_of.index(best)] if best >= 0.5 else None
-        if truth is None:
+        gt = gt_boxes[int(row[0])][overlap_of.index(best)] if best >= 0.5 else None
+        if gt is None:
             false += 1
-        elif not truth["difficult"]:
-            true, false = true + (not truth["found"]), false + truth["found"]
-            truth["found"] = True
+        elif not gt["difficult"]:
+            true, false = true + (not gt["found"]), false + gt["found"]
+            gt["found"] = True
         points.append((Fraction(true, positives), true / (true + false) if true + false else 0.0))
     eleven = [max((p for r, p in points if r >= Fraction(t, 10)), default=0.0) for t in range(11)]
     under, before = 0.0, Fraction(0)

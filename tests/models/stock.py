@@ -16,7 +16,7 @@ from torchvision.models.vgg import make_layers
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from fasterrcnn import recipes
-from fasterrcnn.models.transform import Padded
+from fasterrcnn.models.transform import PaddedImages
 
 _BODIES = {
     "resnet10": partial(resnet.ResNet, resnet.BasicBlock, [1, 1, 1, 1]),
@@ -63,7 +63,7 @@ def stock(recipe: recipes.Recipe, num_classes: int) -> FasterRCNN:
     )
 
 
-def randomise_norms(model: nn.Module) -> None:
+def randomize_norms(model: nn.Module) -> None:
     """Statistics and weights of frozen norms that are not 0 and 1, in a sane range."""
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):
@@ -73,30 +73,29 @@ def randomise_norms(model: nn.Module) -> None:
             module.running_var.uniform_(0.5, 2.0)
 
 
-def feed_padded(model: FasterRCNN, padded: Padded) -> None:
+def feed_padded(model: FasterRCNN, padded: PaddedImages) -> None:
     """Make `model` see exactly this padded input, whatever images it is given."""
     sizes = [(int(h), int(w)) for h, w in padded.sizes.tolist()]
 
     def transform(images, targets=None):
-        valid = padded.labels > 0
+        gt = zip(padded.gt_boxes, padded.gt_labels, padded.gt_valid, strict=True)
         seen = targets and [
-            {"boxes": boxes[own], "labels": labels[own]}
-            for boxes, labels, own in zip(padded.boxes, padded.labels, valid, strict=True)
+            {"boxes": boxes[valid], "labels": labels[valid]} for boxes, labels, valid in gt
         ]
         return ImageList(padded.pixels, sizes), seen
 
     model.transform.forward = transform
 
 
-def feed_samples(model: FasterRCNN, proposals: Tensor, real: Tensor, rpn, roi) -> None:
+def feed_samples(model: FasterRCNN, proposals: Tensor, valid: Tensor, rpn, roi) -> None:
     """Make `model` use these proposals ``(N, P, 4)`` and these `boxes.Sample`s of anchors and rois.
 
-    Rois index proposals, then padded ground truth; torchvision has only the real ones of both.
+    Rois index proposals, then padded gt boxes; torchvision has only the valid ones of both.
     """
-    kept = [own[usable] for own, usable in zip(proposals, real, strict=True)]
+    kept = [own[usable] for own, usable in zip(proposals, valid, strict=True)]
     model.rpn.filter_proposals = lambda *_: (kept, None)
     model.rpn.fg_bg_sampler = lambda labels: _masks(labels, rpn, 0, [0] * len(labels))
-    missing = [int((~usable).sum()) for usable in real]
+    missing = [int((~usable).sum()) for usable in valid]
     model.roi_heads.fg_bg_sampler = lambda labels: _masks(labels, roi, proposals.shape[1], missing)
 
 

@@ -13,7 +13,7 @@ from fasterrcnn.models.backbones import build_backbone
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 def test_trainable_layers_are_torchvisions(layers: int, norm: str):
     kinds = {"frozen": "FrozenBatchNorm2d", "batch": "BatchNorm2d"}
-    ours = build_backbone(recipes.Backbone(name="resnet18", norm=norm, trainable_layers=layers))
+    ours = build_backbone(recipes.Backbone(name="resnet18", norm=norm, trainable_layers=layers))[0]
     norm_layer = type(ours.body.bn1)
     assert norm_layer.__name__ == kinds[norm]
     theirs = resnet_fpn_backbone(
@@ -24,7 +24,7 @@ def test_trainable_layers_are_torchvisions(layers: int, norm: str):
 
 
 def test_levels_and_strides():
-    backbone = build_backbone(recipes.Backbone(name="resnet10", fpn_channels=8)).eval()
+    backbone = build_backbone(recipes.Backbone(name="resnet10", fpn_channels=8))[0].eval()
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, 128, 192))
     assert [tuple(f.shape[1:]) for f in features] == [
@@ -40,5 +40,5 @@ def test_wrong_names_and_numbers():
 
 
 def test_eps_reaches_every_norm():
-    backbone = build_backbone(recipes.Backbone(name="resnet10", norm_eps=0.0))
+    backbone = build_backbone(recipes.Backbone(name="resnet10", norm_eps=0.0))[0]
     assert {m.eps for m in backbone.modules() if hasattr(m, "eps")} == {0.0}

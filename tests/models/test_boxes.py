@@ -27,11 +27,11 @@ def _seed():
 
 @pytest.mark.parametrize("grid", [0.0, 8.0])
 def test_iou_is_torchvisions(grid: float):
-    truth, candidates = some_boxes(3, 7, grid=grid), some_boxes(3, 50, grid=grid)
-    for own, a, b in zip(boxes.iou(truth, candidates), truth, candidates, strict=True):
+    gt, candidates = some_boxes(3, 7, grid=grid), some_boxes(3, 50, grid=grid)
+    for own, a, b in zip(boxes.iou(gt, candidates), gt, candidates, strict=True):
         assert own.equal(box_iou(a, b))
-    shared = boxes.iou(truth, candidates[:1])
-    assert all(own.equal(box_iou(a, candidates[0])) for own, a in zip(shared, truth, strict=True))
+    shared = boxes.iou(gt, candidates[:1])
+    assert all(own.equal(box_iou(a, candidates[0])) for own, a in zip(shared, gt, strict=True))
 
 
 def test_deltas_are_torchvisions_and_inverse():
@@ -58,10 +58,10 @@ def test_clip_is_torchvisions():
 @pytest.mark.parametrize("grid", [0.0, 4.0, 16.0])
 def test_match_is_torchvisions(grid: float, fg: float, bg: float, low_quality: bool):
     counts = (9, 1, 0, 4)
-    truth, candidates = some_boxes(4, 9, grid=grid), some_boxes(4, 600, grid=grid)
-    truth[3, 0] = torch.tensor([500.0, 500.0, 600.0, 600.0])  # overlaps nothing
+    gt, candidates = some_boxes(4, 9, grid=grid), some_boxes(4, 600, grid=grid)
+    gt[3, 0] = torch.tensor([500.0, 500.0, 600.0, 600.0])  # overlaps nothing
     valid = torch.arange(9) < torch.tensor(counts)[:, None]
-    quality = boxes.iou(truth, candidates)
+    quality = boxes.iou(gt, candidates)
     label, best = boxes.match(
         quality,
         valid,
@@ -74,7 +74,7 @@ def test_match_is_torchvisions(grid: float, fg: float, bg: float, low_quality: b
         if count == 0:
             assert (label[i] == 0).all()
             continue
-        expected = matcher(box_iou(truth[i, :count], candidates[i]))
+        expected = matcher(box_iou(gt[i, :count], candidates[i]))
         between = expected == Matcher.BETWEEN_THRESHOLDS
         assert label[i].equal((expected >= 0).to(torch.int8) - between.to(torch.int8))
         assert best[i][label[i] == 1].equal(expected[expected >= 0])

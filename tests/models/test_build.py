@@ -13,7 +13,7 @@ from fasterrcnn.models import boxes
 from fasterrcnn.models.backbones import BODIES
 from fasterrcnn.models.build import build
 from fasterrcnn.models.sparse import Pyramid
-from tests.models.stock import feed_padded, feed_samples, randomise_norms, stock
+from tests.models.stock import feed_padded, feed_samples, randomize_norms, stock
 
 R50 = recipes.fasterrcnn_r50_fpn_1x()
 DEMO = recipes.fasterrcnn_r10_fpn_shapes()
@@ -44,7 +44,7 @@ def pair(recipe: recipes.Recipe, num_classes: int = 7):
     """Ours and torchvision's with the same weights."""
     torch.manual_seed(0)
     ours, theirs = build(recipe, num_classes), stock(recipe, num_classes)
-    randomise_norms(ours)
+    randomize_norms(ours)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     return ours, theirs
 
@@ -86,11 +86,11 @@ def _different_gradients(monkeypatch, recipe: recipes.Recipe, images, targets) -
     proposals = ours.rpn.proposals(padded, features, training=True)
     with monkeypatch.context() as patch:
         patch.setattr(boxes, "sample", sample)
-        mine = ours.losses(padded, features)
+        mine, _ = ours.losses(padded, features)
     sum(mine.values()).backward()
 
     feed_padded(theirs, padded)
-    feed_samples(theirs, proposals.boxes, proposals.real, *sampled)
+    feed_samples(theirs, proposals.boxes, proposals.valid, *sampled)
     yours = theirs(images, targets)
     sum(yours.values()).backward()
     assert set(mine) == set(yours)
@@ -145,12 +145,12 @@ def test_only_convolutions_and_linear_layers_leave_float32_under_autocast():
         padded = ours.transform(images, targets)
         features = ours.features(padded)
         proposals = ours.rpn.proposals(padded, features, training=True)
-        losses = ours.losses(padded, features)
+        losses, _ = ours.losses(padded, features)
     assert {f.dtype for f in features} == {torch.bfloat16}
     assert {a.dtype for a in ours.rpn.anchors(padded.pixels, Pyramid(features).shapes)} == {
         torch.float32
     }
-    assert proposals.boxes.dtype == padded.boxes.dtype == torch.float32
+    assert proposals.boxes.dtype == padded.gt_boxes.dtype == torch.float32
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
 
 
@@ -171,11 +171,10 @@ def test_images_without_boxes_train():
     images, targets = example()
     for target in targets:
         target["boxes"], target["labels"] = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-    losses = model(images, targets)
+    losses, noted = model.training_losses(model.transform(images, targets))
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    noted = model.diagnostics()
     assert noted["rpn_positives"] == noted["roi_positives"] == noted["roi_accuracy"] == 0
 
 
@@ -183,8 +182,7 @@ def test_diagnostics_count():
     torch.manual_seed(0)
     model = build(DEMO, 7).train()
     images, targets = example()
-    model(images, targets)
-    noted = model.diagnostics()
+    _, noted = model.training_losses(model.transform(images, targets))
     assert set(noted) == {"rpn_positives", "roi_positives", "roi_accuracy", "roi_false_negatives"}
     assert 0 < noted["rpn_positives"] <= 32  # half of 64
     assert 4 <= noted["roi_positives"] <= 24  # ground truth is among the proposals

@@ -16,15 +16,15 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from fasterrcnn import recipes, schedule
+from fasterrcnn.engine.step import split_parameters
 from fasterrcnn.models import boxes
 from fasterrcnn.models.backbones import build_backbone
 from fasterrcnn.models.build import build
 from fasterrcnn.models.roi_align import level_of, pyramid_roi_align
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
-from fasterrcnn.models.transform import Padded, Transform
+from fasterrcnn.models.transform import PaddedImages, Transform
 from fasterrcnn.recipes import RPN, Backbone, Input, RoIHeads, conventions
-from fasterrcnn.step import split_parameters
 from tests.models.test_build import example
 
 FPN = (4, 8, 16, 32, 64)
@@ -36,12 +36,14 @@ SMALL = recipes.change(
 )
 
 
-def padded_of(size: tuple[int, int], truth: list[list[float]], inside: tuple[int, int]) -> Padded:
-    """One black image of `inside` in a tensor of `size`, with these boxes."""
+def padded_of(
+    size: tuple[int, int], gt_boxes: list[list[float]], inside: tuple[int, int]
+) -> PaddedImages:
+    """One black image of `inside` in a tensor of `size`, with these gt boxes."""
     sizes = torch.tensor([inside], dtype=torch.float32)
-    found = torch.tensor([truth], dtype=torch.float32)
-    labels = torch.ones(1, len(truth), dtype=torch.int64)
-    return Padded(torch.zeros(1, 3, *size), sizes, sizes, found, labels)
+    labels = torch.ones(1, len(gt_boxes), dtype=torch.int64)
+    pixels, found = torch.zeros(1, 3, *size), torch.tensor([gt_boxes], dtype=torch.float32)
+    return PaddedImages(pixels, sizes, sizes, found, labels, labels > 0)
 
 
 def pyramid(size: tuple[int, int], channels: int = 8) -> list[torch.Tensor]:
@@ -136,13 +138,13 @@ def test_smooth_l1_beta(beta: float):
     padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
     levels = Pyramid(pyramid((128, 128)))
     torch.manual_seed(5)
-    loss = rpn.losses(padded, levels)["loss_rpn_box_reg"]
+    loss = rpn.losses(padded, levels)[0]["loss_rpn_box_reg"]
     torch.manual_seed(5)
     anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
-    index, best, positive, valid = rpn.sample(padded, levels.shapes, anchors)
+    (index, positive, valid), gt = rpn.sample(padded, levels.shapes, anchors)
     _, deltas = rpn.sparse_head(levels, index)
     target = boxes.encode(
-        boxes.take(padded.boxes, best), boxes.take(anchors, index), (1.0, 1.0, 1.0, 1.0)
+        boxes.take(padded.gt_boxes, gt), boxes.take(anchors, index), (1.0, 1.0, 1.0, 1.0)
     )
     error = (deltas - target)[positive].abs()
     smooth = torch.where(error < beta, error**2 / (2 * beta or 1), error - beta / 2)
@@ -156,16 +158,16 @@ def test_losses_are_divided_by_the_sample_or_by_a_fixed_number():
     for kind in ("sampled", "batch-size"):
         torch.manual_seed(5)
         rpn = rpn_of(normalizer=kind, batch_size_per_image=8192)  # more than there are
-        found[kind] = rpn.losses(padded, levels)
+        found[kind], _ = rpn.losses(padded, levels)
     anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
-    valid = rpn.sample(padded, levels.shapes, anchors)[3].sum()
+    valid = rpn.sample(padded, levels.shapes, anchors)[0].valid.sum()
     assert valid < 8192
     for name, loss in found["sampled"].items():
         torch.testing.assert_close(loss * valid / 8192, found["batch-size"][name])
 
 
 def test_low_quality_matches():
-    """Truth A is far from every box (best IoU 0.2), B and C share their best box, which is nearer
+    """Gt box A is far from every box (best IoU 0.2), B and C share their best box, which is nearer
     to B."""
     quality = torch.tensor([[
         [0.20, 0.00, 0.00, 0.10],
@@ -180,32 +182,32 @@ def test_low_quality_matches():
             low_quality=boxes.LowQuality(*low_quality),
         )  # fmt: skip
 
-    label, truth = match(0.0, "own")  # torchvision, Detectron2
+    label, gt = match(0.0, "own")  # torchvision, Detectron2
     assert label.tolist() == [[1, 1, 0, 0]]
-    assert truth[0, :2].tolist() == [0, 1]
-    label, truth = match(0.3, "best")  # MMDetection
+    assert gt[0, :2].tolist() == [0, 1]
+    label, gt = match(0.3, "best")  # MMDetection
     assert label.tolist() == [[0, 1, 0, 0]]
-    assert truth[0, 1] == 2
+    assert gt[0, 1] == 2
 
 
 def test_low_quality_matches_of_a_recipe():
-    """A truth of 4 px fits no anchor; two almost equal truths share their best one."""
+    """A gt box of 4 px fits no anchor; two almost equal gt boxes share their best one."""
     levels = Pyramid(pyramid((128, 128)))
     tiny = padded_of((128, 128), [[61.0, 61.0, 65.0, 65.0]], (128, 128))
     for least, positives in ((0.0, True), (0.3, False)):
         rpn = rpn_of(low_quality_iou=least)
         anchors = torch.cat(rpn.anchors(tiny.pixels, levels.shapes))[None]
-        assert rpn.sample(tiny, levels.shapes, anchors)[2].any() == positives
+        assert rpn.sample(tiny, levels.shapes, anchors)[0].positive.any() == positives
     exact = anchors[0, 3 * (16 * 32 + 16) + 1].tolist()  # square, of the first level
     shifted = [x + 1.0 for x in exact]
     twins = padded_of((128, 128), [exact, shifted], (128, 128))
     chosen = []
-    for truth in ("own", "best"):
-        rpn = rpn_of(low_quality_truth=truth, anchor_sizes=(32, 300, 300, 300, 300))
+    for kind in ("own", "best"):
+        rpn = rpn_of(low_quality_gt=kind, anchor_sizes=(32, 300, 300, 300, 300))
         anchors = torch.cat(rpn.anchors(twins.pixels, levels.shapes))[None]
-        index, best, positive, _ = rpn.sample(twins, levels.shapes, anchors)
+        (index, positive, _), gt = rpn.sample(twins, levels.shapes, anchors)
         at = (index == 3 * (16 * 32 + 16) + 1) & positive
-        chosen.append(int(best[at]))
+        chosen.append(int(gt[at]))
     assert chosen == [0, 1]
 
 
@@ -228,26 +230,26 @@ def test_anchors_in_the_padding():
     for takes_part in (True, False):
         rpn = rpn_of(padding_anchors=takes_part, batch_size_per_image=100_000)
         anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
-        index, _, _, valid = rpn.sample(padded, levels.shapes, anchors)
-        centre = boxes.take(anchors, index).view(-1, 2, 2).mean(dim=1)[valid[0]]
-        beyond = (centre[:, 0] >= 160 + 32).any()  # 150 padded to 160; a P6 cell starts before it
+        (index, _, valid), _ = rpn.sample(padded, levels.shapes, anchors)
+        center = boxes.take(anchors, index).view(-1, 2, 2).mean(dim=1)[valid[0]]
+        beyond = (center[:, 0] >= 160 + 32).any()  # 150 padded to 160; a P6 cell starts before it
         assert bool(beyond) == takes_part
 
 
-def test_a_truths_best_anchor_is_looked_for_inside_only():
-    """A truth whose best anchor of all lies in the padding."""
+def test_the_best_anchor_of_a_gt_box_is_looked_for_inside_only():
+    """A gt box whose best anchor of all lies in the padding."""
     padded = padded_of((128, 256), [[150.0, 40.0, 190.0, 60.0]], (128, 160))
     levels = Pyramid(pyramid((128, 256)))
-    centres = {}
+    centers = {}
     for takes_part in (True, False):
         rpn = rpn_of(padding_anchors=takes_part, batch_size_per_image=100_000)
         anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
-        index, _, positive, _ = rpn.sample(padded, levels.shapes, anchors)
+        (index, positive, _), _ = rpn.sample(padded, levels.shapes, anchors)
         chosen = boxes.take(anchors, index)[positive]
-        centres[takes_part] = chosen[:, [0, 2]].mean(dim=1)
-    assert (centres[True] > 160).all()
-    assert len(centres[False]) > 0
-    assert (centres[False] < 160).all()
+        centers[takes_part] = chosen[:, [0, 2]].mean(dim=1)
+    assert (centers[True] > 160).all()
+    assert len(centers[False]) > 0
+    assert (centers[False] < 160).all()
 
 
 def test_anchors_beyond_the_border_are_left_out():
@@ -257,7 +259,7 @@ def test_anchors_beyond_the_border_are_left_out():
     for takes_part in (True, False):
         rpn = rpn_of(border_anchors=takes_part, batch_size_per_image=100_000)
         anchors = torch.cat(rpn.anchors(padded.pixels, levels.shapes))[None]
-        index, _, _, valid = rpn.sample(padded, levels.shapes, anchors)
+        (index, _, valid), _ = rpn.sample(padded, levels.shapes, anchors)
         chosen = boxes.take(anchors, index)[valid]
         limit = torch.tensor([0, 0, -160, -128])
         inside = ((chosen * torch.tensor([1, 1, -1, -1])) >= limit).all(dim=1)
@@ -272,7 +274,7 @@ def test_clamp_reaches_both_heads(clamp: str):
     rpn.head.bbox_pred.bias.data = torch.tensor([0.0, 0.0, -9.0, -9.0]).repeat(3)
     padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
     proposals = rpn.proposals(padded, pyramid((128, 128)), training=False)
-    sides = (proposals.boxes[..., 2:] - proposals.boxes[..., :2])[proposals.real]
+    sides = (proposals.boxes[..., 2:] - proposals.boxes[..., :2])[proposals.valid]
     assert (sides.max() < 0.1) == (clamp == "max")
 
     torch.manual_seed(0)
@@ -295,7 +297,7 @@ def test_the_least_side_of_a_proposal():
         rpn = rpn_of(min_side=least)
         torch.nn.init.zeros_(rpn.head.bbox_pred.weight)
         rpn.head.bbox_pred.bias.data = torch.tensor([0.0, 0.0, -11.0, -11.0]).repeat(3)
-        counts.append(int(rpn.proposals(padded, pyramid((128, 128)), training=False).real.sum()))
+        counts.append(int(rpn.proposals(padded, pyramid((128, 128)), training=False).valid.sum()))
     assert 0 < counts[0] < counts[1]
 
 
@@ -311,23 +313,23 @@ def test_beta_reaches_the_box_head():
 
 
 def test_ranking_by_scores_keeps_the_order_but_for_ties():
-    rpn, by_score = rpn_of(), rpn_of(rank="scores")
+    rpn, by_score = rpn_of(), rpn_of(topk_by="scores")
     padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
     a, b = (r.proposals(padded, pyramid((128, 128)), training=False) for r in (rpn, by_score))
-    assert a.real.equal(b.real)
-    torch.testing.assert_close(a.scores[a.real], b.scores[b.real])
-    assert a.boxes[a.real].equal(b.boxes[b.real])
+    assert a.valid.equal(b.valid)
+    torch.testing.assert_close(a.scores[a.valid], b.scores[b.valid])
+    assert a.boxes[a.valid].equal(b.boxes[b.valid])
     assert rpn.detect(padded, pyramid((128, 128))).scores.max() <= 1
 
 
 def test_rpn_score_threshold():
     padded = padded_of((128, 128), [[10.0, 20.0, 90.0, 70.0]], (128, 128))
     for rank in ("logits", "scores"):
-        rpn = rpn_of(score_thresh=0.5, rank=rank)
+        rpn = rpn_of(score_thresh=0.5, topk_by=rank)
         detections = rpn.detect(padded, pyramid((128, 128)))
-        kept = detections.scores[detections.labels > 0]
-        every = rpn_of(rank=rank).detect(padded, pyramid((128, 128)))
-        assert 0 < len(kept) < int((every.labels > 0).sum())
+        kept = detections.scores[detections.valid]
+        every = rpn_of(topk_by=rank).detect(padded, pyramid((128, 128)))
+        assert 0 < len(kept) < int(every.valid.sum())
         assert kept.min() >= 0.5
 
 
@@ -405,8 +407,8 @@ def test_short_sides_are_drawn_statelessly(sampling: str):
 def test_caffe_and_pytorch_style_differ_only_where_they_should():
     """The same weights; a stride in the 1x1 convolution sees every other position."""
     torch.manual_seed(0)
-    pytorch = build_backbone(Backbone(fpn_channels=8))
-    caffe = build_backbone(Backbone(fpn_channels=8, stride_in_1x1=True))
+    pytorch, _ = build_backbone(Backbone(fpn_channels=8))
+    caffe, _ = build_backbone(Backbone(fpn_channels=8, stride_in_1x1=True))
     caffe.load_state_dict(pytorch.state_dict(), strict=True)
     a, b = pytorch.body, caffe.body
     for name, module in a.named_modules():
@@ -431,7 +433,7 @@ def test_norms_of_fixed_statistics_train_their_weights_or_not():
     kinds = {}
     for norm in ("frozen", "affine", "batch"):
         torch.manual_seed(0)
-        backbone = build_backbone(Backbone(name="resnet18", norm=norm, fpn_channels=8)).train()
+        backbone = build_backbone(Backbone(name="resnet18", norm=norm, fpn_channels=8))[0].train()
         before = backbone.body.layer4[1].bn1.running_mean.clone()
         backbone(torch.randn(2, 3, 64, 64))[3].sum().backward()
         weights = dict(backbone.named_parameters())
@@ -448,7 +450,7 @@ def test_norms_of_fixed_statistics_train_their_weights_or_not():
 def test_fixed_statistics_compute_the_same_trained_or_not():
     torch.manual_seed(0)
     frozen, affine = (
-        build_backbone(Backbone(name="resnet18", norm=n)) for n in ("frozen", "affine")
+        build_backbone(Backbone(name="resnet18", norm=n))[0] for n in ("frozen", "affine")
     )
     affine.load_state_dict(frozen.state_dict(), strict=True)
     image = torch.randn(1, 3, 64, 64)
@@ -482,7 +484,7 @@ def test_empty_detections():
 
 
 def test_weight_decay_on_norms():
-    from fasterrcnn.step import make_optimizer
+    from fasterrcnn.engine.step import make_optimizer
 
     model = build(recipes.change(SMALL, backbone=dict(norm="affine")), 3)
     norms, others = split_parameters(model)
@@ -518,7 +520,7 @@ def test_numbers_of_proposals(training: bool):
 
     def count(**changes) -> int:
         rpn = rpn_of(**{f"{name}_{phase}": value for name, value in changes.items()})
-        return int(rpn.proposals(padded, pyramid((256, 256)), training=training).real.sum())
+        return int(rpn.proposals(padded, pyramid((256, 256)), training=training).valid.sum())
 
     few = count(pre_nms_top_n=50, post_nms_top_n=1000)
     assert few < count(pre_nms_top_n=1000, post_nms_top_n=1000)

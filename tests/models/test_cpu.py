@@ -13,14 +13,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn import recipes
+from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.models import cpu
 from fasterrcnn.models.build import build
 
 
 @pytest.fixture(autouse=True)
 def _an_older_cpu(monkeypatch):
-    monkeypatch.setattr(cpu, "_AVX2_ALONE", True)
-    monkeypatch.setattr(cpu, "_EMULATED", {torch.bfloat16, torch.float16})
+    monkeypatch.setattr(cpu, "has_avx2_only", lambda: True)
+    monkeypatch.setattr(cpu, "emulated", lambda: {torch.bfloat16, torch.float16})
 
 
 def _channels_last(*shape: int, dtype: torch.dtype = torch.float) -> Tensor:
@@ -43,8 +44,8 @@ def _channels_last(*shape: int, dtype: torch.dtype = torch.float) -> Tensor:
 def test_values_and_gradients_of_convolutions(
     monkeypatch, geometry: dict, kernel: int, without: str
 ):
-    monkeypatch.setattr(cpu, "_LARGE", 0)
-    monkeypatch.setattr(cpu, "_CHANNELS", 0)
+    monkeypatch.setattr(cpu, "_MIN_INPUT", 0)
+    monkeypatch.setattr(cpu, "_MIN_CHANNELS", 0)
     torch.manual_seed(0)
     plain = nn.Conv2d(4, 6, kernel, bias=without != "bias", **geometry).double()
     for name, parameter in plain.named_parameters():
@@ -73,7 +74,7 @@ def test_large_weight_gradients_are_matrix_products(monkeypatch):
     weight = _channels_last(2, 64, 3, 3).requires_grad_()
     for side, alone, products in ((256, True, 1), (255, True, 0), (256, False, 0)):
         calls.clear()
-        monkeypatch.setattr(cpu, "_AVX2_ALONE", alone)
+        monkeypatch.setattr(cpu, "has_avx2_only", lambda alone=alone: alone)
         x, found = _channels_last(1, 64, side, 32), []
         for convolve, dtype in (
             (functional.conv2d, torch.double),
@@ -103,17 +104,17 @@ def test_the_work_of_matrix_products_is_counted():
 
 
 def test_compiled_weight_gradients_are_not_products(monkeypatch):
-    monkeypatch.setattr(cpu, "_LARGE", 0)
+    monkeypatch.setattr(cpu, "_MIN_INPUT", 0)
     monkeypatch.setattr(cpu, "weight_gradient", lambda *_: pytest.fail("products in the program"))
     layer = nn.Conv2d(64, 2, 3).to(memory_format=torch.channels_last)
 
     def squares(x: Tensor) -> Tensor:
-        with cpu.fast_layers(x.device):
-            return layer(x).square().sum()
+        return layer(x).square().sum()
 
     x = _channels_last(1, 64, 8, 8)
     squares_compiled = torch.compile(squares, fullgraph=True, backend="aot_eager")
-    (found,) = torch.autograd.grad(squares_compiled(x), layer.weight)
+    with cpu.Layers():
+        (found,) = torch.autograd.grad(squares_compiled(x), layer.weight)
     (expected,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
     torch.testing.assert_close(found, expected)
 
@@ -148,7 +149,7 @@ def test_what_is_too_large_for_fp16_is_infinite():
 
 
 def test_what_a_newer_cpu_has_it_computes(monkeypatch):
-    monkeypatch.setattr(cpu, "_EMULATED", {torch.float16})
+    monkeypatch.setattr(cpu, "emulated", lambda: {torch.float16})
     layer, x, made = nn.Linear(8, 7), torch.randn(4, 8), []
     monkeypatch.setattr(cpu, "_rounded", lambda value, dtype: made.append(dtype) or value)
     for dtype in (torch.bfloat16, torch.float16):
@@ -157,12 +158,32 @@ def test_what_a_newer_cpu_has_it_computes(monkeypatch):
     assert set(made) == {torch.float16}
 
 
-def test_only_where_a_cpu_computes():
-    assert isinstance(cpu.fast_layers(torch.device("cpu")), cpu.Layers)
-    assert not isinstance(cpu.fast_layers(torch.device("cuda")), cpu.Layers)
+@pytest.mark.parametrize(
+    ("device", "autocast", "avx2", "emulated", "used"),
+    [
+        ("cpu", None, True, set(), True),
+        ("cpu", None, False, {torch.bfloat16}, False),
+        ("cpu", torch.bfloat16, False, {torch.bfloat16}, True),
+        ("cpu", torch.bfloat16, True, {torch.float16}, False),
+        ("cuda", None, True, {torch.bfloat16}, False),
+    ],
+)
+def test_only_where_torch_is_slow(monkeypatch, device, autocast, avx2, emulated, used: bool):
+    monkeypatch.setattr(cpu, "has_avx2_only", lambda: avx2)
+    monkeypatch.setattr(cpu, "emulated", lambda: emulated)
+    assert isinstance(cpu.fast_layers(torch.device(device), autocast), cpu.Layers) == used
 
 
-@pytest.mark.parametrize("name", ["fasterrcnn_r10_fpn_shapes", "rpn_r50_fpn_1x"])
+def test_a_torch_that_cannot_tell_emulates_nothing(monkeypatch):
+    """The probe is private: without it, layers stay torch's, and the import works."""
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    cpu.emulated.cache_clear()
+    assert cpu.emulated() == frozenset()
+    cpu.emulated.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_r10_fpn_shapes", "rpn_r50_fpn_1x_mmdetection"])
 def test_every_layer_of_training_and_detecting_is_one(monkeypatch, name: str):
     layers, kinds = [], {functional.conv2d, functional.linear}
     monkeypatch.setattr(
@@ -183,7 +204,7 @@ def test_every_layer_of_training_and_detecting_is_one(monkeypatch, name: str):
 
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     target = {"boxes": torch.tensor([[8.0, 8.0, 50.0, 50.0]]), "labels": torch.tensor([1])}
-    with Every():
+    with Every(), Runtime(torch.device("cpu")).precision("off"):
         detector.train()([image], [target])
         detector.eval()([image])
     assert seen == layers

@@ -10,7 +10,7 @@ from fasterrcnn import recipes
 from fasterrcnn.models import boxes
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
-from fasterrcnn.models.transform import Padded
+from fasterrcnn.models.transform import PaddedImages
 
 RECIPE = recipes.fasterrcnn_r50_fpn_1x().rpn
 
@@ -63,17 +63,18 @@ def test_the_sparse_head_is_the_dense_one_values_and_gradients(rpn):
         assert (a - b).norm() <= 1e-5 * a.norm()
 
 
-def test_few_proposals_leave_places_empty(rpn):
+def test_few_proposals_are_padded(rpn):
     features = [f[:, :, :2, :2].detach() for f in pyramid()]
-    padded = Padded(
+    padded = PaddedImages(
         torch.zeros(2, 3, 128, 128),
         torch.tensor([[128.0, 128.0], [0.0, 0.0]]),  # the second has no room for a box
         torch.tensor([[128.0, 128.0], [1.0, 1.0]]),
         torch.zeros(2, 8, 4),
         torch.zeros(2, 8, dtype=torch.int64),
+        torch.zeros(2, 8, dtype=torch.bool),
     )
-    proposals, _, real = rpn.proposals(padded, features, training=True)
+    proposals, valid, _ = rpn.proposals(padded, features, training=True)
     assert proposals.shape == (2, 5 * 12, 4)
-    assert 0 < real[0].sum() <= 60
-    assert not real[1].any()
-    assert real[0].int().diff().max() <= 0  # real ones first
+    assert 0 < valid[0].sum() <= 60
+    assert not valid[1].any()
+    assert valid[0].int().diff().max() <= 0  # padding last

@@ -12,7 +12,7 @@ from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 from tests.models.test_build import example
 
 RECIPE = recipes.change(
-    recipes.get("rpn_r50_fpn_1x"),
+    recipes.get("rpn_r50_fpn_1x_mmdetection"),
     input=dict(min_size=256, max_size=320),
     backbone=dict(name="resnet18", fpn_channels=16),
     rpn=dict(batch_size_per_image=32),
@@ -22,7 +22,7 @@ RECIPE = recipes.change(
 @pytest.mark.parametrize("size", [(256, 320), (96, 160)])  # an even and an odd last level
 def test_values_and_gradients(size: tuple[int, int]):
     torch.manual_seed(0)
-    backbone = build_backbone(RECIPE.backbone)
+    backbone = build_backbone(RECIPE.backbone)[0]
     image = torch.randn(2, 3, *size)
     dense, sparse = Pyramid(backbone(image)), backbone.pyramid(image, 1)
     assert isinstance(sparse, UnfinishedPyramid)
@@ -65,7 +65,7 @@ def test_an_rpn_alone_trains_on_the_unfinished_pyramid(monkeypatch):
 
 
 def test_small_images_and_normed_pyramids_are_computed_whole():
-    backbone = build_backbone(RECIPE.backbone)
+    backbone = build_backbone(RECIPE.backbone)[0]
     assert isinstance(backbone.pyramid(torch.zeros(1, 3, 64, 64), 32), Pyramid)
     normed = recipes.change(RECIPE, backbone=dict(fpn_norm="batch")).backbone
-    assert isinstance(build_backbone(normed).pyramid(torch.zeros(1, 3, 256, 256), 1), Pyramid)
+    assert isinstance(build_backbone(normed)[0].pyramid(torch.zeros(1, 3, 256, 256), 1), Pyramid)

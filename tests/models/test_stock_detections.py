@@ -18,7 +18,7 @@ from fasterrcnn.data import formats, images
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.models.boxes import Proposals
 from fasterrcnn.models.build import Detector, build, split
-from tests.models.stock import feed_padded, randomise_norms, stock
+from tests.models.stock import feed_padded, randomize_norms, stock
 
 RECIPE = recipes.change(recipes.fasterrcnn_r50_fpn_1x(), roi_heads=dict(detections_per_img=1000))
 SCORE, PIXELS = 1e-4, 0.05  # equal up to these
@@ -29,7 +29,7 @@ def pair() -> tuple[Detector, FasterRCNN]:
     """Both detectors with the same weights, whose scores are far apart."""
     torch.manual_seed(0)
     ours, theirs = build(RECIPE, 91).eval(), stock(RECIPE, 91).eval()
-    randomise_norms(ours)
+    randomize_norms(ours)
     nn.init.normal_(ours.rpn.head.cls_logits.weight, std=0.1)
     nn.init.normal_(ours.rpn.head.bbox_pred.weight, std=0.05)
     nn.init.normal_(ours.roi_heads.box_predictor.cls_score.weight, std=0.5)
@@ -41,7 +41,7 @@ def pair() -> tuple[Detector, FasterRCNN]:
 
 @torch.no_grad()
 def ignore_flat_areas(detector: Detector) -> None:
-    """Objectness about 0 where an image has one colour, its edges included, as a trained network's.
+    """Objectness about 0 where an image has one color, its edges included, as a trained network's.
 
     Thousands of anchors score the same there, and rounding alone would choose among them: half of
     the hidden directions, those such images have most of, lose their say.
@@ -120,7 +120,7 @@ def compare(ours: Detector, theirs: FasterRCNN, image: Tensor) -> tuple[int, int
     """Detections of torchvision; of both without equal; the same of proposals; all explained?"""
     padded = ours.transform([image])
     features = ours.features(padded)
-    scale = (padded.sizes / padded.originals).flip(-1).repeat(1, 2)
+    scale = (padded.sizes / padded.original_sizes).flip(-1).repeat(1, 2)
 
     def found(detections: dict[str, Tensor]) -> Found:
         return Found(detections["boxes"] * scale, detections["scores"], detections["labels"])
@@ -133,8 +133,8 @@ def compare(ours: Detector, theirs: FasterRCNN, image: Tensor) -> tuple[int, int
     levels = [o[0].sort(descending=True).values for o in ours.rpn.dense_head(features)[0]]
     cuts = [float(level[best - 1].sigmoid()) for level in levels if len(level) > best]
     proposals = ours.rpn.proposals(padded, features, training=False)
-    assert proposals.real.all()
-    same_label = proposals.real[0].long()
+    assert proposals.valid.all()
+    same_label = proposals.valid[0].long()
     mine = [
         Found(proposals.boxes[0], proposals.scores[0], same_label),
         found(split(ours.roi_heads.detect(padded, features, proposals))[0]),

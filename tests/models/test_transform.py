@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from fasterrcnn.data.sampler import buckets
+from fasterrcnn.image_sizes import buckets
 from fasterrcnn.models.transform import Transform
 from fasterrcnn.recipes import Input
 
@@ -37,13 +37,14 @@ def test_pixels_and_boxes_are_torchvisions(training: bool):
     assert ours.pixels.is_contiguous(memory_format=torch.channels_last)
     assert not ours.pixels[:, :, height:].any()
     assert not ours.pixels[:, :, :, width:].any()
-    assert ours.boxes.shape == (4, 16, 4)
-    for boxes, labels, target in zip(ours.boxes, ours.labels, expected, strict=True):
+    assert ours.gt_boxes.shape == (4, 16, 4)
+    for boxes, labels, target in zip(ours.gt_boxes, ours.gt_labels, expected, strict=True):
         count = len(target["labels"])
         torch.testing.assert_close(boxes[:count], target["boxes"])
         assert labels[:count].equal(target["labels"])
         assert not boxes[count:].any()
         assert not labels[count:].any()
+    assert ours.gt_valid.equal(ours.gt_labels > 0)
 
 
 def test_training_pads_to_a_bucket_evaluation_to_32():
@@ -55,4 +56,4 @@ def test_training_pads_to_a_bucket_evaluation_to_32():
 
 def test_images_without_targets():
     padded = Transform(RECIPE).eval()([torch.zeros(3, 100, 100, dtype=torch.uint8)])
-    assert len(padded.labels) == 0
+    assert len(padded.gt_labels) == 0

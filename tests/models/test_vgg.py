@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from torchvision.models import vgg16
 
-from fasterrcnn import initial_weights, recipes
+from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
+from fasterrcnn.engine import initial_weights
+from fasterrcnn.engine.step import make_optimizer
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import build, split
 from fasterrcnn.models.roi_align import pool_cells
-from fasterrcnn.step import make_optimizer
 from tests.models.stock import narrow_vgg16
 from tests.models.test_build import example
 
@@ -80,7 +81,7 @@ def test_imagenet_weights_reach_body_and_box_head(tmp_path: Path):
     torch.save(theirs.state_dict(), tmp_path / "vgg.pth")
     recipe = recipes.change(NARROW, weights=str(tmp_path / "vgg.pth"))
     model = build(recipe, 4)
-    line, unused = initial_weights.initialise(model, recipe, Classes(("a", "b", "c"), (1, 2, 3)))
+    line, unused = initial_weights.initialize(model, recipe, Classes(("a", "b", "c"), (1, 2, 3)))
     assert line.startswith("weights: body and box head from")
     assert unused == "weights: not used: classifier.6.bias, classifier.6.weight"
     for name, value in model.backbone.body.state_dict().items():
@@ -120,7 +121,7 @@ def as_stored(model, images) -> list[dict]:
         padded = model.transform(images)
         found = model.rpn.proposals(padded, model.features(padded), training=False)
     return [
-        {"proposals": found.boxes[i][found.real[i]], "proposal_size": tuple(map(int, size))}
+        {"proposals": found.boxes[i][found.valid[i]], "proposal_size": tuple(map(int, size))}
         for i, size in enumerate(padded.sizes)
     ]
 
@@ -139,8 +140,8 @@ def pair():
 
 def test_a_box_head_on_stored_proposals_computes_the_same_bits():
     whole, alone = pair()
-    images, truth = example((3, 5), size=(70, 90))
-    targets = [{**t, **s} for t, s in zip(truth, as_stored(whole, images), strict=True)]
+    images, gt = example((3, 5), size=(70, 90))
+    targets = [{**t, **s} for t, s in zip(gt, as_stored(whole, images), strict=True)]
     with torch.no_grad():
         expected = whole(images)
         padded = alone.transform(images, targets)
@@ -153,34 +154,34 @@ def test_a_box_head_on_stored_proposals_computes_the_same_bits():
 
 def test_stored_proposals_follow_the_size_of_the_input():
     whole, alone = pair()
-    images, truth = example((3,), size=(70, 90))
+    images, gt = example((3,), size=(70, 90))
     (stored,) = as_stored(whole, images)
     height, width = stored["proposal_size"]
     half = {
         "proposals": stored["proposals"] * torch.tensor([0.5, 0.25, 0.5, 0.25]),
         "proposal_size": (height * 0.25, width * 0.5),
     }
-    same = alone.transform(images, [{**truth[0], **stored}]).proposals
-    other = alone.transform(images, [{**truth[0], **half}]).proposals
+    same = alone.transform(images, [{**gt[0], **stored}]).proposals
+    other = alone.transform(images, [{**gt[0], **half}]).proposals
     assert torch.equal(same.boxes[0], stored["proposals"])
     torch.testing.assert_close(other.boxes, same.boxes)
-    assert same.real.all()
+    assert same.valid.all()
 
 
 def test_proposals_are_cut_and_filled_to_a_fixed_number():
     _, alone = pair()
-    images, truth = example((2, 2))
+    images, gt = example((2, 2))
     box = torch.tensor([[5.0, 5.0, 60.0, 60.0]])
     stored = [
         {"proposals": box.expand(3, 4), "proposal_size": (96, 128)},
         {"proposals": box.expand(70, 4), "proposal_size": (96, 128)},
     ]
     seen = []
-    alone.roi_heads.losses = lambda images, features, proposals: seen.append(proposals) or {}
-    targets = [{**t, **s} for t, s in zip(truth, stored, strict=True)]
+    alone.roi_heads.losses = lambda images, features, proposals: seen.append(proposals) or ({}, {})
+    targets = [{**t, **s} for t, s in zip(gt, stored, strict=True)]
     alone.train()(images, targets)
     assert seen[0].boxes.shape == (2, 50, 4)
-    assert seen[0].real.sum(dim=1).tolist() == [3, 50]
+    assert seen[0].valid.sum(dim=1).tolist() == [3, 50]
 
 
 def test_a_fixed_backbone_does_not_change():

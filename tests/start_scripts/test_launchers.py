@@ -6,10 +6,13 @@ import os
 import shlex
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from fasterrcnn import recipes
+from fasterrcnn.cli import names
 from tests.conftest import PROJECT
 
 SCRIPTS = PROJECT / "start_scripts"
@@ -33,12 +36,11 @@ def printed(shell, root: Path, name: str, *flags: str, cwd: Path | None = None, 
     return [shlex.split(command) for command in commands]
 
 
-def expected(root: Path, *flags: str) -> list[str]:
+def expected(root: Path, *command: str) -> list[str]:
     return [
         f"PYTHONPATH={root}:{PROJECT}",
         f"{root}/.venv/bin/python",
-        "-m",
-        *flags,
+        *("-m", "fasterrcnn", *command),
         *("--recipe", "fasterrcnn_r50_fpn_1x", "--amp", "auto"),
         *("--data-path", f"{root}/datasets/coco"),
     ]
@@ -52,7 +54,7 @@ def test_every_launcher_has_a_dry_run_without_environment_and_data(shell, bare: 
 
 
 def test_one_gpu(shell, bare: Path):
-    assert printed(shell, bare, ONE) == [expected(bare, "fasterrcnn.train")]
+    assert printed(shell, bare, ONE) == [expected(bare, "train")]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +70,8 @@ def test_one_gpu(shell, bare: Path):
     ],
 )
 def test_all_gpus(shell, bare: Path, env: dict[str, str], processes: int):
-    torchrun = ("fasterrcnn.torchrun", f"--nproc-per-node={processes}", "--standalone")
-    command = expected(bare, *torchrun, "-m", "fasterrcnn.train")
+    torchrun = ("torchrun", f"--nproc-per-node={processes}", "--standalone")
+    command = expected(bare, *torchrun, "-m", "fasterrcnn", "train")
     assert printed(shell, bare, ALL, **env) == [command]
 
 
@@ -77,7 +79,7 @@ def test_alternating_training_of_another_network(shell, bare: Path, tmp_path: Pa
     name, out = "train_fasterrcnn_vgg16_voc_alternating_torch.sh", str(tmp_path / "a run")
     flags = ("--output-dir", out, "--weights", "first.pth", "--workers", "3", "--val-split", "07")
     found = printed(shell, bare, name, *flags, RECIPE="r50_fpn_voc", DATA_DIR="/v o c")
-    trainings = [words for words in found if "fasterrcnn.train" in words]
+    trainings = [words for words in found if words[4] == "train"]
     kinds = ["rpn", "fast_rcnn", "rpn", "fast_rcnn"]
     assert [words[words.index("--recipe") + 1] for words in trainings] == [
         f"{kind}_r50_fpn_voc" for kind in kinds
@@ -105,7 +107,8 @@ def test_gpus_are_counted_by_nvidia_smi(shell, bare: Path, tmp_path: Path):
 def test_several_machines(shell, bare: Path):
     env = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "host0", "NGPU": "4"}
     (command,) = printed(shell, bare, ALL, **env)
-    assert command[4:9] == [
+    assert command[4:10] == [
+        "torchrun",
         "--nproc-per-node=4",
         "--nnodes=2",
         "--node-rank=1",
@@ -120,7 +123,7 @@ def test_several_machines(shell, bare: Path):
 @pytest.mark.parametrize("where", ["start_scripts", ".", "/"])
 def test_any_folder(shell, bare: Path, where: str):
     done = printed(shell, bare, ONE, cwd=bare / where)
-    assert done == [expected(bare, "fasterrcnn.train")]
+    assert done == [expected(bare, "train")]
     assert printed(shell, Path(os.path.relpath(bare, bare / where)), ONE, cwd=bare / where) == done
 
 
@@ -140,19 +143,31 @@ def test_flags_pass_through_last_and_variables_count(shell, bare: Path):
 
 def test_evaluate_on_several_gpus(shell, bare: Path):
     (one,) = printed(shell, bare, "evaluate_torch.sh", "--checkpoint", "x")
-    assert one[2:4] == ["-m", "fasterrcnn.evaluate"]
+    assert one[2:5] == ["-m", "fasterrcnn", "evaluate"]
     (two,) = printed(shell, bare, "evaluate_torch.sh", "--checkpoint", "x", NGPU="2")
-    assert two[3:5] == ["fasterrcnn.torchrun", "--nproc-per-node=2"]
+    assert two[3:6] == ["fasterrcnn", "torchrun", "--nproc-per-node=2"]
 
 
 def test_demo_pipeline(shell, bare: Path):
     make, train, evaluate = printed(
         shell, bare, "demo_torch.sh", "--steps", "3", "--output-dir", "some where"
     )
-    assert make[3] == "fasterrcnn.make_shapes"
-    assert train[3] == "fasterrcnn.train"
+    assert make[3:5] == ["fasterrcnn", "make-shapes"]
+    assert train[3:5] == ["fasterrcnn", "train"]
     assert train[-2:] == ["--output-dir", "some where"]
-    assert evaluate[3:6] == ["fasterrcnn.evaluate", "--checkpoint", "some where"]
+    assert evaluate[4:7] == ["evaluate", "--checkpoint", "some where"]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_command_and_recipe_exists(shell, bare: Path, name: str):
+    """Also of what torchrun starts. The set-up only runs `venv` and `pip`."""
+    for words in printed(shell, bare, name):
+        modules = [word for before, word in pairwise(words) if before == "-m"]
+        assert set(modules) <= {"fasterrcnn", "venv", "pip"}
+        started = [word for before, word in pairwise(words) if before == "fasterrcnn"]
+        assert set(started) <= set(names.COMMANDS)
+        chosen = [word for before, word in pairwise(words) if before == "--recipe"]
+        assert set(chosen) <= set(recipes.RECIPES)
 
 
 def test_without_an_environment_the_error_says_what_makes_it(shell, bare: Path):

@@ -1,0 +1,46 @@
+"""The one entry point: ``fasterrcnn COMMAND ...`` or ``python -m fasterrcnn COMMAND ...``."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+
+from fasterrcnn.cli import exit_codes, names
+from fasterrcnn.errors import UsageError
+
+
+def main() -> None:
+    """Run the command that the first argument names, and exit with its code."""
+    exit_codes.run(choose(sys.argv[1:]))
+
+
+def choose(argv: list[str]) -> Callable[[], None]:
+    """What the arguments ask for. A command is imported when it is run."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        return show_help
+    return partial(run_command, *argv)
+
+
+def run_command(name: str, *argv: str) -> None:
+    """Run command `name`. Raises UsageError for one that does not exist."""
+    if name not in names.COMMANDS:
+        close = difflib.get_close_matches(name, names.COMMANDS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"{name}: unknown command{hint} (fasterrcnn --help lists them)")
+    import_module(names.module_of(name)).main([*argv])
+
+
+def show_help() -> None:
+    """The commands, a line each."""
+    width = max(map(len, names.COMMANDS))
+    print("usage: fasterrcnn COMMAND [flags]\n\ncommands:")
+    for name in names.COMMANDS:
+        print(f"  {name:{width}}  {names.summary(name)}")
+    print("\nfasterrcnn COMMAND --help shows its flags.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""How a command ends: expected failures as one line on stderr and the exit code of their kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fasterrcnn.engine.torch_errors import expected_failures
+from fasterrcnn.errors import Failure, Stopped, StorageError
+
+
+def run(main: Callable[[], Any]) -> NoReturn:
+    """Call `main` and exit with 0, or with the code of the Failure it raised.
+
+    Other exceptions are bugs and keep their traceback.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a script's background job
+    try:
+        with expected_failures():
+            main()
+        sys.stdout.flush()
+        code = 0
+    except Failure as failure:
+        code = _report(failure)
+    except BrokenPipeError:  # the reader of a pipe is gone, as with "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except OSError as error:  # a path given by a flag that cannot be written, such as --json
+        if error.filename is None:
+            raise
+        code = _report(StorageError(f"{error.filename}: {error.strerror}; give another path"))
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _report(failure: Failure) -> int:
+    """Print the failure unless another rank of this run already did; its exit code."""
+    status = os.environ.get("FASTERRCNN_STATUS")  # set by fasterrcnn torchrun, one file per run
+    try:
+        if status:
+            with Path(status).open("x") as file:
+                json.dump({"code": failure.code, "message": str(failure)}, file)
+    except FileExistsError:
+        return failure.code
+    label = "stopped" if isinstance(failure, Stopped) else "error"
+    for line in str(failure).splitlines():
+        print(f"{label}: {line}", file=sys.stderr)
+    return failure.code

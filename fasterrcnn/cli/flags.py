@@ -1,0 +1,203 @@
+"""Flags from dataclass fields.
+
+A field's type, default and `settings.setting` metadata make its flag. Everyday fields have a short
+name (``--lr``); every recipe field also has its dotted one (``--schedule.lr``). The last flag wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+from fasterrcnn import recipes
+from fasterrcnn.cli import names
+from fasterrcnn.errors import UsageError
+
+Options = TypeVar("Options")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of printing the usage: one line says what is wrong."""
+
+    def __init__(self, kind: type, docstring: str | None) -> None:
+        prog = names.program(kind.__module__)
+        super().__init__(
+            prog=prog,
+            description=(docstring or "").partition("\n\n")[0],
+            allow_abbrev=False,
+            add_help=False,
+            argument_default=argparse.SUPPRESS,
+            usage=f"{prog} [flags]",
+            formatter_class=lambda prog: argparse.HelpFormatter(
+                prog, max_help_position=34, width=100
+            ),
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message.removeprefix('argument ')}; --help lists the flags")
+
+    def parse(self, argv: list[str] | None) -> dict[str, Any]:
+        """The values given, by field name."""
+        values, unknown = self.parse_known_args(argv)
+        if unknown:
+            raise UsageError(f"{unknown[0]}: {self._hint(unknown[0].split('=')[0])}")
+        return vars(values)
+
+    def _hint(self, flag: str) -> str:
+        """What may have been meant by an unknown flag."""
+        field = flag.removeprefix("--").replace("-", "_")
+        if field in recipes.RENAMED_FIELDS:
+            return f"renamed {_flag(recipes.RENAMED_FIELDS[field])}"
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(flag, flags, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"unknown flag{hint} (--help lists them)"
+
+
+def parse(kind: type[Options], argv: list[str] | None, docstring: str | None) -> Options:
+    """A command's options from its flags; `docstring` is the module's, for --help.
+
+    Raises UsageError.
+    """
+    parser = _Parser(kind, docstring)
+    group = parser.add_argument_group("flags")
+    group.add_argument("-h", "--help", action="help", help="show this help and exit")
+    _add_fields(group, kind)
+    given = parser.parse(argv)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def parse_with_recipe(
+    kind: type[Options], argv: list[str] | None, docstring: str | None
+) -> tuple[recipes.Recipe, Options]:
+    """The recipe named by --recipe with the user's changes, and the options. Raises UsageError."""
+    only_recipe = _Parser(kind, docstring)
+    only_recipe.add_argument("--recipe", default=next(iter(recipes.RECIPES)))
+    base = recipes.get(only_recipe.parse_known_args(argv)[0].recipe)
+
+    parser = _Parser(kind, docstring)
+    everyday = parser.add_argument_group("everyday flags")
+    everyday.add_argument("-h", "--help", action="help", help="show this help and exit")
+    everyday.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"one of the {len(recipes.RECIPES)} that 'fasterrcnn recipes' lists "
+        f"(default: {base.name}); its values are the defaults below",
+    )
+    _add_fields(everyday, kind)
+    _add_recipe(parser, everyday, base)
+    given = parser.parse(argv)
+    given.pop("recipe", None)
+    own = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    options = kind(**{key: value for key, value in given.items() if key in own})
+    return _changed(base, {k: v for k, v in given.items() if k not in own}), options
+
+
+def _changed(base: recipes.Recipe, given: dict[str, Any]) -> recipes.Recipe:
+    """`base` with the given values, by dotted name.
+
+    Values derived from others (the learning rate from the batch size) follow them unless they are
+    given themselves.
+    """
+    recipe = base
+    if (epochs := given.get("schedule.epochs")) is not None:
+        recipe = recipes.with_epochs(recipe, epochs)
+    if (images := given.get("schedule.images_per_step")) is not None:
+        recipe = recipes.with_images_per_step(recipe, images)
+    if given.get("weights") == "coco":
+        recipe = recipes.with_coco_weights(recipe)
+    for name, value in given.items():
+        group, _, leaf = name.rpartition(".")
+        recipe = recipes.change(recipe, **{group: {leaf: value}} if group else {leaf: value})
+    return recipe
+
+
+def _add_fields(group: Any, kind: type) -> None:
+    types = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.metadata["positional"]:
+            inner = get_args(types[field.name])[0]
+            help = field.metadata["help"]
+            count = "+" if field.default is dataclasses.MISSING else "*"
+            group.add_argument(
+                field.name, nargs=count, type=inner, metavar=field.name.upper(), help=help
+            )
+        else:
+            flags = [*field.metadata["flags"], _flag(field.name)]
+            _add(group, flags, field.name, types[field.name], field, field.default)
+
+
+def _add_recipe(parser: _Parser, everyday: Any, base: recipes.Recipe) -> None:
+    """Every field of the recipe, those with a short name among the everyday flags."""
+    types = get_type_hints(recipes.Recipe)
+    for outer in dataclasses.fields(recipes.Recipe):
+        value = getattr(base, outer.name)
+        if not dataclasses.is_dataclass(value):
+            if outer.name != "name":
+                flags = outer.metadata["flags"]
+                _add(everyday, flags, outer.name, types[outer.name], outer, value)
+            continue
+        group = parser.add_argument_group(f"recipe, {outer.name}", type(value).__doc__)
+        inner_types = get_type_hints(type(value))
+        for field in dataclasses.fields(value):
+            dest = f"{outer.name}.{field.name}"
+            short = field.metadata["flags"]
+            _add(
+                everyday if short else group,
+                [*short, _flag(dest)],
+                dest, inner_types[field.name], field, getattr(value, field.name),
+            )  # fmt: skip
+
+
+def _add(group: Any, flags: list[str], dest: str, kind: Any, field: Any, default: Any) -> None:
+    required = default is dataclasses.MISSING
+    silent = required or default in (None, "", ()) or default is False
+    shown = "" if silent else f" (default: {recipes.as_text(default)})"
+    help = (field.metadata["help"] + shown).replace("%", "%%")
+    if kind is bool:
+        action = argparse.BooleanOptionalAction if "." in dest else "store_true"
+        group.add_argument(*flags, dest=dest, action=action, help=help)
+        return
+    group.add_argument(
+        *flags,
+        dest=dest,
+        type=_converter(kind),
+        choices=field.metadata.get("choices"),
+        required=required,
+        metavar=None if field.metadata.get("choices") else _metavar(kind),
+        help=help,
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _plain(kind: Any) -> Any:
+    """``int | None`` -> int."""
+    options = [arg for arg in get_args(kind) if arg is not type(None)]
+    return options[0] if options and get_origin(kind) is not tuple else kind
+
+
+def _converter(kind: Any) -> Callable[[str], Any]:
+    kind = _plain(kind)
+    if get_origin(kind) is not tuple:
+        return kind
+    inner = get_args(kind)[0]
+
+    def convert(text: str) -> tuple:
+        return tuple(inner(part.strip()) for part in text.split(",") if part.strip())
+
+    convert.__name__ = f"comma-separated {inner.__name__}"  # argparse names it in errors
+    return convert
+
+
+def _metavar(kind: Any) -> str:
+    kind = _plain(kind)
+    if get_origin(kind) is tuple:
+        return ",".join([get_args(kind)[0].__name__.upper()] * 2) + ",..."
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

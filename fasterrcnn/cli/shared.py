@@ -1,0 +1,78 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fasterrcnn.data import formats
+from fasterrcnn.settings import setting
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+# Where data and runs are by default: the checkout, or for an installed package the current folder.
+PROJECT = _CHECKOUT if (_CHECKOUT / "start_scripts").is_dir() else Path.cwd()
+_FORMATS = ("auto", *formats.READERS)
+
+
+def output_root() -> Path:
+    """The folder of run folders: $OUTPUT_DIR, else output/ of the project."""
+    return Path(os.environ.get("OUTPUT_DIR") or PROJECT / "output")
+
+
+def checkpoint() -> Any:
+    """--checkpoint: a trained detector."""
+    return setting(help="run folder, or one of its checkpoints/step-*")
+
+
+def data_path(default: Any = None, shown: str = " (default: the run's)") -> Any:
+    """--data-path: the folder of a data set."""
+    return setting(default, f"folder of the data set{shown}")
+
+
+def dataset(default: str | None = "auto") -> Any:
+    """--dataset: the data set's format; None: that of the run."""
+    shown = "" if default else " (default: the run's; auto for another folder)"
+    help = f"format of the data set; voc: PASCAL VOC's own boxes{shown}"
+    return setting(default, help, choices=_FORMATS)
+
+
+def bad_data() -> Any:
+    """--bad-data: what happens to boxes and images that cannot be used."""
+    return setting(
+        "stop",
+        "boxes and images that cannot be used: stop with a list, or skip them",
+        choices=("stop", "skip"),
+    )
+
+
+def workers() -> Any:
+    """--workers: loader processes."""
+    return setting(None, "loader processes per GPU (default: number of cores, at most 8)")
+
+
+def device() -> Any:
+    """--device: where the network runs."""
+    return setting("auto", "device to compute on", choices=("auto", "cuda", "cpu"))
+
+
+def deterministic() -> Any:
+    """--deterministic: bit-reproducible results on a GPU."""
+    return setting(False, "bit-reproducible on a GPU too; a CPU always is")
+
+
+def compile() -> Any:
+    """--compile: torch.compile of the training step."""
+    return setting(
+        False, "compile forward and backward with torch.compile: minutes per padded shape"
+    )
+
+
+def amp() -> Any:
+    """--amp of a command that runs a trained detector."""
+    return setting(None, "precision (default: the run's)", choices=("auto", "fp16", "bf16", "off"))
+
+
+def images_per_gpu() -> Any:
+    """--images-per-gpu of a command that runs a trained detector."""
+    return setting(2, "images of equal padded size per batch")

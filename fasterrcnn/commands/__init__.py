@@ -1,0 +1,1 @@
+"""The commands, a module each with `main(argv)`. `cli.names` lists them."""

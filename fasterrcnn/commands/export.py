@@ -1,0 +1,56 @@
+"""Export a detector as a checkpoint of torchvision, MMDetection or Detectron2.
+
+A detector that the other framework would compute differently is refused, naming the field.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fasterrcnn.cli import flags, shared
+from fasterrcnn.engine import checkpoint
+from fasterrcnn.errors import StorageError, UsageError
+from fasterrcnn.importers import translate
+from fasterrcnn.importers.published import PREFIXES
+from fasterrcnn.settings import setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export, for which framework, to which file."""
+
+    checkpoint: Path = shared.checkpoint()
+    format: str = setting(help="framework to export for", choices=tuple(PREFIXES))
+    output: Path = setting(help="file to write: .pth, for detectron2 also .pkl", flag="-o")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Raises Failure."""
+    options = flags.parse(Options, argv, __doc__)
+    suffixes = (".pth", ".pkl") if options.format == "detectron2" else (".pth",)
+    if options.output.suffix not in suffixes:
+        raise UsageError(f"--output: {options.output}: must end in {' or '.join(suffixes)}")
+    model, state, path = checkpoint.load_detector(options.checkpoint)
+    rpn = "bbox_head" if state.recipe.detector == "rpn" else "rpn_head"
+    tensors = translate.dump(model, state.recipe, PREFIXES[options.format], rpn)
+    try:
+        if options.output.suffix == ".pkl":
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+            with options.output.open("wb") as file:
+                pickle.dump({"model": arrays, "__author__": "fasterrcnn"}, file)
+        elif options.format == "mmdet":
+            meta = {
+                "CLASSES": list(state.classes.names),
+                "cfg": translate.config_text(state.recipe),
+            }
+            torch.save({"meta": meta, "state_dict": tensors}, options.output)
+        else:
+            content = {"model": tensors} if options.format == "detectron2" else tensors
+            torch.save(content, options.output)
+    except OSError as error:
+        raise StorageError(f"{options.output}: {error.strerror}; give another --output") from None
+    print(f"{path}: {len(tensors)} tensors in {options.output} for {options.format}")

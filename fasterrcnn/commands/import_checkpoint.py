@@ -1,0 +1,77 @@
+"""Import a detector of MMDetection, Detectron2 or torchvision.
+
+Makes a run folder with an ordinary checkpoint, which evaluate, predict, propose and train --weights
+take. Its import.json says where every tensor came from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fasterrcnn import recipes
+from fasterrcnn.cli import flags
+from fasterrcnn.engine import checkpoint, download, runtime
+from fasterrcnn.errors import UsageError
+from fasterrcnn.importers import published, recognize, translate
+from fasterrcnn.safe_load import reading
+from fasterrcnn.settings import setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to import, and what its tensors cannot tell."""
+
+    file: tuple[str, ...] = setting(
+        help="checkpoint file (.pth .pkl .safetensors), or the name of a published one: "
+        "mmdet:rpn_r50_fpn_1x, detectron2:faster_rcnn_R_50_FPN_3x, torchvision:COCO_V1",
+        positional=True,
+    )
+    output_dir: Path = setting(help="run folder to make", flag="-o")
+    source: str | None = setting(
+        None, "what the file is, where it does not say: mmdet:rpn_r50_caffe_fpn_1x"
+    )
+    class_names: tuple[str, ...] = setting((), "names of the classes, in the order of the rows")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Raises Failure."""
+    options = flags.parse(Options, argv, __doc__)
+    if len(options.file) != 1:
+        raise UsageError(f"{options.file[1]}: one file at a time")
+    folder = options.output_dir.absolute()
+    if (folder / "checkpoints").exists():
+        raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
+    path, source = Path(options.file[0]), options.source
+    if published.is_name(options.file[0]):
+        path = download.cached(published.url_of(options.file[0]))
+        source = source or options.file[0]
+    file = reading.read(path)
+    found = recognize.recognize(file, source, options.class_names)
+    model, report = translate.load(file, found)
+    rt = runtime.start("cpu")
+    recipe = recipes.change(found.recipe, weights=str(file.path.absolute()))
+    state = checkpoint.State(
+        step=0,
+        last_step=0,
+        recipe=recipe,
+        classes=found.classes,
+        scaler={},
+        data={"digest": "", "path": "", "dataset": "auto", "val_split": "val"},
+        environment=rt.environment(),
+    )
+    path = checkpoint.save(folder / "checkpoints", {"model": model.state_dict()}, state, keep=2)
+    about = {"file": str(file.path), "sha256": file.sha256, "framework": found.framework,
+             "rule": found.rule, "recipe": asdict(recipe)}  # fmt: skip
+    (folder / "import.json").write_text(json.dumps({**about, **report}, indent=1) + "\n")
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    used = sum(entry["from"] is not None for entry in report["tensors"].values())
+    print(
+        f"{file.path}: {found.framework}, {recipe.detector}, {recipe.backbone.name}, "
+        f"{len(found.classes.names)} classes; conventions by {found.rule}"
+    )
+    print(
+        f"{used} tensors imported, {len(report['not_used'])} not needed; {path}; "
+        f"every tensor in {folder / 'import.json'}"
+    )

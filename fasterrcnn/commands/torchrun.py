@@ -1,0 +1,62 @@
+"""Run a command in several processes: torchrun, with the exit code of the rank that failed.
+
+Takes torchrun's arguments and runs torchrun's own main. In addition it exits with the code of the
+failure that a rank reported (torchrun turns every code into 1), names a killed rank in one line
+instead of a traceback, and divides the cores among the processes of a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from fasterrcnn.errors import ProcessDied
+
+
+def main(argv: list[str]) -> None:
+    """Run the command and exit with the code of the run."""
+    sys.exit(launch(argv))
+
+
+def launch(argv: list[str]) -> int:
+    """Run torchrun with these arguments; the exit code."""
+    for name in ("torch.distributed.run", "torch.distributed.elastic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    processes = run.determine_local_world_size(run.parse_args(argv).nproc_per_node)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with tempfile.TemporaryDirectory() as folder:
+        status = Path(folder) / "status.json"
+        os.environ["FASTERRCNN_STATUS"] = str(
+            status
+        )  # the first rank to fail writes it (cli.exit_codes)
+        try:
+            run.main(argv)
+        except SignalException as error:
+            return 128 + error.sigval
+        except ChildFailedError as error:
+            killed = _killed(error)
+            if killed:
+                print(f"error: {killed}; the same command continues the run", file=sys.stderr)
+                return ProcessDied.code
+            return json.loads(status.read_text())["code"] if status.exists() else 1
+    return 0
+
+
+def _killed(error: ChildFailedError) -> str:
+    """The ranks that a signal killed, torchrun's own SIGTERM to the others left out."""
+    found = [
+        f"rank {rank} (process {failure.pid}) was killed by "
+        f"{signal.Signals(-failure.exitcode).name}"
+        for rank, failure in error.failures.items()
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+    ]
+    return ", ".join(found)

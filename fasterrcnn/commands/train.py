@@ -1,0 +1,200 @@
+"""Train a detector.
+
+A run that was stopped or killed continues with the same command; on a CPU it ends with the same
+bits as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasterrcnn import recipes, schedule
+from fasterrcnn.cli import flags, shared
+from fasterrcnn.data import proposals
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.sampler import Plan, check_ranks
+from fasterrcnn.engine import checkpoint, resume, run_data, runtime, training
+from fasterrcnn.engine.run_data import DataSource, RunData
+from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.engine.torch_errors import expected_failures
+from fasterrcnn.errors import UsageError
+from fasterrcnn.models import nms
+from fasterrcnn.recipes import Recipe
+from fasterrcnn.settings import setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how fast a run happens.
+
+    Of these only `compile` changes the weights: compiled sampling draws other random numbers.
+    """
+
+    data_path: Path = shared.data_path(shared.PROJECT / "datasets" / "coco", "")
+    dataset: str = shared.dataset()
+    val_split: str = setting("val", "split to evaluate on; none: no evaluation")
+    proposals: Path | None = setting(None, "stored proposals of the training split, for Fast R-CNN")
+    val_proposals: Path | None = setting(None, "stored proposals of --val-split, for Fast R-CNN")
+    bad_data: str = shared.bad_data()
+    output_dir: Path | None = setting(None, "run folder (default: output/<recipe>)")
+    resume: bool = setting(False, "continue the run in the folder, also past its former end")
+    skip_finished: bool = setting(False, "succeed at once if the folder holds this run, finished")
+    steps: int | None = setting(None, "stop after this many steps (default: all epochs)")
+    workers: int | None = shared.workers()
+    log_every: int = setting(20, "steps between log lines")
+    eval_every: int | None = setting(None, "steps between evaluations (default: an epoch; 0: end)")
+    save_every: int | None = setting(None, "steps between checkpoints (default: an epoch; 0: end)")
+    keep: int = setting(3, "newest checkpoints kept, in addition to the best one")
+    device: str = shared.device()
+    deterministic: bool = shared.deterministic()
+    compile: bool = shared.compile()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Raises Failure."""
+    recipe, options = flags.parse_with_recipe(Options, argv, __doc__)
+    rt = runtime.start(options.device, deterministic=options.deterministic)
+    recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp))
+    folder = RunFolder((options.output_dir or default_folder(recipe)).absolute())
+    try:
+        with folder.outcome() as status, expected_failures():
+            run(recipe, options, folder, rt, status)
+    finally:
+        runtime.shut_down()
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """``output/<recipe>``, or the folder of a run started under a former name of the recipe."""
+    root = shared.output_root()
+    names = [recipe.name, *recipes.former_names(recipe.name)]
+    return next((root / name for name in names if (root / name).exists()), root / recipe.name)
+
+
+def run(
+    recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime, status: dict[str, Any]
+) -> None:
+    """The whole run. Raises Stopped, with the state saved, when signaled."""
+    check(recipe, options)
+    micro_batches = recipe.schedule.images_per_step // recipe.schedule.images_per_gpu
+    check_ranks(rt.ranks, micro_batches, recipe.schedule.images_per_gpu)
+    rt.on_main(folder.open)
+    folder.is_ours = True
+    describe(recipe, rt)
+    data = read_data(recipe, options, folder, rt)
+    plan = Plan(
+        data.train.ids,
+        data.buckets(recipe),
+        seed=recipe.seed,
+        images_per_gpu=recipe.schedule.images_per_gpu,
+        micro_batches_per_step=micro_batches,
+    )
+    state = first_state(recipe, options, data, plan, rt)
+    rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step))
+    start = rt.on_main(
+        lambda: resume.find_start(
+            folder, state, resume=options.resume, skip_finished=options.skip_finished
+        )
+    )
+    if start.finished and start.state is not None:
+        rt.say(f"{folder.path}: already finished, {start.state.step} steps")
+        return
+    if options.compile:
+        rt.say("every padded shape is compiled the first time it occurs, which takes minutes")
+    started = resume.start_training(state, start, rt, compiled=options.compile)
+    if rt.is_main:
+        checkpoint.check_space(folder.path, started.detector)
+        folder.write_json("recipe.json", dataclasses.asdict(recipe))
+        folder.write_json("environment.json", state.environment)
+    try:
+        with rt.catch_signals():
+            training.train(
+                started,
+                state,
+                data,
+                plan,
+                intervals(options, plan),
+                rt.loader_workers(options.workers),
+                folder,
+                rt,
+            )
+    finally:
+        status["step"] = state.step
+    rt.say(f"done: {state.step} steps, everything in {folder.path}")
+
+
+def check(recipe: Recipe, options: Options) -> None:
+    """Raise UsageError for values that cannot be trained with, before anything is touched."""
+    recipes.check(recipe)
+    proposals.check_given("--proposals", options.proposals, recipe.detector)
+    if options.steps is not None and options.steps < 1:
+        raise UsageError(f"--steps: {options.steps}: must be positive")
+
+
+def describe(recipe: Recipe, rt: Runtime) -> None:
+    """Print what will be trained and where."""
+    rt.say(rt.describe())
+    rt.say(f"NMS: {nms.describe(rt.device)}")
+    rt.say(recipes.describe(recipe))
+    if not rt.is_fast_in(recipe.amp):
+        rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is faster")
+
+
+def read_data(recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime) -> RunData:
+    """Both splits on every rank. Findings are counted on the terminal, listed in problems.jsonl."""
+    source = DataSource(
+        options.data_path,
+        options.dataset,
+        options.val_split,
+        options.proposals,
+        options.val_proposals,
+    )
+    problems, listed = Problems(skip=options.bad_data == "skip"), folder.path / "problems.jsonl"
+
+    def read() -> RunData:
+        try:
+            return run_data.read(source, recipe, problems)
+        finally:
+            problems.write(listed)
+
+    data = rt.on_main(read)
+    for line in data.summary:
+        rt.say(line)
+    for what, count in problems.counts().items():
+        rt.say(f"data: {count} x {what} (listed in {listed})")
+    return data
+
+
+def first_state(
+    recipe: Recipe, options: Options, data: RunData, plan: Plan, rt: Runtime
+) -> checkpoint.State:
+    """What a checkpoint of this run holds besides tensors, before its first step."""
+    total = schedule.total_steps(recipe.schedule, plan.steps_per_epoch)
+    return checkpoint.State(
+        step=0,
+        last_step=options.steps or total,
+        recipe=recipe,
+        classes=data.train.classes,
+        scaler={},
+        data={
+            "digest": data.digest(),
+            "path": str(options.data_path.absolute()),
+            "dataset": options.dataset,
+            "val_split": options.val_split,
+        },
+        environment={**rt.environment(), "compiled": options.compile},
+    )
+
+
+def intervals(options: Options, plan: Plan) -> training.Intervals:
+    """The intervals asked for; an epoch by default."""
+    per_epoch = plan.steps_per_epoch
+    return training.Intervals(
+        log=options.log_every,
+        evaluate=per_epoch if options.eval_every is None else options.eval_every,
+        save=per_epoch if options.save_every is None else options.save_every,
+        keep=options.keep,
+    )

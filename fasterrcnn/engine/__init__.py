@@ -1,0 +1,1 @@
+"""Services of a run: devices and ranks, steps, checkpoints, evaluation, logs, downloads."""

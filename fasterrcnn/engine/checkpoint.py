@@ -1,0 +1,291 @@
+"""Checkpoints: no pickle, atomic, verified.
+
+    <run>/checkpoints/step-00001234/
+        model.safetensors  optimizer.safetensors  [ema.safetensors]  state.json
+        MANIFEST.json      size and SHA-256 of each of them, written last
+        results.json       metrics, if it was evaluated; not needed to resume
+
+A folder of that name is complete or damaged, never half written: files are written under a
+temporary name and synced, then the folder is renamed, its parent synced, everything read back, and
+only then are older ones deleted. A run resumes from the tensors and `state.json`; the order of the
+data and all random numbers are functions of the step (`data.sampler`, `seeds`). Saving a state
+twice writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fasterrcnn import recipes
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.errors import CheckpointError, StorageError
+from fasterrcnn.models.build import Detector, build
+
+FORMAT = 1
+_MANIFEST = "MANIFEST.json"
+
+
+@dataclass
+class State:
+    """The small part of a checkpoint, kept as json."""
+
+    step: int
+    last_step: int  # number of steps of the whole run; finished when `step` reaches it
+    recipe: recipes.Recipe
+    classes: Classes
+    scaler: dict[str, Any]  # GradScaler.state_dict()
+    data: dict[str, Any]  # digest of the training images and boxes, and their paths
+    environment: dict[str, Any]  # versions, device, threads, ranks
+
+
+# Saving.
+
+
+def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: State, keep: int) -> Path:
+    """Write ``folder/step-<state.step>``, then delete all but the last `keep` (at least 2) and the
+    one with the best AP. `tensors` maps "model", "optimizer", "ema" to tensors by name.
+
+    Raises StorageError if the disk is full or not writable; older checkpoints stay.
+    """
+    final = folder / f"step-{state.step:08d}"
+    temporary = folder / f".tmp-step-{state.step:08d}-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        for name, group in tensors.items():
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            save_file(contiguous, temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(_to_json(state))
+        files = {p.name: _fingerprint(p) for p in sorted(temporary.iterdir())}
+        (temporary / _MANIFEST).write_text(json.dumps(files, indent=1))
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        if final.exists():  # damaged, or the run was resumed from an older one
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(folder)
+        if damage := verify(final):
+            raise StorageError(f"{final}: read back differently: {damage}; check the disk")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _storage_error(folder, error) from None
+    _delete_old(folder, keep)
+    return final
+
+
+def add_results(path: Path, results: dict[str, Any]) -> None:
+    """Write the metrics of checkpoint `path` into it."""
+    (path / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def best(folder: Path) -> Path | None:
+    """The evaluated checkpoint with the highest AP (of an RPN: AR_1000), the newest of equals."""
+    scores = []
+    for path in folder.glob("step-*/results.json"):
+        try:
+            results = json.loads(path.read_text())
+            scores.append((results["AP" if "AP" in results else "AR_1000"] or 0.0, path.parent))
+        except (ValueError, KeyError, TypeError):
+            continue  # a process was killed while writing it; the checkpoint is intact
+    return max(scores)[1] if scores else None
+
+
+def check_space(folder: Path, model: nn.Module) -> None:
+    """Raise StorageError if there is no space for two checkpoints of `model`."""
+    size = 3 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    free = shutil.disk_usage(folder).free
+    if free < 2 * size:
+        raise StorageError(
+            f"{folder}: {free / 2**30:.1f} GiB free, two checkpoints need "
+            f"{2 * size / 2**30:.1f} GiB; "
+            "free some space or choose another --output-dir"
+        )
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Delete what killed processes left unfinished; returns the names."""
+    leftovers = sorted(folder.glob(".tmp-*"))
+    for path in leftovers:
+        shutil.rmtree(path)
+    return [path.name for path in leftovers]
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The momentum of every trained parameter, under the parameter's name."""
+    return {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
+
+
+# Loading.
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of `folder` that verifies, and why newer ones were skipped."""
+    skipped: list[str] = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        damage = verify(path)
+        if damage is None:
+            return path, skipped
+        skipped.append(f"{path}: {damage}")
+    return None, skipped
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with the files of checkpoint `path`, or None."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        for name, expected in manifest.items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if _fingerprint(path / name) != expected:
+                return f"{name} is damaged (size or SHA-256 differs from {_MANIFEST})"
+    except FileNotFoundError:
+        return f"{_MANIFEST} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{_MANIFEST} cannot be read ({error})"
+    return None
+
+
+def find(path: Path) -> Path:
+    """The checkpoint at `path`, or the newest usable one of the run at `path`, verified.
+
+    Raises CheckpointError.
+    """
+    if (path / _MANIFEST).is_file():
+        if damage := verify(path):
+            raise CheckpointError(f"{path}: {damage}; use another checkpoint of the run")
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found, skipped = newest(folder)
+    if found is None:
+        detail = "; ".join(skipped) or "give a run folder or one of its checkpoints/step-*"
+        raise CheckpointError(f"--checkpoint: {path}: no usable checkpoint; {detail}")
+    return found
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of `weights_file`, from the manifest of checkpoint `path`."""
+    return json.loads((path / _MANIFEST).read_text())[weights_file(path).name]["sha256"]
+
+
+def run_of(path: Path) -> Path:
+    """The run folder of checkpoint `path`; the checkpoint itself if it was moved out of its run."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def weights_file(path: Path) -> Path:
+    """The weights of checkpoint `path` to use: the EMA if the run kept one, else those trained."""
+    ema = path / "ema.safetensors"
+    return ema if ema.is_file() else path / "model.safetensors"
+
+
+def load_state(path: Path) -> State:
+    """`state.json` of checkpoint `path`. Raises CheckpointError."""
+    try:
+        content = json.loads((path / "state.json").read_text())
+        if content.pop("format") != FORMAT:
+            raise ValueError(f"written in another format than {FORMAT}")
+        classes = Classes(*(tuple(content["classes"][k]) for k in ("names", "category_ids")))
+        recipe = recipes.from_dict(content["recipe"])
+        return State(**{**content, "classes": classes, "recipe": recipe})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'state.json'}: {error}; use another checkpoint") from None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A .safetensors file as CPU tensors. Raises CheckpointError."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Copy a .safetensors file into `module`, in place; all names must match.
+
+    Raises CheckpointError.
+    """
+    try:
+        module.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Copy saved momentum into the optimizer's buffers, in place, keeping their memory format.
+
+    Raises CheckpointError.
+    """
+    saved = load_tensors(path)
+    for name, buffer in optimizer_tensors(model, optimizer).items():
+        if name not in saved or saved[name].shape != buffer.shape:
+            raise CheckpointError(f"{path}: {name}: missing or of another shape")
+        buffer.copy_(saved[name])
+
+
+def load_detector(path: Path) -> tuple[Detector, State, Path]:
+    """The detector of a run or checkpoint, with the weights of `weights_file`, on the CPU and in
+    evaluation mode; its state; and the path of the checkpoint. Raises CheckpointError."""
+    path = find(path)
+    state = load_state(path)
+    model = build(state.recipe, state.classes.num_classes)
+    load_into(model, weights_file(path))
+    return model.eval(), state, path
+
+
+def _to_json(state: State) -> str:
+    return json.dumps({"format": FORMAT, **asdict(state)}, indent=1, sort_keys=True) + "\n"
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """A manifest entry: size in bytes and SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(folder: Path, error: Exception) -> StorageError:
+    """`error` as one line with the free space and what to do."""
+    free = shutil.disk_usage(folder).free / 2**30 if folder.exists() else 0.0
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(
+        error
+    )
+    advice = "free some space" if full else "check the disk and its permissions"
+    return StorageError(
+        f"{folder}: checkpoint not written: {error} ({free:.2f} GiB free); {advice}; earlier "
+        "checkpoints are kept and the same command continues from them"
+    )
+
+
+def _delete_old(folder: Path, keep: int) -> None:
+    """Delete all checkpoints but the last `keep` (at least 2) and the best."""
+    paths = sorted(folder.glob("step-*"))
+    kept = {*paths[-max(2, keep) :], best(folder)}
+    for path in paths:
+        if path not in kept:
+            shutil.rmtree(path)

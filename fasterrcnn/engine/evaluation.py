@@ -1,0 +1,198 @@
+"""Run a detector over a split: detections, validation losses, metrics.
+
+Life of a batch, step 7. Rank r of W takes images r, r + W, ...: every image exactly once on any
+number of ranks. Images of equal padded size share a batch, so that each keeps its own padding: the
+padding of a bucket would move some anchors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasterrcnn import seeds
+from fasterrcnn.data import formats, loader
+from fasterrcnn.data.annotations import Annotations, Classes
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.proposals import StoredProposals
+from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.engine import checkpoint
+from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.errors import UsageError
+from fasterrcnn.image_sizes import resized
+from fasterrcnn.metrics import coco, proposals, voc
+from fasterrcnn.models.build import Detector, split
+from fasterrcnn.recipes import Input, Recipe
+
+
+def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
+    """COCO's metrics, and on PASCAL VOC its own as well."""
+    shared = coco.evaluate(annotations, detections)
+    if not annotations.voc:
+        return shared
+    own = voc.evaluate(annotations, detections)
+    per_class = {
+        name: shared["per_class"][name] | own["per_class"][name] for name in own["per_class"]
+    }
+    return {**shared, **own, "per_class": per_class}
+
+
+METRICS = {
+    "faster_rcnn": detector_metrics,
+    "fast_rcnn": detector_metrics,
+    "rpn": proposals.evaluate,
+}
+
+
+def evaluate(
+    model: Detector,
+    annotations: Annotations,
+    recipe: Recipe,
+    runtime: Runtime,
+    *,
+    images_per_gpu: int,
+    workers: int,
+    stored: StoredProposals | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Metrics with the mean validation losses, and the detections, on every rank.
+
+    Metrics are those of `detector_metrics`, for an RPN alone those of `metrics.proposals`.
+    Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. `stored`: the proposals
+    that Fast R-CNN takes. The mode of `model` is restored. Raises Stopped as soon as this rank is
+    signaled.
+    """
+    was_training = model.training
+    model.eval()
+    detections, losses = [], []
+    for batch in loader.load(
+        loader.Images(annotations, proposals=stored),
+        micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks),
+        workers=workers,
+        pin_memory=runtime.pin_memory,
+    ):
+        runtime.raise_if_signaled()
+        torch.manual_seed(seeds.key(recipe.seed, "validation", batch.micro_batch.images[0]))
+        batch = batch.to(runtime.device)
+        with torch.no_grad(), runtime.precision(recipe.amp):
+            found, loss = detect_with_losses(model, batch.images(), batch.targets())
+        detections += [_rows(i, d) for i, d in zip(batch.micro_batch.images, found, strict=True)]
+        losses.append((len(found), loss))
+    model.train(was_training)
+    gathered = runtime.gather((detections, [(n, _floats(loss)) for n, loss in losses]))
+    metric = METRICS[recipe.detector]
+    return runtime.on_main(lambda: _results(annotations, gathered or [], metric))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split of a data set."""
+
+    root: Path
+    dataset: str
+    split: str
+
+
+def find_source(
+    state: checkpoint.State, data_path: Path | None, dataset: str | None, split: str | None
+) -> Source:
+    """The split asked for; what is None is that of the run. Raises UsageError."""
+    if data_path is None and not state.data["path"]:
+        raise UsageError("--data-path: this run was imported and has no data; give a folder")
+    root = (data_path or Path(state.data["path"])).absolute()
+    if dataset is None:
+        dataset = state.data["dataset"] if str(root) == state.data["path"] else "auto"
+    if split is None:
+        split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
+    return Source(root, dataset, split)
+
+
+def read_split(
+    source: Source, classes: Classes, problems: Problems, *, images_only: bool = False
+) -> Annotations:
+    """The split with the classes of a run; `images_only`: of PASCAL VOC without its boxes.
+
+    Raises UsageError or DataError.
+    """
+    if images_only:
+        return formats.read_voc_images(source.root, source.split, classes, problems)
+    return formats.read(source.root, source.split, source.dataset, classes, problems)
+
+
+def micro_batches(
+    annotations: Annotations, config: Input, images_per_gpu: int, rank: int, ranks: int
+) -> list[MicroBatch]:
+    """The images of this rank, in batches of equal padded size."""
+    groups = defaultdict(list)
+    for i in range(rank, len(annotations), ranks):
+        height, width = map(int, annotations.sizes[i])
+        h, w = resized(height, width, config)
+        groups[-(-h // config.size_divisible), -(-w // config.size_divisible)].append(i)
+    return [
+        MicroBatch(0, 0, 0, tuple(group[k : k + images_per_gpu]))
+        for group in groups.values()
+        for k in range(0, len(group), images_per_gpu)
+    ]
+
+
+def detect_with_losses(
+    model: Detector, images: list[Tensor], targets: list[dict[str, Tensor]]
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """Detections and training losses of a model in evaluation mode, from one pass of the backbone.
+
+    Norms stay in evaluation mode. Detections are in pixels of the images as given.
+    """
+    padded = model.transform(images, targets)
+    features = model.features(padded)
+    detections = split(model.detect(padded, features))
+    return detections, model.losses(padded, features)[0]
+
+
+def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
+    """float64 ``(D, 7)`` rows as `metrics.coco.evaluate` takes them."""
+    boxes = detection["boxes"].double().cpu()
+    x1y1, x2y2 = boxes[:, :2], boxes[:, 2:]
+    columns = [
+        torch.full((len(boxes), 1), image, dtype=torch.float64),
+        x1y1,
+        x2y2 - x1y1,
+        detection["scores"].double().cpu()[:, None],
+        detection["labels"].double().cpu()[:, None],
+    ]
+    return torch.cat(columns, dim=1).numpy()
+
+
+def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}
+
+
+def _results(
+    annotations: Annotations, gathered: list[tuple[list, list]], metric: Callable
+) -> tuple[dict[str, Any], np.ndarray]:
+    rows = [row for detections, _ in gathered for row in detections]
+    assert len(rows) == len(annotations), "every image exactly once"
+    losses = [item for _, batches in gathered for item in batches]
+    validation = {
+        name: sum(n * loss[name] for n, loss in losses) / len(annotations) for name in losses[0][1]
+    }
+    detections = np.concatenate(rows)
+    results = {
+        **metric(annotations, detections),
+        "validation_loss": sum(validation.values()),
+        **{f"validation_{name}": value for name, value in validation.items()},
+    }
+    return results, detections
+
+
+def save_results(results: dict[str, Any], step: int, path: Path) -> None:
+    """Write results.json beside checkpoint `path` and into its run folder."""
+    results = {"step": step, **results}
+    checkpoint.add_results(path, results)
+    RunFolder(checkpoint.run_of(path)).write_json("results.json", results)

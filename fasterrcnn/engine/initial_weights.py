@@ -1,0 +1,220 @@
+"""Initial weights of a run.
+
+In this order, where later ones replace earlier ones:
+  1. random weights from the seed (residual branches scaled down under frozen norms);
+  2. ``--weights imagenet``: torchvision's ImageNet weights for the body, or
+     ``--weights coco``: torchvision's COCO_V1 detector, or
+     ``--weights PATH``: a run or checkpoint of this project, a .safetensors or .pth state dict of a
+     torchvision-style detector, or an ImageNet body of torchvision, MMDetection, Detectron2 or
+     Detectron (.safetensors, .pth, .pkl);
+  3. from the box head of a detector only the rows of classes in the data; others stay random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from fasterrcnn import recipes
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.engine import checkpoint, download
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers.names import body, is_body, with_current_names
+from fasterrcnn.models.backbones import C4, VGG
+from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
+from fasterrcnn.safe_load import reading
+
+_COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
+_HEAD = "roi_heads.box_predictor."
+
+
+@dataclass
+class Source:
+    """A state dict and, for a detector, the class name of each head row (row 0: background)."""
+
+    tensors: dict[str, Tensor]
+    names: list[str] | None
+    origin: str
+    recipe: recipes.Recipe | None = None
+
+
+def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> list[str]:
+    """Copy the weights named by `recipe.weights` into `model`, in place; returns log lines.
+
+    The lines say which tensors are not loaded. Raises UsageError, DownloadError or CheckpointError.
+    """
+    if recipe.weights == "none":
+        return _rescale_random(model, recipe)
+    source = _find(recipe.weights, recipe.backbone)
+    if is_body(source.tensors):
+        return _load_body(model, source)
+    log = _load_detector(model, source, classes)
+    for line in recipes.difference(source.recipe or recipe, recipe):
+        if line.startswith(("input.", "backbone.norm", "backbone.stride")):
+            log.append(f"note: differs from the training of these weights: {line}")
+    return log
+
+
+@torch.no_grad()
+def _rescale_random(model: Detector, recipe: recipes.Recipe) -> list[str]:
+    """Rescale random weights in place: frozen norms do not normalize their activations. Returns log
+    lines."""
+    line = "weights: fresh, from the seed"
+    if recipe.backbone.norm == "batch":
+        return [line]
+    if not isinstance(model.backbone, VGG):
+        line += "; frozen norms, so residual branches start scaled by 0.2"
+    if recipe.input.pixel_scale * max(recipe.input.image_std) < 2:
+        first = next(m for m in model.backbone.body.modules() if isinstance(m, nn.Conv2d))
+        first.weight.div_(57)  # ImageNet's std, by which this recipe does not divide pixels
+        line += "; the first convolution is scaled by 1/57"
+    return [line]
+
+
+def _find(weights: str, config: recipes.Backbone) -> Source:
+    """What ``--weights`` names. Raises UsageError, DownloadError or CheckpointError."""
+    if weights == "":
+        raise UsageError(
+            "--weights: this recipe fine-tunes a detector; give its run folder or its file"
+        )
+    if weights == "imagenet":
+        try:
+            if config.stride_in_1x1:
+                raise KeyError
+            url = get_model_weights(config.name)["IMAGENET1K_V1"].url
+        except (ValueError, KeyError):
+            style = " with strides in 1x1 convolutions" if config.stride_in_1x1 else ""
+            raise UsageError(
+                f"--weights: imagenet: torchvision publishes none for {config.name}{style}; use "
+                "--weights none or a file"
+            ) from None
+        return Source(_read(download.cached(url)), None, url)
+    if weights == "coco":
+        return Source(_read(download.cached(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+    path = Path(weights)
+    if path.is_dir():
+        path = checkpoint.weights_file(checkpoint.find(path))
+    if not path.is_file():
+        raise UsageError(
+            f"--weights: {weights}: not imagenet, coco, none, a run or a file; a detector of "
+            "another framework is imported first (import_torch.sh)"
+        )
+    if path.suffix == ".safetensors":
+        tensors = checkpoint.load_tensors(path)
+        if not (path.parent / "state.json").is_file():
+            return Source(tensors, None, str(path))
+        state = checkpoint.load_state(path.parent)
+        return Source(tensors, ["__background__", *state.classes.names], str(path), state.recipe)
+    tensors = _read(path)
+    rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
+    coco = list(_COCO.meta["categories"])
+    return Source(tensors, coco if rows == len(coco) else None, str(path))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """State dict of an untrusted file, in torchvision's current names. Raises CheckpointError."""
+    return with_current_names(reading.read(path).tensors)
+
+
+def _load_body(model: Detector, source: Source) -> list[str]:
+    """Copy ImageNet weights into the body, and for C4 and VGG its last layers into the box head, in
+    place; the classifier is not used. Returns log lines."""
+    parts, names = [model.backbone.body], "body"
+    if isinstance(model.backbone, (C4, VGG)) and isinstance(model, (FasterRCNN, FastRCNN)):
+        parts, names = [*parts, model.roi_heads.box_head], "body and box head"
+    ours = [name for part in parts for name in part.state_dict()]
+    tensors = body(source.tensors, ours)
+    for part in parts:
+        _copy(part, tensors, source.origin)
+    unused = sorted(n for n in {*tensors} - {*ours} if not n.endswith("num_batches_tracked"))
+    log = [f"weights: {names} from {source.origin}, the rest fresh"]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        log.append(f"weights: not used: {', '.join(unused[:3])}{more}")
+    return log
+
+
+def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:
+    """Copy the weights of a detector, in place. Heads that the file lacks stay random, and so do
+    box head rows of classes that it does not name. Returns log lines."""
+    tensors = dict(source.tensors)
+    log = [f"weights: {source.origin}"]
+    keys = [key for key in _head_keys() if f"{_HEAD}{key}" in tensors]
+    rows = {key: tensors.pop(f"{_HEAD}{key}") for key in keys}
+    fresh = [_HEAD]
+    for prefix, part in (("rpn.", "region proposal network"), ("roi_heads.", "box head")):
+        if not any(key.startswith(prefix) for key in tensors):
+            fresh.append(prefix)
+            if hasattr(model, prefix[:-1]):
+                log.append(f"{part}: none in the file, fresh")
+    _copy(model, tensors, source.origin, optional=tuple(fresh))
+    if isinstance(model, (FasterRCNN, FastRCNN)) and keys == _head_keys():
+        log += _load_rows(model.roi_heads.box_predictor, rows, source, classes)
+    if unused := len(source.tensors.keys() - model.state_dict().keys()):
+        log.append(f"{unused} tensors of the file not used")
+    return log
+
+
+def _load_rows(
+    predictor: nn.Module, rows: dict[str, Tensor], source: Source, classes: Classes
+) -> list[str]:
+    """Copy the rows of classes with the same name into `predictor`, in place; returns log lines."""
+    wanted, log = ["__background__", *classes.names], []
+    names = source.names or []
+    if source.names is None and len(rows["cls_score.bias"]) == len(wanted):
+        names = wanted
+        log.append(
+            "box head: the file has no class names; assumed to be these classes in this order"
+        )
+    kept = [(i, names.index(name)) for i, name in enumerate(wanted) if name in names]
+    own_rows = predictor.state_dict()
+    if rows["cls_score.weight"].shape[1:] != own_rows["cls_score.weight"].shape[1:]:
+        raise CheckpointError(f"{source.origin}: {_HEAD}cls_score.weight: of another width")
+    for key, own in own_rows.items():
+        per_class = 4 if key.startswith("bbox_pred") else 1
+        mine = own.view(len(wanted), per_class, *own.shape[1:])
+        theirs = rows[key].view(-1, per_class, *own.shape[1:])
+        for i, j in kept:
+            mine[i].copy_(theirs[j])
+    found = [wanted[i] for i, _ in kept[1:]]
+    fresh = [name for name in classes.names if name not in found]
+    return [
+        *log,
+        f"box head: rows kept for {', '.join(found) or 'background only'}",
+        f"box head: fresh rows for {', '.join(fresh) or 'none'}",
+    ]
+
+
+def _head_keys() -> list[str]:
+    """Names of the box predictor's tensors."""
+    return [
+        f"{layer}.{kind}" for layer in ("cls_score", "bbox_pred") for kind in ("weight", "bias")
+    ]
+
+
+def _copy(
+    module: nn.Module, tensors: dict[str, Tensor], origin: str, optional: tuple[str, ...] = ()
+) -> None:
+    """Copy `tensors` into `module`, in place, except names that start with `optional`.
+
+    Raises CheckpointError for a tensor that is missing or of another shape.
+    """
+    for key, own in module.state_dict().items():
+        if key.startswith(optional) or key.endswith("num_batches_tracked"):
+            continue
+        if key not in tensors:
+            raise CheckpointError(
+                f"{origin}: {key}: missing; the file is of another model, or of "
+                "another framework: then import it first"
+            )
+        if tensors[key].shape != own.shape:
+            raise CheckpointError(
+                f"{origin}: {key}: shape {tuple(tensors[key].shape)}, this model has "
+                f"{tuple(own.shape)}; choose the recipe the file was trained with"
+            )
+        own.copy_(tensors[key])

@@ -1,0 +1,133 @@
+"""Where a run starts: fresh, or at the newest checkpoint of its folder that verifies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fasterrcnn import recipes, seeds
+from fasterrcnn.engine import checkpoint, initial_weights
+from fasterrcnn.engine.checkpoint import State
+from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.engine.step import Training, make_training
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.models.build import build
+
+_DECIDES_BITS = (
+    "torch", "torchvision", "device", "gpu", "ranks", "threads", "cpu", "deterministic", "compiled",
+)  # fmt: skip
+
+
+@dataclass
+class Start:
+    """Where a run starts: the path of a checkpoint and its state, or neither for a fresh start."""
+
+    path: Path | None = None
+    state: State | None = None
+    finished: bool = False
+
+
+def find_start(folder: RunFolder, state: State, *, resume: bool, skip_finished: bool) -> Start:
+    """Where the run that `state` describes starts in this folder. For rank 0; prints what it skips.
+
+    `resume`: continue past the former end too. `skip_finished`: a finished run is no error. Raises
+    UsageError for a folder with another run or a finished one, CheckpointError when there are
+    checkpoints but none can be used.
+    """
+    for name in checkpoint.remove_unfinished(folder.checkpoints):
+        print(f"removed {name}, which an earlier process did not finish writing")
+    found, skipped = checkpoint.newest(folder.checkpoints)
+    for reason in skipped:
+        print(f"skipped checkpoint {reason}")
+    if found is None:
+        if skipped or resume:
+            raise CheckpointError(
+                f"{folder.path}: no usable checkpoint to continue from; start a new run with "
+                "another --output-dir"
+            )
+        return Start()
+    saved = checkpoint.load_state(found)
+    _check_same_run(folder, saved, state)
+    finished = saved.step >= state.last_step
+    if finished and skip_finished:
+        return Start(found, saved, finished=True)
+    wants_more = resume or skip_finished
+    if finished or (saved.step >= saved.last_step and not wants_more):
+        raise UsageError(
+            f"--output-dir: {folder.path}: this run is finished at step {saved.step}; train longer "
+            "with --resume --steps N, or start another with --output-dir"
+        )
+    return Start(found, saved)
+
+
+def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -> Training:
+    """Model, optimizer and scaler at the first step: fresh, or as `start` has them.
+
+    Sets ``state.step``.
+    """
+    recipe = state.recipe
+    torch.manual_seed(seeds.key(recipe.seed, "weights"))
+    detector = build(recipe, state.classes.num_classes)
+    if start.path is None:
+        initialize = initial_weights.initialize
+        for line in rt.on_main(lambda: initialize(detector, recipe, state.classes)):
+            rt.say(line)
+    training = make_training(rt.place(detector), recipe, rt, compiled=compiled)
+    if start.path is not None and start.state is not None:
+        path = start.path
+        rt.on_main(lambda: _restore(path, training))
+        training.scaler.load_state_dict(start.state.scaler)
+        state.step = start.state.step
+        rt.say(f"continuing at step {state.step} from {path}")
+        for line in _changes(start.state.environment, state.environment):
+            rt.say(line)
+    for module in (training.detector, training.ema and training.ema.model):
+        rt.broadcast([*module.state_dict().values()] if module else [])
+    rt.broadcast([*checkpoint.optimizer_tensors(training.detector, training.optimizer).values()])
+    return training
+
+
+def save(training: Training, state: State, folder: RunFolder, keep: int) -> Path:
+    """Save the whole training at ``state.step``; the checkpoint's path."""
+    state.scaler = training.scaler.state_dict()
+    tensors = {
+        "model": training.detector.state_dict(),
+        "optimizer": checkpoint.optimizer_tensors(training.detector, training.optimizer),
+    }
+    if training.ema is not None:
+        tensors["ema"] = training.ema.model.state_dict()
+    return checkpoint.save(folder.checkpoints, tensors, state, keep)
+
+
+def _check_same_run(folder: RunFolder, saved: State, state: State) -> None:
+    """Raise UsageError unless recipe and data are those of the saved run."""
+    different = recipes.difference(saved.recipe, state.recipe)
+    if saved.data["digest"] != state.data["digest"]:
+        different.append("the training images or boxes")
+    if different:
+        raise UsageError(
+            f"--output-dir: {folder.path}: holds another run ({'; '.join(different)}); use its "
+            "flags to continue it, or another --output-dir"
+        )
+
+
+def _restore(path: Path, training: Training) -> None:
+    """Copy the tensors of a checkpoint into model, optimizer and average."""
+    detector = training.detector
+    checkpoint.load_into(detector, path / "model.safetensors")
+    checkpoint.load_optimizer(detector, training.optimizer, path / "optimizer.safetensors")
+    if training.ema is not None:
+        checkpoint.load_into(training.ema.model, path / "ema.safetensors")
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What can make the bits differ from those of an uninterrupted run."""
+    return [
+        f"note: {key} was {old[key]}, is {new[key]}: results can differ from here on"
+        for key in _DECIDES_BITS
+        if key in old and old[key] != new[key]
+    ]

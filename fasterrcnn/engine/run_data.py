@@ -1,0 +1,98 @@
+"""The data of a run: both splits, and stored proposals for Fast R-CNN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fasterrcnn.data import formats, proposals
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.proposals import StoredProposals
+from fasterrcnn.errors import DataError
+from fasterrcnn.image_sizes import bucket_of
+from fasterrcnn.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the data of a run is, and how it is read."""
+
+    path: Path
+    dataset: str  # a format of `formats.READERS`, or "auto"
+    val_split: str  # "none": no evaluation
+    proposals: Path | None = None
+    val_proposals: Path | None = None
+
+
+@dataclass
+class RunData:
+    """What rank 0 reads before the first step and sends to the others."""
+
+    train: Annotations
+    val: Annotations | None
+    proposals: StoredProposals | None
+    val_proposals: StoredProposals | None
+    summary: list[str]  # lines for the log
+
+    def digest(self) -> str:
+        """SHA-256 of everything that training depends on."""
+        stored = f" {self.proposals.sha256}" if self.proposals else ""
+        return self.train.digest() + stored
+
+    def buckets(self, recipe: Recipe) -> list[int]:
+        """The padded shape of each training image, as its index in `image_sizes.buckets`."""
+        return [bucket_of(int(h), int(w), recipe.input) for h, w in self.train.sizes]
+
+
+def read(source: DataSource, recipe: Recipe, problems: Problems) -> RunData:
+    """Both splits, checked. Raises UsageError or DataError; `problems` lists the findings."""
+    config = recipe.data
+    whole = formats.read(source.path, config.train_split, source.dataset, config.classes, problems)
+    val = None
+    if source.val_split != "none":
+        val = formats.read(source.path, source.val_split, source.dataset, whole.classes, problems)
+    kept = whole if config.keep_empty else whole.select(whole.with_boxes())
+    small = kept.sizes.min(axis=1) < config.min_image_side
+    train = kept.select(~small)
+    if len(train) == 0:
+        raise DataError(
+            f"{source.path}: split {config.train_split}: 0 of {len(whole)} images have a box to "
+            "train on"
+        )
+    summary = [_count(source.path, train, val, left_out=len(whole) - len(kept))]
+    if small.any():
+        summary.append(
+            f"data: {small.sum()} training images smaller than --data.min-image-side left out"
+        )
+    stored, val_stored = _read_proposals(source, recipe, train, val)
+    return RunData(train, val, stored, val_stored, summary)
+
+
+def _count(path: Path, train: Annotations, val: Annotations | None, left_out: int) -> str:
+    """One line: images, boxes and classes."""
+    names = train.classes.names
+    return (
+        f"data: {path}: {len(train)} training images with {int(train.trainable.sum())} boxes "
+        f"({left_out} images without boxes left out), "
+        f"{len(val) if val else 'no'} validation images; "
+        f"{len(names)} classes: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+    )
+
+
+def _read_proposals(
+    source: DataSource, recipe: Recipe, train: Annotations, val: Annotations | None
+) -> list[StoredProposals | None]:
+    """The stored proposals of both splits, where the detector takes any; every image has some."""
+    found = []
+    for flag, path, images in (
+        ("--proposals", source.proposals, train),
+        ("--val-proposals", source.val_proposals, val),
+    ):
+        if images is not None or path is not None:
+            proposals.check_given(flag, path, recipe.detector)
+        stored = None if path is None else proposals.read(path)
+        if stored is not None and images is not None:
+            stored.aligned(images)
+        found.append(stored)
+    return found

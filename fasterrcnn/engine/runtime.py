@@ -1,0 +1,304 @@
+"""Device, precision and ranks: the only file that says "cuda" or torch.distributed.
+
+One `Runtime` per process, made by `start` and handed down. With one process every collective is a
+plain function call, so no caller asks how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torchvision
+from torch import distributed, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import deterministic as torch_deterministic
+
+from fasterrcnn.engine.torch_errors import COLLECTIVE_TIMEOUT
+from fasterrcnn.errors import Failure, Stopped, UsageError
+from fasterrcnn.models.cpu import fast_layers
+from fasterrcnn.processes import die_with_parent
+
+T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Runtime:
+    """The device of this process, its rank, and the collectives over all ranks."""
+
+    device: torch.device
+    rank: int = 0
+    ranks: int = 1
+    _control: Any = None  # CPU process group: small messages that never wait for a GPU
+    _signals: list[int] = field(default_factory=list)
+    _signaled: float = 0.0  # time of the last one
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0: the one that prints and writes."""
+        return self.rank == 0
+
+    def say(self, line: str) -> None:
+        """Print on rank 0."""
+        if self.is_main:
+            print(line, flush=True)
+
+    # Collectives. Every rank calls them in the same order.
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Call `work` on rank 0; return its result, or raise its Failure, on every rank."""
+        if self.ranks == 1:
+            return work()
+        outcome: list[Any] = [None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except Failure as failure:
+                outcome[0] = failure
+        distributed.broadcast_object_list(outcome, src=0, group=self._control)
+        if isinstance(outcome[0], Failure):
+            raise outcome[0]
+        return outcome[0]
+
+    def gather(self, item: T) -> list[T] | None:
+        """The items of all ranks in rank order, on rank 0; None elsewhere."""
+        if self.ranks == 1:
+            return [item]
+        items: list[Any] | None = [None] * self.ranks if self.is_main else None
+        distributed.gather_object(item, items, dst=0, group=self._control)
+        return items
+
+    def broadcast(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite the tensors with rank 0's, in place."""
+        if self.ranks > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over ranks of a CPU tensor; NaN on any rank is NaN on all."""
+        if self.ranks > 1:
+            distributed.all_reduce(values, group=self._control)
+            values /= self.ranks
+        return values
+
+    def stop_signal(self) -> int:
+        """SIGINT or SIGTERM if any rank has received one, else 0; the same on all ranks."""
+        if self.ranks == 1:
+            return max(self._signals, default=0)
+        flag = torch.tensor(max(self._signals, default=0))
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._control)
+        return int(flag)
+
+    # The model on the device.
+
+    def place(self, model: Module) -> Module:
+        """Move the model to the device, channels last, in place; the model."""
+        channels_last: Any = {"memory_format": torch.channels_last}  # torch's stubs omit it
+        return model.to(self.device, **channels_last)
+
+    def replicate(self, model: nn.Module, *, sync_buffers: bool) -> nn.Module:
+        """The model wrapped so that gradients are averaged over ranks once per step.
+
+        `sync_buffers`: buffers change in training (batch norm statistics) and follow rank 0's.
+        """
+        if self.ranks == 1:
+            return model
+        return DistributedDataParallel(
+            model, broadcast_buffers=sync_buffers, gradient_as_bucket_view=True
+        )
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager:
+        """Inside, gradients are accumulated without communication."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def autocast(self, amp: str) -> torch.autocast:
+        """torch's autocast in fp16 or bf16; disabled for "off"."""
+        dtype = _DTYPES.get(amp, torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=amp != "off")
+
+    @contextmanager
+    def precision(self, amp: str) -> Iterator[None]:
+        """What a network runs in: `autocast`, and on a CPU the faster layers of `models.cpu`."""
+        with self.autocast(amp), fast_layers(self.device, _DTYPES.get(amp)):
+            yield
+
+    def scaler(self, amp: str) -> GradScaler:
+        """A GradScaler that scales the loss in fp16 and does nothing otherwise."""
+        return GradScaler(self.device.type, enabled=amp == "fp16")
+
+    def resolve_amp(self, amp: str) -> str:
+        """`amp`, or for "auto": fp16 on a GPU, bf16 on a CPU with bf16 instructions, else off."""
+        if amp != "auto":
+            return amp
+        if self.device.type == "cuda":
+            return "fp16"
+        return "bf16" if self.is_fast_in("bf16") else "off"
+
+    def is_fast_in(self, amp: str) -> bool:
+        """Does the device have instructions for this precision? Without them "off" is faster."""
+        if amp == "off" or self.device.type == "cuda":
+            return True
+        return amp == "bf16" and bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+    def synchronize(self) -> None:
+        """Block until the device is idle, so that timings are valid."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches are copied to another device."""
+        return self.device.type == "cuda"
+
+    def loader_workers(self, wanted: int | None) -> int:
+        """Loader processes of this rank: `wanted`, else its share of the cores, at most 8."""
+        if wanted is not None:
+            return wanted
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return max(1, min(8, (cores or 1) // local))
+
+    def peak_memory_gb(self) -> float:
+        """Peak memory so far in GiB: of the GPU's allocator, or of the process on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    def reset_peak_memory(self) -> None:
+        """Reset the GPU's peak memory. That of a process cannot be reset."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def environment(self) -> dict[str, Any]:
+        """Versions and hardware, for the run folder; `threads` decides bits on a CPU."""
+        return {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "host": socket.gethostname(),
+            "device": self.device.type,
+            "gpu": gpu_name(self.device),
+            "ranks": self.ranks,
+            "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+
+    def describe(self) -> str:
+        """One line: versions, device, processes."""
+        env = self.environment()
+        where = env["gpu"] or f"CPU ({env['threads']} threads)"
+        return (
+            f"torch {env['torch']}, torchvision {env['torchvision']}, {where}, "
+            f"{self.ranks} process{'es' if self.ranks > 1 else ''}"
+        )
+
+    # Signals.
+
+    @contextmanager
+    def catch_signals(self) -> Iterator[None]:
+        """Inside, SIGINT and SIGTERM only set what `stop_signal` returns.
+
+        A second signal more than a second later exits at once, unless other ranks are waiting. An
+        earlier one is the same event: a terminal signals the whole group, and torchrun forwards.
+        """
+
+        def handle(number: int, _frame: Any) -> None:
+            now = time.monotonic()
+            if not self._signals:
+                self.say(f"\n{signal.Signals(number).name}: saving after this step")
+            elif now - self._signaled > 1.0 and self.ranks == 1:
+                os._exit(128 + number)
+            self._signals.append(number)
+            self._signaled = now
+
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def raise_if_signaled(self) -> None:
+        """Raise Stopped if this process was signaled; for work that can be abandoned."""
+        if self._signals:
+            name = signal.Signals(self._signals[0]).name
+            raise Stopped(
+                f"{name}: stopped during evaluation; the step before it is saved and the same "
+                "command continues the run",
+                128 + self._signals[0],
+            )
+
+
+def start(device: str, *, deterministic: bool = False) -> Runtime:
+    """The runtime of this process on `device` "auto", "cpu" or "cuda", with torchrun's ranks.
+
+    `deterministic`: bit-reproducible on a GPU too. A CPU always is: its scatter-adds would differ
+    from run to run with two threads. Raises UsageError for a GPU that is not there.
+    """
+    ranks, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    gpus = torch.cuda.device_count()
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device == "cuda" and local_rank >= gpus:
+        raise UsageError(
+            f"--device: cuda: {gpus} GPU visible for {max(ranks, 1)} processes; use NGPU={gpus}"
+            if gpus
+            else "--device: cuda: no GPU found; use --device cpu"
+        )
+    if device == "cpu" or deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for on GPUs
+        torch.use_deterministic_algorithms(True)
+        # A debugging aid of torch, 5 % slower; its stubs omit it.
+        torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device == "cpu":
+        runtime = Runtime(torch.device("cpu"))
+    else:
+        torch.cuda.set_device(local_rank)
+        torch.backends.cudnn.benchmark = not deterministic
+        runtime = Runtime(torch.device("cuda", local_rank))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    if ranks > 1:
+        backend = "nccl" if device == "cuda" else "gloo"
+        device_id = runtime.device if device == "cuda" else None
+        distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=device_id)
+        runtime.rank, runtime.ranks = distributed.get_rank(), ranks
+        runtime._control = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    return runtime
+
+
+def devices() -> list[torch.device]:
+    """The CPU and every visible GPU."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return [torch.device("cpu"), *gpus]
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """The GPU's product name, None for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def shut_down() -> None:
+    """Leave the process group, if there is one."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _cpu_flags() -> set[str]:
+    """The CPU's feature flags as Linux reports them, on x86 and ARM; none elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()

@@ -1,0 +1,139 @@
+"""One optimizer step, without waiting for the device, and what it changes.
+
+Life of a batch, step 6.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torchvision.ops import FrozenBatchNorm2d
+
+from fasterrcnn import seeds
+from fasterrcnn.data.loader import Batch
+from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.models.build import Detector, Scalars
+from fasterrcnn.models.compiled import compile_training_losses
+from fasterrcnn.models.ema import Ema
+from fasterrcnn.recipes import Recipe, Schedule
+
+
+class TrainingForward(nn.Module):
+    """A batch in, losses and diagnostics out: what DistributedDataParallel wraps."""
+
+    def __init__(self, detector: Detector, *, compiled: bool) -> None:
+        super().__init__()
+        self.detector = detector
+        self.training_losses = (
+            compile_training_losses(detector) if compiled else detector.training_losses
+        )
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Scalars, Scalars]:
+        """Arguments as `Detector.forward`; losses and diagnostics as `Detector.training_losses`."""
+        return self.training_losses(self.detector.transform(images, targets))
+
+
+@dataclass
+class Training:
+    """Everything that a step changes."""
+
+    detector: Detector
+    forward: nn.Module  # a TrainingForward of the detector, or DDP around one
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler
+    ema: Ema[Detector] | None = None
+
+
+def make_training(
+    detector: Detector, recipe: Recipe, rt: Runtime, *, compiled: bool = False
+) -> Training:
+    """The training of a detector that is on its device and has its first weights."""
+    ema = Ema(detector, recipe.schedule.ema_decay) if recipe.schedule.ema_decay else None
+    optimizer = make_optimizer(detector, recipe.schedule)
+    forward = TrainingForward(detector.train(), compiled=compiled)
+    return Training(
+        detector,
+        rt.replicate(forward, sync_buffers=recipe.backbone.norm == "batch"),
+        optimizer,
+        rt.scaler(recipe.amp),
+        ema,
+    )
+
+
+def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.SGD:
+    """SGD whose momentum buffers exist from the start, as zeros in their parameter's format.
+
+    A first step from zeros is what SGD does without buffers. Left to itself, torch 2.11's fused SGD
+    keeps an uninitialized buffer when the first fp16 step overflows.
+    """
+    norms, others = split_parameters(model)
+    decay, factor = config.weight_decay, config.bias_lr_factor
+    named = model.named_parameters() if factor != 1 else ()
+    biases = {parameter for name, parameter in named if name.endswith(".bias")}
+    groups = [
+        {"params": [p for p in others if p not in biases], "weight_decay": decay},
+        {"params": [p for p in others if p in biases], "weight_decay": decay, "lr_factor": factor},
+        {"params": norms, "weight_decay": decay if config.decay_norms else 0.0},
+    ]
+    optimizer = torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        momentum=config.momentum,
+        fused=True,
+    )
+    for parameter in norms + others:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The trained parameters of norms, and all others."""
+    norms = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d))
+        for parameter in module.parameters(recurse=False)
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [p for p in trained if p in norms], [p for p in trained if p not in norms]
+
+
+def train_step(
+    training: Training, batches: list[Batch], recipe: Recipe, lr: float, rt: Runtime
+) -> tuple[list[Scalars], Tensor]:
+    """One optimizer step from this rank's micro-batches, without waiting for the device.
+
+    Returns the losses and diagnostics of each micro-batch and the L2 norm of the gradient (before
+    clipping), all on the device. Sampling depends on (seed, step, micro-batch index) only.
+    """
+    scaler, optimizer, scalars = training.scaler, training.optimizer, []
+    for batch in batches:
+        step, index = batch.micro_batch.step, batch.micro_batch.index
+        torch.manual_seed(seeds.key(recipe.seed, "step", step, index))
+        batch = batch.to(rt.device)
+        is_last = batch.micro_batch == batches[-1].micro_batch
+        with nullcontext() if is_last else rt.no_sync(training.forward):
+            with rt.precision(recipe.amp):
+                losses, diagnostics = training.forward(batch.images(), batch.targets())
+            loss = sum(losses.values()) / len(batches)
+            scaler.scale(loss).backward()
+        scalars.append({k: v.detach() for k, v in (losses | diagnostics).items()})
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
+    scaler.unscale_(optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if recipe.schedule.clip_grad_norm > 0:
+        nn.utils.clip_grads_with_norm_(parameters, recipe.schedule.clip_grad_norm, grad_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if training.ema is not None:
+        training.ema.update(training.detector, torch.isfinite(grad_norm))
+    return scalars, grad_norm

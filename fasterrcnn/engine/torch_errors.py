@@ -1,0 +1,56 @@
+"""RuntimeErrors of torch with a known cause, as failures that a user can act on.
+
+Does not import torch: commands that do without it end here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from fasterrcnn.errors import Failure, Hang, ProcessDied, UsageError
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # rank 0 may read a large data set while others wait
+_NO_COMPILER = ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
+_PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Socket closed",
+    "ncclRemote",
+)
+
+
+@contextmanager
+def expected_failures() -> Iterator[None]:
+    """Inside, a RuntimeError of a known cause is raised as the Failure that explains it."""
+    try:
+        yield
+    except RuntimeError as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        raise failure from None
+
+
+def explain(error: RuntimeError) -> Failure | None:
+    """The Failure that `error` stands for, or None."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    if type(error).__name__ == "OutOfMemoryError":
+        return ProcessDied(
+            f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step)"
+        )
+    if first.startswith(_NO_COMPILER):
+        return UsageError(f"--compile: {first}; install it, or leave --compile out")
+    if "deterministic implementation" in text:
+        return UsageError(f"--deterministic: {first.split(',')[0]}; leave --deterministic out")
+    if "DataLoader worker" in text:
+        return ProcessDied(
+            f"loader: {first} If memory ran out, lower --workers; the same command continues"
+        )
+    if any(sign in text for sign in _PEER_LOST):
+        return ProcessDied("another process of this run ended; the same command continues the run")
+    if "Timed out" in text:
+        return Hang(f"a process did not arrive within {COLLECTIVE_TIMEOUT}: {first}")
+    return None

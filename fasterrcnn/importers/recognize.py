@@ -1,0 +1,347 @@
+"""Recognizes the framework, recipe and classes of a detector published as a checkpoint file.
+
+Names and shapes of tensors decide, never the file's name. What they leave open is taken from the
+config that MMDetection stores as text beside them, which is parsed, never run, or from `--source`.
+Detectron2 stores no config: the defaults of its model zoo are used.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from fasterrcnn import recipes
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers.names import entries, with_current_names
+from fasterrcnn.importers.published import PREFIXES, name_of, prefix_of, recipe_of
+from fasterrcnn.recipes import Recipe, change
+from fasterrcnn.safe_load.reading import File
+
+_PLAIN = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by number of blocks in the third stage
+_GROUPED = {(32, 128): "resnext101_32x4d", (64, 256): "resnext101_64x4d",
+            (32, 256): "resnext101_32x8d"}  # fmt: skip
+_NAMES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # by category id
+_IDS = tuple(i for i, name in enumerate(_NAMES) if i > 0 and name != "N/A")
+COCO = Classes(tuple(_NAMES[i] for i in _IDS), _IDS)
+_COCO_V1 = "258fb6c6"  # first digits of its SHA-256; the norms of this R-50 have epsilon 0
+
+
+@dataclass
+class Recognized:
+    """How to read a file."""
+
+    framework: str
+    recipe: Recipe
+    rpn: str  # prefix of the RPN in MMDetection's file
+    classes: Classes
+    rows: list[int] | None  # rows of the box head to keep; None: all
+    rule: str  # what decided where shapes do not, for the log
+
+
+def recognize(file: File, source: str | None, names: tuple[str, ...]) -> Recognized:
+    """How to read `file`, with the user's `source` (``mmdet:NAME``) and class `names`, if given.
+
+    Raises CheckpointError if this is no supported detector, UsageError if the user must say more or
+    said something else than the file holds.
+    """
+    framework = framework_of(file)
+    detector = "faster_rcnn" if _box_rows(file.tensors) else "rpn"
+    body, neck = network_of(file, framework)
+    if source is not None:
+        recipe, rule = _named(source, framework), f"the name {source}"
+    else:
+        recipe, rule = _by_shape(file, framework, detector, body, neck)
+    kind = recipe.detector, recipe.backbone.name, recipe.backbone.neck
+    if kind != (detector, body, neck):
+        raise UsageError(
+            f"--source: {source}: is {', '.join(kind)}, but {file.path} holds "
+            f"{detector}, {body}, {neck}; give the name of such a detector"
+        )
+    rpn = (
+        "bbox_head" if any(k.startswith("bbox_head.rpn_conv") for k in file.tensors) else "rpn_head"
+    )
+    if file.sha256.startswith(_COCO_V1):
+        recipe = change(recipe, backbone=dict(norm_eps=0.0))
+        rule += "; COCO_V1: norms with epsilon 0"
+    classes, rows = classes_of(file, framework, names)
+    return Recognized(
+        framework, _with_widths(recipe, file, framework, rpn), rpn, classes, rows, rule
+    )
+
+
+def _with_widths(recipe: Recipe, file: File, framework: str, rpn: str) -> Recipe:
+    """`recipe` with the widths of the FPN and the box head in the file."""
+    ours = ["rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"]
+    conv, first = (
+        with_current_names(file.tensors).get(entry.theirs)
+        for entry in entries(framework, recipe, ours, rpn)
+    )
+    if conv is not None and recipe.backbone.neck == "fpn":
+        recipe = change(recipe, backbone=dict(fpn_channels=int(conv.shape[1])))
+    if first is not None:
+        recipe = change(recipe, roi_heads=dict(representation_size=int(first.shape[0])))
+    return recipe
+
+
+def framework_of(file: File) -> str:
+    """The framework: "mmdetection", "detectron2" or "torchvision". Raises CheckpointError."""
+    for framework, pattern in (
+        ("detectron2", r"proposal_generator\.rpn_head\.(conv|objectness_logits)\."),
+        ("mmdetection", r"(rpn_head|bbox_head)\.rpn_conv\."),
+        ("torchvision", r"rpn\.head\.conv\."),
+    ):
+        if any(re.match(pattern, name) for name in file.tensors):
+            return framework
+    if any(name.startswith(("fc.", "classifier.", "pred_", "fc1000")) for name in file.tensors):
+        what = "a classifier; to start training from it: train --weights FILE"
+    else:
+        what = "no Faster R-CNN or RPN of MMDetection, Detectron2 or torchvision"
+    raise CheckpointError(f"{file.path}: {what} (its first tensor is {next(iter(file.tensors))})")
+
+
+def network_of(file: File, framework: str) -> tuple[str, str]:
+    """Names of body and neck, as in recipes. Raises CheckpointError."""
+    tensors, path = file.tensors, file.path
+    if framework == "torchvision" and "backbone.body.0.0.weight" in tensors:
+        return "mobilenet_v3_large", "fpn"
+    first, third = (
+        (r"res2\.", r"res4\.") if framework == "detectron2" else (r"layer1\.", r"layer3\.")
+    )
+    inside = {"detectron2": r"backbone\.(?:bottom_up\.)?", "mmdetection": r"backbone\.",
+              "torchvision": r"backbone\.body\."}[framework]  # fmt: skip
+    blocks = {int(m[1]) for name in tensors if (m := re.match(rf"{inside}{third}(\d+)\.", name))}
+    middle = [v for k, v in tensors.items() if re.match(rf"{inside}{first}0\.conv2\.weight", k)]
+    if not middle or middle[0].dim() != 4:
+        raise CheckpointError(
+            f"{path}: no ResNet body found; detectors without one are not supported"
+        )
+    width, per_group = middle[0].shape[:2]
+    bottleneck = any(re.match(rf"{inside}{first}0\.conv3\.weight", name) for name in tensors)
+    groups = width // max(1, per_group)
+    if not bottleneck:
+        body = {2: "resnet18", 6: "resnet34"}.get(len(blocks))
+    elif groups > 1:
+        body = _GROUPED.get((groups, width))
+    else:
+        body = _PLAIN.get(len(blocks))
+    if body is None:
+        raise CheckpointError(
+            f"{path}: a body of {len(blocks)} blocks in its third stage, {groups} groups and width "
+            f"{width} is not supported"
+        )
+    has_pyramid = any(
+        re.search(r"fpn_lateral|lateral_convs|inner_blocks", name) for name in tensors
+    )
+    return body, "fpn" if has_pyramid else "none"
+
+
+def classes_of(
+    file: File, framework: str, names: tuple[str, ...]
+) -> tuple[Classes, list[int] | None]:
+    """The classes, and the rows of the box head that belong to them (None: all).
+
+    Names are the user's, else those stored by MMDetection, else COCO's for 80 classes (torchvision:
+    91). Raises UsageError if there are no names, or another number of them.
+    """
+    count = _box_rows(file.tensors)
+    stored = file.meta.get("CLASSES") or (file.meta.get("dataset_meta") or {}).get("classes")
+    if isinstance(stored, str):
+        stored = (stored,)
+    given = names or tuple(map(str, stored or ()))
+    if count == 0:
+        return (Classes(given, tuple(range(1, len(given) + 1))) if given else COCO), None
+    if framework == "torchvision" and count == 91 and not names:
+        return COCO, [0, *COCO.category_ids]
+    foreground = count - 1
+    if foreground == 80 and (not given or set(given) == set(COCO.names)):
+        return COCO, None
+    if not given:
+        raise UsageError(
+            f"{file.path}: {foreground} classes without names; give them in the order of the rows: "
+            "--class-names A,B,..."
+        )
+    if len(given) != foreground:
+        raise UsageError(f"--class-names: {len(given)} names for {foreground} classes")
+    return Classes(given, tuple(range(1, foreground + 1))), None
+
+
+def _box_rows(tensors: dict[str, Tensor]) -> int:
+    """Number of classes of the box head, background included; 0 without a box head."""
+    for name in ("roi_head.bbox_head.fc_cls.bias", "roi_heads.box_predictor.cls_score.bias"):
+        if name in tensors:
+            return len(tensors[name])
+    return 0
+
+
+def _named(source: str, framework: str) -> Recipe:
+    """The recipe that `source` stands for. Raises UsageError."""
+    if PREFIXES.get(source.partition(":")[0]) != framework:
+        raise UsageError(
+            f"--source: {source}: the file is {framework}'s; give {prefix_of(framework)}:NAME"
+        )
+    name = recipe_of(source)
+    if name is None:
+        raise UsageError(f"--source: {source}: unknown; 'fasterrcnn recipes' lists names")
+    return recipes.get(name)
+
+
+def _by_shape(
+    file: File, framework: str, detector: str, body: str, neck: str
+) -> tuple[Recipe, str]:
+    """The recipe of this network in the framework's model zoo, and how it was chosen."""
+    if framework == "torchvision":
+        return _torchvision_recipe(file, body)
+    fitting = [
+        recipe
+        for name, entry in recipes.RECIPES.items()
+        if entry.framework == framework
+        and (recipe := recipes.get(name)).detector == detector
+        and recipe.backbone.neck == neck
+        and recipe.data.classes == ()
+    ]
+    own = [recipe for recipe in fitting if recipe.backbone.name == body]
+    if framework == "detectron2":
+        recipe = (own or fitting)[0]
+        recipe = change(recipe, backbone=dict(name=body))
+        return recipe, f"Detectron2's defaults for {body} ({recipe.name})"
+    styles = {recipe.backbone.stride_in_1x1: recipe for recipe in reversed(own or fitting)}
+    config = _config(file)
+    if config:
+        style = _find(config, "style")
+        recipe = styles.get(style == "caffe", next(iter(styles.values())))
+        recipe = change(recipe, backbone=dict(name=body))
+        return from_config(recipe, config), f"the config stored in the file (style {style})"
+    if len(styles) > 1:
+        names = " or ".join(sorted(name_of(recipe.name) for recipe in styles.values()))
+        raise UsageError(
+            f"{file.path}: caffe and pytorch style have the same tensors, and no config is stored; "
+            f"say which it is: --source {names}"
+        )
+    (recipe,) = styles.values()
+    return change(
+        recipe, backbone=dict(name=body)
+    ), f"the only recipe of this network ({recipe.name})"
+
+
+def _torchvision_recipe(file: File, body: str) -> tuple[Recipe, str]:
+    """torchvision's recipe with this body, and how it was chosen."""
+    if body == "mobilenet_v3_large":
+        recipe = recipes.get("fasterrcnn_mobilenet_v3_large_fpn_torchvision")
+        return recipe, "torchvision's fasterrcnn_mobilenet_v3_large_fpn (320: --source)"
+    if "rpn.head.conv.1.0.weight" in file.tensors:
+        return recipes.get(
+            "fasterrcnn_r50_fpn_v2_torchvision"
+        ), "an RPN head of two convolutions: v2"
+    recipe = change(recipes.get("fasterrcnn_r50_fpn_torchvision"), backbone=dict(name=body))
+    return recipe, "torchvision's defaults"
+
+
+# MMDetection's config.
+
+
+def _config(file: File) -> dict[str, Any]:
+    """Top-level names and literal values of the stored config; {} without one. Runs nothing."""
+    text = file.meta.get("cfg") or file.meta.get("config")
+    if not isinstance(text, str) or len(text) > 1 << 20:
+        return {}
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    return {
+        node.targets[0].id: _literal(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of ``dict(a=1)``, lists, tuples and constants; None for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [_literal(key) if key is not None else None for key in node.keys]
+        return {
+            k: _literal(v) for k, v in zip(keys, node.values, strict=True) if isinstance(k, str)
+        }
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {k.arg: _literal(k.value) for k in node.keywords if k.arg is not None}
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _literal(node.operand)
+        return -value if isinstance(value, (int, float)) else None
+    return None
+
+
+def _find(values: Any, key: str) -> Any:
+    """The first value of `key` in nested dicts and lists; outer levels come first."""
+    if isinstance(values, dict):
+        if key in values and values[key] is not None:
+            return values[key]
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            if (found := _find(value, key)) is not None:
+                return found
+    return None
+
+
+def from_config(recipe: Recipe, config: dict[str, Any]) -> Recipe:
+    """`recipe` with the pixel values, norms and test settings of MMDetection's `config`."""
+    model = config.get("model") or {}
+    pixels = model.get("data_preprocessor") or _find(config, "img_norm_cfg") or {}
+    inputs: dict[str, Any] = {}
+    if pixels.get("mean"):
+        inputs["image_mean"] = tuple(map(float, pixels["mean"]))
+    if pixels.get("std"):
+        inputs["image_std"] = tuple(map(float, pixels["std"]))
+    for key in ("bgr_to_rgb", "to_rgb"):
+        if pixels.get(key) is not None:
+            inputs["channel_order"] = "rgb" if pixels[key] else "bgr"
+    backbone: dict[str, Any] = {}
+    body = model.get("backbone") or {}
+    if body.get("style"):
+        backbone["stride_in_1x1"] = body["style"] == "caffe"
+    if (trained := (body.get("norm_cfg") or {}).get("requires_grad")) is not None:
+        backbone["norm"] = "affine" if trained else "frozen"
+    test = model.get("test_cfg") or config.get("test_cfg") or {}
+    return change(
+        recipe,
+        input=inputs,
+        backbone=backbone,
+        rpn=_test_settings(test.get("rpn") or {}, _RPN_SETTINGS),
+        roi_heads=_test_settings(test.get("rcnn") or {}, _ROI_SETTINGS),
+    )
+
+
+_RPN_SETTINGS = {  # their name: field, type
+    "nms_pre": ("pre_nms_top_n_test", int),
+    "max_num": ("post_nms_top_n_test", int),  # before 2.8
+    "max_per_img": ("post_nms_top_n_test", int),
+    "nms_thr": ("nms_thresh", float),  # before 2.8
+    "iou_threshold": ("nms_thresh", float),
+    "min_bbox_size": ("min_side", float),
+}
+_ROI_SETTINGS = {
+    "score_thr": ("score_thresh", float),
+    "iou_threshold": ("nms_thresh", float),
+    "max_per_img": ("detections_per_img", int),
+}
+
+
+def _test_settings(values: dict[str, Any], known: dict[str, tuple[str, type]]) -> dict[str, Any]:
+    """Fields of a recipe from a ``test_cfg``, including those inside its ``nms=dict(...)``."""
+    nms = values.get("nms")
+    flat = {**values, **(nms if isinstance(nms, dict) else {})}
+    return {
+        field: kind(flat[name])
+        for name, (field, kind) in known.items()
+        if isinstance(flat.get(name), (int, float))
+    }

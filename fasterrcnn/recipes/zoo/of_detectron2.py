@@ -1,0 +1,121 @@
+"""Detectron2 0.6's Faster R-CNN and RPN: a network and a schedule each.
+
+Detectron2 counts iterations of 16 images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fasterrcnn.recipes.conventions import C4, DETECTRON2, R101, X101_32X8D
+from fasterrcnn.recipes.zoo.entry import Entry, Published, combined
+
+_COCO_STEPS = 7330  # an epoch: COCO's 117,266 images with boxes
+
+
+def _iterations(total: int, *drops: int) -> dict:
+    milestones = tuple(step / _COCO_STEPS for step in drops)
+    return dict(schedule=dict(epochs=total / _COCO_STEPS, milestones=milestones))
+
+
+_ONE = _iterations(90_000, 60_000, 80_000)
+_THREE = _iterations(270_000, 210_000, 250_000)
+_C4 = dict(C4, input=dict(size_divisible=1))
+# An RPN alone keeps more candidates for its evaluation than as the first half of a detector.
+_RPN = dict(detector="rpn", rpn=dict(post_nms_top_n_test=2000))
+_RPN_C4 = dict(rpn=dict(pre_nms_top_n_test=12000))
+
+
+def _rpn(name: str, what: str, *, parts: tuple[dict, ...], ar_1000: float, **label: Any) -> Entry:
+    """A row of the RPN table."""
+    return _entry(name, what, (_RPN, *parts), ar_1000, **label)
+
+
+def _faster_rcnn(
+    name: str, what: str, *, parts: tuple[dict, ...], box_ap: float, **label: Any
+) -> Entry:
+    """A row of the Faster R-CNN table."""
+    return _entry(name, what, parts, box_ap, **label)
+
+
+def _entry(
+    name: str,
+    what: str,
+    parts: tuple[dict, ...],
+    value: float,
+    *,
+    schedule: str,
+    config: str,
+    memory_gb: float,
+    fps: float,
+) -> Entry:
+    return Entry(
+        lambda: combined(name, DETECTRON2, *parts),
+        what,
+        schedule,
+        source=f"Detectron2 0.6 configs/{config}",
+        framework="detectron2",
+        theirs=config,
+        published=Published(value, "Detectron2, 8 V100", memory_gb, fps),
+    )
+
+
+ENTRIES = (
+    # Box AP (AR_1000 of an RPN), GB, 1 / (s/im) of MODEL_ZOO.md.
+    _faster_rcnn(
+        "fasterrcnn_r50_fpn_1x_detectron2",
+        "Faster R-CNN, R-50-FPN, COCO, 90,000 steps",
+        schedule="1x", config="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        parts=(_ONE,),
+        box_ap=37.9, memory_gb=3.0, fps=26.3,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_fpn_3x_detectron2",
+        "Faster R-CNN, R-50-FPN, COCO, 270,000 steps",
+        schedule="3x", config="COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
+        parts=(_THREE,),
+        box_ap=40.2, memory_gb=3.0, fps=26.3,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r101_fpn_3x_detectron2",
+        "Faster R-CNN, R-101-FPN, COCO, 270,000 steps",
+        schedule="3x", config="COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml",
+        parts=(R101, _THREE),
+        box_ap=42.0, memory_gb=4.1, fps=19.6,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_x101_32x8d_fpn_3x_detectron2",
+        "Faster R-CNN, X-101-32x8d-FPN, COCO, 270,000 steps",
+        schedule="3x", config="COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml",
+        parts=(X101_32X8D, _THREE),
+        box_ap=43.0, memory_gb=6.7, fps=10.2,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_c4_1x_detectron2",
+        "Faster R-CNN, R-50-C4, COCO, 90,000 steps",
+        schedule="1x", config="COCO-Detection/faster_rcnn_R_50_C4_1x.yaml",
+        parts=(_C4, _ONE),
+        box_ap=35.7, memory_gb=4.8, fps=9.8,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_c4_3x_detectron2",
+        "Faster R-CNN, R-50-C4, COCO, 270,000 steps",
+        schedule="3x", config="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml",
+        parts=(_C4, _THREE),
+        box_ap=38.4, memory_gb=4.8, fps=9.6,
+    ),
+    _rpn(
+        "rpn_r50_fpn_1x_detectron2",
+        "RPN, R-50-FPN, COCO, 90,000 steps",
+        schedule="1x", config="COCO-Detection/rpn_R_50_FPN_1x.yaml",
+        parts=(_ONE,),
+        ar_1000=58.0, memory_gb=2.7, fps=31.2,
+    ),
+    _rpn(
+        "rpn_r50_c4_1x_detectron2",
+        "RPN, R-50-C4, COCO, 90,000 steps",
+        schedule="1x", config="COCO-Detection/rpn_R_50_C4_1x.yaml",
+        parts=(_C4, _RPN_C4, _ONE),
+        ar_1000=51.6, memory_gb=1.5, fps=29.4,
+    ),
+)  # fmt: skip

@@ -1,0 +1,47 @@
+"""Metrics as text for the terminal, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fasterrcnn.metrics import coco, voc
+
+
+def metrics(results: dict[str, Any]) -> str:
+    """What `engine.evaluation.evaluate` returns, in a few lines.
+
+    Of a detector with the AP of each class that has ground truth; of an RPN its kinds of AR.
+    """
+    loss = f"validation loss {results['validation_loss']:.4f}"
+    if "per_class" not in results:
+        kinds = {name: v for name, v in results.items() if isinstance(v, dict)}
+        return "\n".join([*_aligned((name, _numbers(v)) for name, v in kinds.items()), loss])
+    groups = [coco.NAMES[:6], coco.NAMES[6:], *([voc.NAMES] if voc.NAMES[0] in results else [])]
+    lines = [_numbers({name: results[name] for name in names}) for names in groups]
+    known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
+    lines += [loss, *(f"  {line}" for line in _aligned(_classes(known)))]
+    if left_out := len(results["per_class"]) - len(known):
+        lines.append(f"  (classes without a box in this split: {left_out})")
+    return "\n".join(lines)
+
+
+def _classes(known: dict[str, dict[str, float | None]]) -> Iterable[tuple[str, str]]:
+    """The name and the numbers of each class."""
+    for name, values in known.items():
+        yield name, "  ".join(f"{metric} {_percent(v):>5}" for metric, v in values.items())
+
+
+def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Two columns."""
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:{width}}  {text}" for name, text in rows]
+
+
+def _numbers(values: dict[str, float | None]) -> str:
+    return "  ".join(f"{name} {_percent(value)}" for name, value in values.items())
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

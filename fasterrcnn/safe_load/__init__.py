@@ -1,0 +1,1 @@
+"""Reads files of unknown origin, running nothing in them and allocating no more than they hold."""

@@ -1,0 +1,136 @@
+"""Flags: names that users rely on, precedence, one-line errors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fasterrcnn import recipes
+from fasterrcnn.cli import exit_codes, flags
+from fasterrcnn.commands import train
+from fasterrcnn.errors import DataError, Stopped, UsageError
+from fasterrcnn.settings import setting
+
+EVERYDAY = (
+    "--recipe --data-path --dataset --classes --output-dir --weights --epochs --steps --lr "
+    "--images-per-step --images-per-gpu --amp --workers --seed --log-every --eval-every "
+    "--save-every --device --resume --bad-data --val-split --train-split --voc-sets"
+).split()
+
+
+def parse(*given: str) -> tuple[recipes.Recipe, train.Options]:
+    return flags.parse_with_recipe(train.Options, [*given], "test")
+
+
+def test_help_groups_the_everyday_flags_with_defaults(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stop:
+        parse("--help", "--recipe", "fasterrcnn_r50_fpn_torchvision")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    everyday, *groups = text.split("\nrecipe, ")
+    for flag in EVERYDAY:
+        assert f" {flag}" in everyday, flag
+    assert [g.split(":")[0] for g in groups] == [
+        "input", "backbone", "rpn", "roi_heads", "data", "schedule",
+    ]  # fmt: skip
+    assert "(default: 26.0)" in " ".join(text.split())  # of the recipe that was named
+    for name in recipes.flat(recipes.get("fasterrcnn_r50_fpn_1x")):
+        if name not in ("name", "weights", "amp", "seed"):
+            assert "--" + name.replace("_", "-") in text, name
+
+
+def test_values_reach_their_fields_and_the_last_flag_wins():
+    recipe, options = parse(
+        "--seed", "1", "--seed", "2", "--classes", "person, car", "--input.min-size", "600",
+        "--rpn.anchor-sizes", "16,32,64,128,256", "--data.keep-empty", "--data-path", "some where",
+        "--amp", "bf16", "--roi-heads.nms-thresh", "0.3",
+    )  # fmt: skip
+    assert recipe.seed == 2
+    assert recipe.data.classes == ("person", "car")
+    assert recipe.data.keep_empty
+    assert recipe.input.min_size == 600
+    assert recipe.rpn.anchor_sizes == (16, 32, 64, 128, 256)
+    assert recipe.roi_heads.nms_thresh == 0.3
+    assert options.data_path == Path("some where")
+
+
+@pytest.mark.parametrize("flag", ["--train-split", "--voc-sets", "--data.train-split"])
+def test_every_name_of_a_flag_reaches_its_field(flag: str):
+    assert parse(flag, "07+12")[0].data.train_split == "07+12"
+
+
+def test_what_follows_follows_unless_given():
+    recipe, _ = parse("--images-per-step", "8", "--epochs", "6")
+    assert (recipe.schedule.lr, recipe.schedule.warmup_steps) == (0.01, 1000)
+    assert recipe.schedule.milestones == (4.0, 5.5)
+    recipe, _ = parse("--lr", "0.3", "--images-per-step", "8", "--schedule.milestones", "5")
+    assert (recipe.schedule.lr, recipe.schedule.milestones) == (0.3, (5.0,))
+    assert parse("--weights", "coco")[0].backbone.norm_eps == 0.0
+    assert parse("--weights", "coco", "--backbone.norm-eps", "1e-5")[0].backbone.norm_eps == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--leraning-rate", "1"], "--leraning-rate: unknown flag"),
+        (["--outpt-dir", "x"], "did you mean --output-dir?"),
+        (["--epochs", "many"], "--epochs.*invalid float value: 'many'"),
+        (["--amp", "fp8"], "--amp: invalid choice"),
+        (["--recipe", "nope"], "--recipe: nope: unknown"),
+        (["--lr"], "expected one argument"),
+        (["--rpn.anchor-sizes", "32,x"], "comma-separated int"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags: list[str], message: str):
+    with pytest.raises(UsageError, match=message) as error:
+        parse(*flags)
+    assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class _Options:
+    images: tuple[Path, ...] = setting(help="files", positional=True)
+    checkpoint: Path = setting(help="a run")
+
+
+def test_positional_and_required():
+    options = flags.parse(_Options, ["--checkpoint", "c", "a", "b"], "test")
+    assert options == _Options((Path("a"), Path("b")), Path("c"))
+    with pytest.raises(UsageError, match="--checkpoint"):
+        flags.parse(_Options, ["a"], "test")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "line"),
+    [
+        (DataError("file: field: wrong"), 3, "error: file: field: wrong\n"),
+        (Stopped("SIGTERM: saved", 143), 143, "stopped: SIGTERM: saved\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_exit_codes(failure: BaseException, code: int, line: str, capsys: pytest.CaptureFixture):
+    def main():
+        raise failure
+
+    with pytest.raises(SystemExit) as stop:
+        exit_codes.run(main)
+    assert stop.value.code == code
+    assert capsys.readouterr().err == line
+
+
+def test_of_several_ranks_one_speaks(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("FASTERRCNN_STATUS", str(tmp_path / "status.json"))
+
+    def main():
+        raise DataError("wrong")
+
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:
+            exit_codes.run(main)
+        assert stop.value.code == 3
+    assert capsys.readouterr().err == "error: wrong\n"
+
+
+def test_an_unexpected_exception_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exit_codes.run(lambda: 1 / 0)

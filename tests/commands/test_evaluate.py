@@ -1,0 +1,126 @@
+"""The evaluate command on PASCAL VOC: a run trained on sets of two years."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fasterrcnn.commands import evaluate, train
+from fasterrcnn.data import formats
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import evaluation
+from fasterrcnn.errors import UsageError
+from fasterrcnn.metrics import voc
+from tests.conftest import TINY
+from tests.data import test_voc
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `test_voc`, with a 2012_test without annotation files."""
+    root = test_voc.devkit(tmp_path_factory.mktemp("data"))
+    for name in ("2008_000001", "2008_000003"):
+        test_voc.write(root / "VOC2012", name=name, split="test").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One step, then detections of any score."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    flags = ("--voc-sets", "07+12", "--val-split", "2007_test", "--roi-heads.score-thresh", "0")
+    train.main(
+        [*TINY, "--data-path", str(devkit), "--output-dir", str(out), "--steps", "1", *flags]
+    )
+    return out
+
+
+def call(run: Path, *flags: object) -> None:
+    command = ["--checkpoint", run, "--device", "cpu", "--workers", 0, *flags]
+    evaluate.main([str(word) for word in command])
+
+
+def test_training_measures_by_voc(run: Path):
+    """Of the classes only cat has a gt box in 2007_test that is not difficult."""
+    results = json.loads((run / "results.json").read_text())
+    cat = results["per_class"]["cat"]
+    assert (results["mAP_07"], results["mAP_10"]) == (cat["AP_07"], cat["AP_10"])
+    assert 0 <= cat["AP_10"] <= 1
+    assert results["per_class"]["dog"]["AP_07"] is None
+
+
+def truth_below_false_ones(model, images, targets):
+    """For `evaluation.detect_with_losses`: each gt box found, each time after a false detection."""
+    found = [
+        {
+            "boxes": torch.cat([target["boxes"], target["boxes"] + 15]),
+            "labels": target["labels"].repeat(2),
+            "scores": torch.tensor([0.25, 0.75]).repeat_interleave(len(target["boxes"])),
+        }
+        for target in targets
+    ]
+    return found, {"loss": torch.zeros(())}
+
+
+def test_result_files_hold_what_was_measured(
+    run: Path, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """Read back, as detections, they have the AP that was printed."""
+    monkeypatch.setattr(evaluation, "detect_with_losses", truth_below_false_ones)
+    call(run, "--split", "2007_trainval", "--voc-submission", tmp_path / "results")
+    out = capsys.readouterr().out
+    results = json.loads((run / "results.json").read_text())
+    assert "mAP_07 50.0  mAP_10 50.0" in out
+    assert "2 result files" in out
+    data = formats.read(devkit, "2007_trainval", "auto", (), Problems())
+    rows = []
+    for label, name in enumerate(data.classes.names, start=1):
+        lines = (tmp_path / f"results/comp4_det_trainval_{name}.txt").read_text().splitlines()
+        for image, score, *box in map(str.split, lines):
+            x1, y1, x2, y2 = map(float, box)
+            edges = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
+            rows.append([list(data.ids).index(image), *edges, float(score), label])
+    assert len(rows) == 4
+    again = voc.evaluate(data, np.array(rows))
+    for name, values in again["per_class"].items():
+        assert values == {"AP_07": 0.5, "AP_10": 0.5}
+        assert values.items() <= results["per_class"][name].items()
+
+
+def test_a_split_without_public_boxes(run: Path, tmp_path: Path, capsys):
+    before = (run / "results.json").read_bytes()
+    file = tmp_path / "metrics.json"
+    call(run, "--split", "2012_test", "--voc-submission", tmp_path / "out", "--json", file)
+    out = capsys.readouterr().out
+    assert "2 images" in out
+    assert "nothing measured: 2012_test has no boxes" in out
+    lines = (tmp_path / "out" / "comp4_det_test_cat.txt").read_text().splitlines()
+    assert {line.split()[0] for line in lines} == {"2008_000001", "2008_000003"}
+    assert (run / "results.json").read_bytes() == before
+    assert not file.exists()
+    with pytest.raises(UsageError, match=r"2012_test: no image has a box.* --voc-submission"):
+        call(run, "--split", "2012_test")
+
+
+def test_refusals(run: Path, devkit: Path, tmp_path: Path):
+    flags = ("--voc-submission", tmp_path / "out")
+    with pytest.raises(UsageError, match="result files are of one set"):
+        call(run, "--split", "07+12", *flags)
+    with pytest.raises(UsageError, match="not said to be PASCAL VOC; say --dataset voc"):
+        call(run, "--data-path", devkit / "VOC2007", "--split", "trainval", *flags)
+    assert not (tmp_path / "out").exists()
+    one = ("--data-path", devkit / "VOC2007", "--dataset", "voc", "--split", "trainval")
+    call(run, *one, *flags)
+    assert (tmp_path / "out" / "comp4_det_trainval_dog.txt").exists()
+
+
+def test_a_proposal_network_has_no_result_files(devkit: Path, tmp_path: Path):
+    flags = ("--detector", "rpn", "--voc-sets", "07", "--val-split", "none", "--steps", "1")
+    out = tmp_path / "run"
+    train.main([*TINY, "--data-path", str(devkit), "--output-dir", str(out), *flags])
+    with pytest.raises(UsageError, match="proposes, but detects no classes"):
+        call(out, "--split", "07", "--voc-submission", tmp_path / "out")

@@ -1,0 +1,251 @@
+"""Several processes: equal results on any number of them, exit codes, signals, kills, orphans.
+
+Through the launchers, as a user runs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.commands.test_train import assert_same_bits, rows
+from tests.conftest import HANG, PROJECT, TINY, clean_environment
+
+ONE = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_torch.sh"
+ALL = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_dist_torch.sh"
+
+
+def start(script: Path, out: Path, *flags: object, ngpu: int = 1) -> subprocess.Popen:
+    """Start a launcher in a session of its own, its output in ``<out>.log``.
+
+    One thread per process: another number sums in another order, and near ties of fresh weights
+    then give other proposals.
+    """
+    out.parent.mkdir(exist_ok=True)
+    log = out.with_suffix(".log").open("a")
+    return subprocess.Popen(
+        ["bash", script, *TINY, "--amp", "off", "--output-dir", out, *map(str, flags)],
+        env=clean_environment()
+        | {"PYTHON": sys.executable, "NGPU": str(ngpu), "RUN": str(out), "OMP_NUM_THREADS": "1"},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def train(script: Path, out: Path, *flags: object, ngpu: int = 1) -> Path:
+    """Run a launcher to its end; the newest checkpoint."""
+    code = start(script, out, *flags, ngpu=ngpu).wait(timeout=HANG)
+    assert code == 0, out.with_suffix(".log").read_text()
+    return max((out / "checkpoints").glob("step-*"))
+
+
+def processes_of(out: Path) -> dict[int, int]:
+    """pid -> parent of the living processes of a run, known by a variable they inherit."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            state, parent = (path / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            if state != "Z" and f"\0RUN={out}\0" in (path / "environ").read_text():
+                found[int(path.name)] = int(parent)
+    return found
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + HANG
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, ValueError):
+            if len(rows(out)) >= step:
+                return
+        time.sleep(0.02)
+    pytest.fail(f"step {step} was not reached: {out.with_suffix('.log').read_text()[-2000:]}")
+
+
+def left_after(out: Path) -> dict[int, int]:
+    deadline = time.monotonic() + HANG
+    while processes_of(out) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return processes_of(out)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path):
+    """A run folder; whatever runs in it is killed at the end."""
+    yield tmp_path / "run"
+    for pid in processes_of(tmp_path / "run"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path):
+    flags = ("--data-path", shapes_folder, "--val-split", "none")
+    one = train(ONE, tmp_path / "one", *flags, "--steps", 1)
+    two = train(ALL, tmp_path / "two", *flags, "--steps", 1, ngpu=2)
+    # momentum after one step is the gradient (and weight decay of equal weights)
+    a, b = (load_file(path / "optimizer.safetensors") for path in (one, two))
+    assert set(a) == set(b)
+    for key in a:
+        assert (a[key] - b[key]).norm() <= 1e-5 * a[key].norm(), key
+    for key in ("loss_classifier", "loss_objectness", "rpn_positives"):
+        assert rows(tmp_path / "one")[0][key] == pytest.approx(rows(tmp_path / "two")[0][key], 1e-6)
+    text = (tmp_path / "two.log").read_text()
+    assert "2 processes" in text
+    assert text.count("\nrecipe fasterrcnn_r10_fpn_shapes") == 1  # one rank speaks
+    assert "Warning" not in text
+
+
+def test_two_ranks_resume_with_the_same_bits_and_evaluate_every_image_once(
+    shapes_folder: Path, tmp_path: Path
+):
+    # One image at a time: what an image's neighbors are changes the last bits of its scores.
+    flags = ("--data-path", shapes_folder, "--log-every", 2, "--images-per-gpu", 1)
+    whole = train(ALL, tmp_path / "whole", *flags, "--steps", 6, "--eval-every", 3, ngpu=2)
+    train(ALL, tmp_path / "parts", *flags, "--steps", 4, "--val-split", "none", ngpu=2)
+    flags = (*flags, "--steps", 6, "--resume")
+    parts = train(ALL, tmp_path / "parts", *flags, ngpu=2)
+    assert_same_bits(whole, parts)
+    two = json.loads((tmp_path / "parts" / "results.json").read_text())
+    from fasterrcnn.commands import evaluate
+
+    alone = ("--images-per-gpu", "1", "--workers", "0", "--device", "cpu")
+    evaluate.main(["--checkpoint", str(parts), *alone])
+    one = json.loads((tmp_path / "parts" / "results.json").read_text())
+    for key in ("AP", "AP50", "AR_100"):
+        assert one[key] == pytest.approx(two[key], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_compiled_ranks_resume_with_the_same_bits(shapes_folder: Path, tmp_path: Path):
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--input.max-size", 64)
+    flags = (*flags, "--compile")
+    whole = train(ALL, tmp_path / "whole", *flags, "--steps", 4, ngpu=2)
+    train(ALL, tmp_path / "parts", *flags, "--steps", 2, ngpu=2)
+    parts = train(ALL, tmp_path / "parts", *flags, "--steps", 4, "--resume", ngpu=2)
+    assert_same_bits(whole, parts)
+
+
+def test_a_world_size_that_does_not_fit_exits_2_and_names_what_does(
+    shapes_folder: Path, tmp_path: Path
+):
+    process = start(ALL, tmp_path / "run", "--data-path", shapes_folder, ngpu=3)
+    assert process.wait(timeout=HANG) == 2
+    text = (tmp_path / "run.log").read_text()
+    errors = [line for line in text.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1  # one rank speaks
+    assert "NGPU=1 or 2" in errors[0]
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "rank 1",
+        *(pytest.param(v, marks=pytest.mark.slow) for v in ("launcher", "rank 0", "worker")),
+    ],
+)
+def test_killing_any_process_leaves_no_other_and_the_same_command_ends_with_the_same_bits(
+    shapes_folder: Path, run_folder: Path, victim: str
+):
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--steps", 16)
+    flags += ("--save-every", 3, "--log-every", 1, "--workers", 1)
+    undisturbed = train(
+        ALL, run_folder.parents[1] / "undisturbed", *flags, "--skip-finished", ngpu=2
+    )
+
+    out = run_folder
+    process = start(ALL, out, *flags, ngpu=2)
+    wait_for_step(out, 5, process)
+    parents = processes_of(out)
+    ranks = sorted(pid for pid, parent in parents.items() if parent == process.pid)
+    workers = sorted(pid for pid, parent in parents.items() if parent in ranks)
+    assert (len(ranks), len(workers)) == (2, 2)
+    pid = {"launcher": process.pid, "rank 0": ranks[0], "rank 1": ranks[1], "worker": workers[1]}
+    os.kill(pid[victim], signal.SIGKILL)
+    code = process.wait(timeout=HANG)
+    assert left_after(out) == {}
+    assert code == (-9 if victim == "launcher" else 7)
+    if victim != "launcher":
+        assert "the same command continues" in out.with_suffix(".log").read_text()
+        assert "Traceback" not in out.with_suffix(".log").read_text()
+    assert len(rows(out)) < 16
+
+    assert_same_bits(undisturbed, train(ALL, out, *flags, ngpu=2))
+    assert [row["step"] for row in rows(out)] == list(range(1, 17))
+
+
+@pytest.mark.parametrize(
+    ("script", "ngpu", "number", "target"),
+    [
+        (ONE, 1, signal.SIGTERM, "launcher"),
+        pytest.param(ONE, 1, signal.SIGTERM, "group", marks=pytest.mark.slow),
+        (ONE, 1, signal.SIGINT, "group"),
+        (ALL, 2, signal.SIGTERM, "launcher"),
+        pytest.param(ALL, 2, signal.SIGINT, "group", marks=pytest.mark.slow),
+    ],
+)
+def test_signals_save_and_exit(
+    shapes_folder: Path, run_folder: Path, script: Path, ngpu: int, number: int, target: str
+):
+    """Ctrl-C reaches the whole group, a scheduler's SIGTERM the launcher."""
+    out = run_folder
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--save-every", 0, "--steps", 900)
+    process = start(script, out, *flags, "--log-every", 1, "--workers", 1, ngpu=ngpu)
+    wait_for_step(out, 3, process)
+    if target == "group":
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(timeout=HANG) == 128 + number
+    assert left_after(out) == {}
+    (saved,) = (out / "checkpoints").glob("step-*")
+    status = json.loads((out / "status.json").read_text())
+    assert status["code"] == 128 + number
+    assert status["step"] == int(saved.name[5:])
+    text = out.with_suffix(".log").read_text()
+    assert f"step {status['step']} saved in {saved}; the same command continues" in text
+    assert "Traceback" not in text
+
+
+def test_a_failure_of_one_rank_has_its_code_and_one_line(
+    shapes_folder: Path, tmp_path: Path, run_folder: Path
+):
+    """An image that cannot be decoded reaches one rank only."""
+    import shutil
+
+    data = shutil.copytree(shapes_folder, tmp_path / "data")
+    for path in (data / "train").glob("*.png"):
+        if path.stem.endswith(("3", "4", "7")):
+            path.write_bytes(path.read_bytes()[:200])  # the header is fine
+    flags = ("--data-path", data, "--val-split", "none", "--steps", 9)
+    process = start(ALL, run_folder, *flags, ngpu=2)
+    assert process.wait(timeout=HANG) == 3
+    text = (tmp_path / "run.log").read_text()
+    assert len([line for line in text.splitlines() if line.startswith("error:")]) == 1
+    assert "cannot be decoded" in text
+    assert "Traceback" not in text
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["code"] == 3
+
+
+def test_a_second_run_in_the_same_folder_exits_2(shapes_folder: Path, run_folder: Path):
+    out = run_folder
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--steps", 900, "--log-every", 1)
+    first = start(ONE, out, *flags)
+    wait_for_step(out, 1, first)
+    second = subprocess.run(
+        ["bash", ONE, *TINY, "--output-dir", out, *map(str, flags)],
+        env=clean_environment() | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert second.returncode == 2
+    assert f"in use by process {first.pid}" in second.stderr

@@ -1,0 +1,398 @@
+"""The trainer: exact resume, equal results however it is run, refusals. Real runs on real files.
+
+Runs are small (`TINY`) and happen in this process; several processes, signals and kills are in
+test_torchrun.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fasterrcnn.commands import train
+from fasterrcnn.engine import training
+from fasterrcnn.errors import (
+    CheckpointError,
+    DataError,
+    Diverged,
+    Failure,
+    StorageError,
+    UsageError,
+)
+from fasterrcnn.models import boxes
+from tests.conftest import TINY
+from tests.data import make
+
+
+def run(root: Path, out: Path, *flags: object) -> Path:
+    """Train on `root` into `out`; the newest checkpoint."""
+    train.main([*TINY, "--data-path", str(root), "--output-dir", str(out), *map(str, flags)])
+    return max((out / "checkpoints").glob("step-*"))
+
+
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.stem}/{key}": value
+        for path in checkpoint.glob("*.safetensors")
+        for key, value in load_file(path).items()
+    }
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    first, second = tensors(a), tensors(b)
+    assert set(first) == set(second)
+    different = [key for key in first if not first[key].equal(second[key])]
+    assert different == []
+    moved = [key for key in first if key.startswith("optimizer") and first[key].abs().max() > 0]
+    assert len(moved) > 20  # the comparison is of something
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+FP16 = ("--amp", "fp16", "--schedule.clip-grad-norm", "1", "--schedule.ema-decay", "0.9")
+
+
+@pytest.mark.parametrize("flags", [
+    pytest.param((), id="fp32"),
+    pytest.param((*FP16, "--steps", "6"), id="fp16 with clipping and averaged weights"),
+    pytest.param(("--amp", "bf16"), id="bf16", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_however_it_is_run_the_bits_are_the_same(shapes_folder: Path, tmp_path: Path, flags: tuple):
+    """10 steps straight = 4 + 6 by resume = other workers = with evaluation in between."""
+    steps = ("--steps", "10", "--val-split", "none", *flags)
+    straight = run(shapes_folder, tmp_path / "straight", *steps)
+    run(shapes_folder, tmp_path / "parts", *steps, "--steps", "4")
+    parts = run(shapes_folder, tmp_path / "parts", *steps, "--resume")
+    assert_same_bits(straight, parts)
+    workers = run(shapes_folder, tmp_path / "workers", *steps, "--workers", "2")
+    assert_same_bits(straight, workers)
+    evaluated = run(
+        shapes_folder, tmp_path / "evaluated", *steps, "--val-split", "val", "--eval-every", "3"
+    )
+    assert_same_bits(straight, evaluated)
+    assert [r["loss_classifier"] for r in rows(tmp_path / "straight")] == [
+        r["loss_classifier"] for r in rows(tmp_path / "parts")
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["fp16", "bf16"])
+def test_deterministic_runs_on_a_gpu_have_the_same_bits(
+    shapes_folder: Path, tmp_path: Path, amp: str
+):
+    flags = ("--device", "cuda", "--deterministic", "--amp", amp, "--val-split", "none")
+    straight = run(shapes_folder, tmp_path / "straight", *flags, "--steps", "6")
+    run(shapes_folder, tmp_path / "parts", *flags, "--steps", "3")
+    parts = run(shapes_folder, tmp_path / "parts", *flags, "--steps", "6", "--resume")
+    assert_same_bits(straight, parts)
+
+
+def test_model_runs_channels_last(shapes_folder: Path, tmp_path: Path, monkeypatch):
+    seen = []
+    original = training.train_step
+
+    def watch(state, *args):
+        seen.append(state.detector.backbone.body.layer1[0].conv1.weight)
+        return original(state, *args)
+
+    monkeypatch.setattr(training, "train_step", watch)
+    run(shapes_folder, tmp_path / "run", "--steps", "1", "--val-split", "none")
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_cut_in_two_is_the_whole_batch(shapes_folder: Path, tmp_path: Path, monkeypatch):
+    """With the same sampled indices and equal counts, micro-batches average to the batch.
+
+    Sampling is made deterministic (the first ones), and norms frozen: statistics of a batch are
+    what accumulation cannot reproduce.
+    """
+
+    def first(shape, device):
+        return torch.linspace(0, 1, shape[1], device=device).expand(shape)
+
+    monkeypatch.setattr(boxes.torch, "rand", first)
+    common = ("--steps", "1", "--val-split", "none", "--backbone.norm", "frozen", "--input.flip", 0)
+    common += ("--rpn.batch-size-per-image", 32, "--roi-heads.batch-size-per-image", 16)
+    square = ("--input.min-size", 64, "--input.max-size", 64)  # one bucket
+    whole = run(shapes_folder, tmp_path / "whole", *common, *square, "--images-per-gpu", 4)
+    cut = run(shapes_folder, tmp_path / "cut", *common, *square, "--images-per-gpu", 2)
+    assert (
+        rows(tmp_path / "whole")[0]["rpn_positives"] == rows(tmp_path / "cut")[0]["rpn_positives"]
+    )
+    a, b = (load_file(path / "optimizer.safetensors") for path in (whole, cut))
+    for key in a:  # momentum after one step is the gradient
+        difference = (a[key] - b[key]).norm() / a[key].norm().clamp(min=1e-12)
+        assert difference < 1e-5, key
+
+
+def test_the_order_of_the_images_is_the_plans(shapes_folder: Path, tmp_path: Path, monkeypatch):
+    seen = []
+    original = training.train_step
+
+    def watch(state, batches, *args):
+        seen.extend(b.micro_batch for b in batches)
+        return original(state, batches, *args)
+
+    monkeypatch.setattr(training, "train_step", watch)
+    run(shapes_folder, tmp_path / "run", "--steps", "9", "--val-split", "none")
+    straight, seen[:] = list(seen), []
+    run(shapes_folder, tmp_path / "again", "--steps", "5", "--val-split", "none")
+    run(shapes_folder, tmp_path / "again", "--steps", "9", "--val-split", "none", "--resume")
+    assert seen == straight
+    assert [(m.step, m.index) for m in seen] == [(s, i) for s in range(9) for i in range(2)]
+
+
+def test_log_results_and_run_folder(shapes_folder: Path, tmp_path: Path, capsys):
+    out = tmp_path / "run"
+    run(shapes_folder, out, "--steps", "7", "--eval-every", "3", "--save-every", "2")
+    found = rows(out)
+    assert [r["step"] for r in found] == list(range(1, 8))
+    for row in found:
+        for key in ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"):
+            assert math.isfinite(row[key])
+        for key in ("lr", "grad_norm", "rpn_positives", "roi_positives", "roi_accuracy"):
+            assert key in row
+    assert {"images_per_s", "step_s", "data_s", "peak_memory_gb"} <= set(found[-1])
+    results = json.loads((out / "results.json").read_text())
+    assert results["step"] == 7
+    for key in ("AP", "AP50", "AP75", "AR_100", "validation_loss"):
+        assert results[key] >= 0
+    assert set(results["per_class"]) == {"circle", "square", "triangle", "star", "cross", "ring"}
+    assert json.loads((out / "recipe.json").read_text())["schedule"]["images_per_step"] == 4
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] == torch.get_num_threads()
+    assert json.loads((out / "status.json").read_text())["code"] == 0
+    names = sorted(p.name for p in (out / "checkpoints").iterdir())
+    assert len(names) in (3, 4)  # the last three, and the best
+    text = capsys.readouterr().out
+    for part in ("schedule: 7 steps of 4 images", "weights: fresh", "eta", "img/s", "AP50"):
+        assert part in text
+
+
+def test_overflow_of_the_first_fp16_step_changes_nothing(
+    shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    """Weights, momentum and average stay; then everything is as plain SGD from there."""
+    from fasterrcnn.engine import runtime
+
+    flags = ("--val-split", "none", "--amp", "fp16", "--schedule.ema-decay", "0.5")
+    monkeypatch.setattr(
+        runtime.Runtime, "scaler", lambda self, amp: torch.amp.GradScaler("cpu", init_scale=1e30)
+    )
+    first = run(shapes_folder, tmp_path / "run", "--steps", "1", *flags)
+    (row,) = rows(tmp_path / "run")
+    assert row["skipped"] is True
+    assert row["grad_norm"] is None
+    momentum = load_file(first / "optimizer.safetensors")
+    assert all((value == 0).all() for value in momentum.values())
+    model, average = (load_file(first / f"{n}.safetensors") for n in ("model", "ema"))
+    for key in momentum:
+        assert model[key].equal(average[key])
+    state = json.loads((first / "state.json").read_text())
+    assert state["scaler"]["scale"] == pytest.approx(5e29)  # halved, and saved
+    monkeypatch.undo()
+
+
+def test_a_step_after_an_overflow_is_plain_sgd():
+    """The trap: torch's fused SGD starts from an uninitialized buffer when step one overflows."""
+    from fasterrcnn.engine.step import make_optimizer
+    from fasterrcnn.recipes import Schedule
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(40, 40)
+    plain = torch.nn.Linear(40, 40)
+    plain.load_state_dict(model.state_dict())
+    optimizer = make_optimizer(model, Schedule(lr=0.1))
+    reference = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    x = torch.randn(8, 40)
+    for step in range(4):
+        loss = model(x).square().mean()
+        scaler.scale(loss * (float("inf") if step == 0 else 1)).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if step:
+            plain(x).square().mean().backward()
+            reference.step()
+            reference.zero_grad()
+        for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+            assert torch.allclose(a, b, rtol=1e-6, atol=1e-7), step
+
+
+# Refusals: one line, the right code, nothing lost.
+
+
+def refused(kind: type[Failure], root: Path, out: Path, *flags: object) -> str:
+    with pytest.raises(kind) as error:
+        run(root, out, *flags)
+    return str(error.value)
+
+
+def test_a_finished_or_different_run_is_refused(shapes_folder: Path, tmp_path: Path, capsys):
+    out = tmp_path / "run"
+    done = run(shapes_folder, out, "--steps", "3", "--val-split", "none")
+    before = {p.name: p.read_bytes() for p in done.iterdir()}
+    message = refused(UsageError, shapes_folder, out, "--steps", "3")
+    assert "finished at step 3" in message
+    assert "--resume --steps" in message
+    assert "finished" in refused(UsageError, shapes_folder, out, "--steps", "9")
+    assert "finished" in refused(UsageError, shapes_folder, out, "--steps", "2", "--resume")
+    message = refused(UsageError, shapes_folder, out, "--steps", "9", "--lr", "1", "--resume")
+    assert "schedule.lr: 0.02 -> 1.0" in message
+    message = refused(UsageError, shapes_folder, out, "--steps", "9", "--images-per-gpu", "4")
+    assert "schedule.images_per_gpu: 2 -> 4" in message
+    other = tmp_path / "data"
+    from fasterrcnn.data import shapes
+
+    shapes.write(other, train=5, val=2)
+    assert "the training images or boxes" in refused(UsageError, other, out, "--steps", "9")
+    assert {p.name: p.read_bytes() for p in done.iterdir()} == before
+    capsys.readouterr()
+    run(shapes_folder, out, "--steps", "3", "--val-split", "none", "--skip-finished")
+    assert "already finished" in capsys.readouterr().out
+    longer = run(shapes_folder, out, "--steps", "5", "--val-split", "none", "--resume")
+    assert longer.name == "step-00000005"
+
+
+def test_an_unfinished_run_continues_by_the_same_command(
+    shapes_folder: Path, tmp_path: Path, capsys
+):
+    """A run that died at step 6 of 8, its newest checkpoint damaged, leftovers beside it."""
+    out = tmp_path / "run"
+    flags = ("--val-split", "none", "--save-every", "2", "--keep", "9")
+    whole = run(shapes_folder, tmp_path / "whole", "--steps", "8", *flags)
+    run(shapes_folder, out, "--steps", "8", *flags)
+    for name in ("step-00000008",):
+        (out / "checkpoints" / name / "MANIFEST.json").unlink()
+    (out / "checkpoints" / ".tmp-step-00000009-1").mkdir()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "loss')  # torn
+    capsys.readouterr()
+    resumed = run(shapes_folder, out, "--steps", "8", *flags)
+    text = capsys.readouterr().out
+    assert "removed .tmp-step-00000009-1" in text
+    assert "step-00000008: MANIFEST.json is missing" in text
+    assert "continuing at step 6" in text
+    assert_same_bits(whole, resumed)
+    assert [row["step"] for row in rows(out)] == list(range(1, 9))
+
+
+def test_resume_needs_something_to_resume(shapes_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    assert "no usable checkpoint" in refused(CheckpointError, shapes_folder, out, "--resume")
+    done = run(shapes_folder, out, "--steps", "1", "--val-split", "none")
+    (done / "model.safetensors").unlink()  # never silently start from zero over a damaged run
+    assert "no usable checkpoint" in refused(CheckpointError, shapes_folder, out, "--steps", "2")
+
+
+def test_a_folder_in_use_is_refused(shapes_folder: Path, tmp_path: Path):
+    from fasterrcnn.engine.run_folder import RunFolder
+
+    first = RunFolder(tmp_path / "run")
+    first.open()
+    message = refused(UsageError, shapes_folder, tmp_path / "run", "--steps", "1")
+    assert "in use by process" in message
+
+
+def test_places_that_cannot_be_written(shapes_folder: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    assert "not a folder" in refused(UsageError, shapes_folder, tmp_path / "file")
+    assert "not a folder" in refused(UsageError, shapes_folder, tmp_path / "file" / "run")
+    assert refused(StorageError, shapes_folder, Path("/proc/run"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_divergence_stops_and_names_the_images(shapes_folder: Path, tmp_path: Path):
+    flags = ("--steps", "40", "--val-split", "none", "--save-every", "1", "--log-every", "5")
+    message = refused(
+        Diverged,
+        shapes_folder,
+        tmp_path / "run",
+        *flags,
+        "--lr",
+        "1e12",
+        "--schedule.warmup-steps",
+        0,
+    )
+    assert "not finite" in message
+    assert ".png" in message
+    assert "\n" not in message
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*/model.safetensors"):
+        assert all(v.isfinite().all() for v in load_file(path).values() if v.is_floating_point())
+
+
+def test_wrong_numbers(shapes_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    assert "choose from 1, 2, 4" in refused(UsageError, shapes_folder, out, "--images-per-gpu", "3")
+    assert "positive" in refused(UsageError, shapes_folder, out, "--steps", "0")
+    assert not out.exists()  # nothing is touched before the flags are right
+
+
+def test_data_errors_come_before_the_first_step(tmp_path: Path, capsys):
+    content = make.changed(("annotations", 1, "bbox", 2), -1)
+    make.coco(tmp_path / "data", content)
+    message = refused(DataError, tmp_path / "data", tmp_path / "run", "--val-split", "none")
+    assert "/annotations/1/bbox/2" in message
+    listed = [json.loads(x) for x in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert listed[0]["field"].startswith("/annotations/1/bbox/2")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["code"] == 3
+    capsys.readouterr()
+    flags = ("--val-split", "none", "--bad-data", "skip", "--steps", "1")
+    run(tmp_path / "data", tmp_path / "run", *flags)
+    assert "data: 1 x width and height must not be negative: dropped" in capsys.readouterr().out
+
+
+def test_no_image_with_boxes(tmp_path: Path):
+    content = make.changed(("annotations",), [make.CONTENT["annotations"][2]])  # only the crowd
+    make.coco(tmp_path / "data", content)
+    flags = ("--val-split", "none", "--no-data.keep-empty")
+    message = refused(DataError, tmp_path / "data", tmp_path / "run", *flags)
+    assert "0 of 2 images have a box to train on" in message
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_keep_empty(shapes_folder: Path, tmp_path: Path, keep: bool, capsys):
+    flag = "--data.keep-empty" if keep else "--no-data.keep-empty"
+    run(shapes_folder, tmp_path / "run", "--steps", "1", "--val-split", "none", flag)
+    text = capsys.readouterr().out
+    left_out = int(text.split(" images without boxes left out")[0].rsplit("(", 1)[1])
+    assert (left_out == 0) == keep
+
+
+def test_small_images_are_left_out(shapes_folder: Path, tmp_path: Path, capsys):
+    """MMDetection's filter. Short sides are 120 to 160 px."""
+    flags = ("--steps", "1", "--val-split", "none", "--data.min-image-side")
+    run(shapes_folder, tmp_path / "few", *flags, "130")
+    out = capsys.readouterr().out
+    left_out = int(out.split(" training images smaller than --data.min-image-side")[0].split()[-1])
+    assert 0 < left_out < 24
+    assert f"{24 - left_out} training images with" in out
+    run(shapes_folder, tmp_path / "all", *flags, "32")
+    assert "smaller than" not in capsys.readouterr().out
+
+
+def test_eight_images_or_one_train(tmp_path: Path):
+    make.coco(tmp_path / "data")
+    run(tmp_path / "data", tmp_path / "run", "--steps", "3", "--val-split", "none",
+        "--images-per-step", "16", "--images-per-gpu", "2")  # fmt: skip
+    assert len(rows(tmp_path / "run")) == 3
+
+
+def test_subset_of_classes(shapes_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    last = run(shapes_folder, out, "--steps", "1", "--classes", "star,ring")
+    state = json.loads((last / "state.json").read_text())
+    assert state["classes"] == {"names": ["star", "ring"], "category_ids": [4, 6]}
+    assert set(json.loads((out / "results.json").read_text())["per_class"]) == {"star", "ring"}
+    weight = load_file(last / "model.safetensors")["roi_heads.box_predictor.cls_score.weight"]
+    assert len(weight) == 3

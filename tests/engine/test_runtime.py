@@ -1,0 +1,99 @@
+"""Device, precision, signals of one process; several are in test_torchrun.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from fasterrcnn.engine import runtime
+from fasterrcnn.engine.torch_errors import expected_failures
+from fasterrcnn.errors import Hang, ProcessDied, Stopped, UsageError
+
+
+@pytest.fixture
+def rt() -> runtime.Runtime:
+    return runtime.start("cpu")
+
+
+def test_cpu_is_deterministic_and_describes_itself(rt: runtime.Runtime):
+    assert torch.are_deterministic_algorithms_enabled()
+    assert rt.is_main
+    assert "CPU" in rt.describe()
+    assert rt.environment()["threads"] == torch.get_num_threads()
+    assert rt.loader_workers(None) >= 1
+    assert rt.peak_memory_gb() > 0.01
+
+
+def test_no_gpu_is_a_usage_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match="no GPU found; use --device cpu"):
+        runtime.start("cuda")
+
+
+def test_auto_precision(rt: runtime.Runtime):
+    if hasattr(torch.cpu, "get_capabilities"):  # from torch 2.11 on; ours must not need it
+        has_bf16 = any("bf16" in k and v for k, v in torch.cpu.get_capabilities().items())
+        assert rt.resolve_amp("auto") == ("bf16" if has_bf16 else "off")
+        assert rt.is_fast_in("bf16") == has_bf16
+    assert rt.is_fast_in("off") and not rt.is_fast_in("fp16")
+    assert rt.resolve_amp("auto") in ("bf16", "off")
+    assert runtime.Runtime(torch.device("cuda")).resolve_amp("auto") == "fp16"
+    assert rt.resolve_amp("fp16") == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("amp", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("off", torch.float32)]
+)
+def test_autocast_and_scaler(rt: runtime.Runtime, amp: str, dtype: torch.dtype):
+    with rt.autocast(amp):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert rt.scaler(amp).is_enabled() == (amp == "fp16")
+
+
+def test_signals_are_flags_inside_only(rt: runtime.Runtime, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with rt.catch_signals():
+        assert rt.stop_signal() == 0
+        rt.raise_if_signaled()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # at once: the same event
+        assert rt.stop_signal() == signal.SIGTERM
+        with pytest.raises(Stopped) as stopped:
+            rt.raise_if_signaled()
+        assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert capsys.readouterr().out.count("saving after this step") == 1
+
+
+def test_what_torch_raises_is_explained():
+    for text, kind in (
+        ("DataLoader worker (pid 3) is killed by signal: Killed.", ProcessDied),
+        ("[gloo/pair.cc:5] Connection closed by peer [127.0.0.1]:3", ProcessDied),
+        ("Timed out waiting 1800000ms for recv operation to complete", Hang),
+    ):
+        with pytest.raises(kind) as error, expected_failures():
+            raise RuntimeError(text)
+        assert "\n" not in str(error.value)
+    for text, line in (
+        (
+            "InvalidCxxCompiler: No working C++ compiler found in config: (None, 'g++')\n\nSet",
+            "--compile: InvalidCxxCompiler: No working C++ compiler found in config: "
+            "(None, 'g++'); install it, or leave --compile out",
+        ),
+        (
+            "roi_pool_backward_kernel does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism",
+            "--deterministic: roi_pool_backward_kernel does not have a deterministic "
+            "implementation; leave --deterministic out",
+        ),
+    ):
+        with pytest.raises(UsageError) as error, expected_failures():
+            raise RuntimeError(text)
+        assert str(error.value) == line
+    with pytest.raises(ProcessDied, match="--images-per-gpu"), expected_failures():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    with pytest.raises(RuntimeError, match="something else"), expected_failures():
+        raise RuntimeError("something else")

@@ -1,0 +1,128 @@
+"""Recipes: what a user's change changes, and what is refused."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from fasterrcnn import recipes
+from fasterrcnn.commands.recipes import main as show
+from fasterrcnn.errors import UsageError
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_is_valid_named_and_labelled(name: str):
+    recipe = recipes.get(name)
+    recipes.check(recipe)
+    assert recipe.name == name
+    assert recipes.RECIPES[name].label()
+    assert recipes.from_dict(json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
+def test_torchvision_recipe_is_its_reference_run():
+    schedule = recipes.get("fasterrcnn_r50_fpn_torchvision").schedule
+    assert (schedule.epochs, schedule.milestones) == (26, (16, 22))
+    assert (schedule.lr, schedule.images_per_step, schedule.warmup_steps) == (0.02, 16, 1000)
+
+
+def test_another_batch_scales_lr_and_keeps_warm_up_in_images():
+    base = recipes.fasterrcnn_r50_fpn_1x()
+    small = recipes.with_images_per_step(base, 4).schedule
+    assert small.lr == pytest.approx(0.005)
+    assert small.warmup_steps * 4 == base.schedule.warmup_steps * 16
+
+
+def test_other_epochs_move_the_milestones():
+    assert recipes.with_epochs(recipes.fasterrcnn_r50_fpn_1x(), 24).schedule.milestones == (16, 22)
+
+
+def test_difference_names_fields():
+    base = recipes.fasterrcnn_r50_fpn_1x()
+    other = recipes.change(base, seed=3, schedule=dict(lr=0.1))
+    assert recipes.difference(base, other) == ["seed: 0 -> 3", "schedule.lr: 0.02 -> 0.1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(schedule=dict(milestones=(8.0, 12.0))), "12: can never fire"),
+        (dict(schedule=dict(milestones=(0.0,))), "0: can never fire"),
+        (dict(schedule=dict(milestones=(11.0, 8.0))), "must increase"),
+        (dict(schedule=dict(images_per_gpu=3)), "choose from 1, 2, 4, 8, 16"),
+        (dict(schedule=dict(images_per_step=0)), "must be positive"),
+        (dict(schedule=dict(epochs=-1.0)), "must be positive"),
+        (dict(roi_heads=dict(sampling_ratio=-1)), "sampling-ratio: must be positive, or 0"),
+        (dict(input=dict(min_size=2000)), "larger than --input.max-size"),
+        (dict(input=dict(train_min_sizes=(640, 900))), "900: must be 1 to --input.min-size 800"),
+        (dict(input=dict(train_sampling="range", train_min_sizes=(640,))), "needs two"),
+        (dict(backbone=dict(neck="none")), "res5 goes with"),
+        (dict(roi_heads=dict(head="res5")), "res5 goes with"),
+        (dict(backbone=dict(neck="none"), detector="rpn"), "needs --rpn.all-sizes-per-level"),
+    ],
+)
+def test_impossible_recipes_are_refused(changes: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        recipes.check(recipes.change(recipes.fasterrcnn_r50_fpn_1x(), **changes))
+
+
+def test_unknown_names():
+    with pytest.raises(UsageError, match=r"did you mean .*fasterrcnn_r50_fpn_1x or"):
+        recipes.get("fasterrcnn_r50")
+    saved = asdict(recipes.fasterrcnn_r50_fpn_1x())
+    saved["input"]["sparkle"] = 1
+    with pytest.raises(ValueError, match="sparkle"):
+        recipes.from_dict(saved)
+
+
+def test_all_are_listed(capsys):
+    show([])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["recipe", "backbone", "style", "schedule"]
+    assert [line.split()[0] for line in lines[1:]] == list(recipes.RECIPES)
+    (row,) = (line for line in lines if line.startswith("rpn_r50_caffe_fpn_1x_mmdetection "))
+    assert row.split(maxsplit=6)[1:6] == ["resnet50", "caffe", "1x", "AR_1000", "58.7"]
+    assert row.endswith("MMDetection 3.3 configs/rpn/rpn_r50-caffe_fpn_1x_coco.py")
+
+
+def test_one_in_full(capsys):
+    show(["fasterrcnn_r50_fpn_1x"])
+    out = capsys.readouterr().out
+    assert "box AP 37.4" in out
+    assert "not yet measured" in out
+    assert "41,704,036 parameters" in out
+    assert "0.002 from step 58640, 0.0002 from step 80630" in out
+    assert "anchor_sizes=32,64,128,256,512" in out
+
+
+def test_what_differs(capsys):
+    show(["--diff", "rpn_r50_fpn_1x_mmdetection", "rpn_r50_fpn_2x_mmdetection"])
+    assert capsys.readouterr().out.splitlines() == [
+        "name: rpn_r50_fpn_1x_mmdetection -> rpn_r50_fpn_2x_mmdetection",
+        "schedule.epochs: 12.0 -> 24.0",
+        "schedule.milestones: (8.0, 11.0) -> (16.0, 22.0)",
+    ]
+    with pytest.raises(UsageError, match="needs two recipes, 1 given"):
+        show(["--diff", "rpn_r50_fpn_1x_mmdetection"])
+
+
+def test_as_json(capsys):
+    show(["--json", "rpn_x101_64x4d_fpn_1x_mmdetection"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["published"]["value"] == 61.0
+    assert found["backbone"]["name"] == "resnext101_64x4d"
+    assert found["rpn"]["beta"] == 0.0
+
+
+def test_plot(tmp_path: Path, capsys):
+    names = "rpn_r50_fpn_1x_mmdetection", "fasterrcnn_r50_fpn_3x_detectron2"
+    show(["--plot", str(tmp_path / "lr.png"), *names])
+    assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="name the recipes"):
+        show(["--plot", str(tmp_path / "x.png")])
+
+
+def test_a_fine_tuning_recipe_asks_for_weights():
+    recipe = recipes.get("fasterrcnn_r50_caffe_fpn_ms_1x_person_mmdetection")
+    assert recipe.weights == ""
+    assert recipe.data.classes == ("person",)

@@ -1,0 +1,109 @@
+"""What was found, missed and false in scenes of a few boxes, counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fasterrcnn.data.annotations import Annotations, Classes, Strings
+from fasterrcnn.reports import comparison
+
+
+def scene(*images: list[tuple[list[float], int, bool]]) -> Annotations:
+    """Images of 100 x 100 px with objects of (x y w h, label, crowd)."""
+    boxes = [box for image in images for box in image]
+    xywh = np.array([box[0] for box in boxes], np.float64).reshape(-1, 4)
+    crowd = np.array([box[2] for box in boxes], bool)
+    names = Strings(f"{i}.png" for i in range(len(images)))
+    return Annotations(
+        folder=Path(),
+        ids=names,
+        files=names,
+        sizes=np.full((len(images), 2), 100, np.int32),
+        rotate=np.zeros(len(images), bool),
+        first=np.cumsum([0, *map(len, images)]).astype(np.int64),
+        xywh=xywh,
+        labels=np.array([box[1] for box in boxes], np.int64),
+        area=xywh[:, 2:].prod(axis=1),
+        crowd=crowd,
+        trainable=~crowd,
+        classes=Classes(("a", "b"), (1, 2)),
+    )
+
+
+A, B = [10.0, 10.0, 20.0, 20.0], [50.0, 50.0, 40.0, 40.0]
+
+
+def rows(*detections: tuple[int, list[float], float, int]) -> np.ndarray:
+    table = [(image, *box, score, label) for image, box, score, label in detections]
+    return np.array(table, np.float64).reshape(-1, 7)
+
+
+def test_found_missed_and_false():
+    data = scene([(A, 1, False), (B, 2, False)])
+    (one,) = comparison.compare_all(data, rows((0, A, 0.6, 2), (0, A, 0.9, 1), (0, B, 0.4, 2)), 0.5)
+    assert one.counts == (1, 1, 1)  # A as b is false, B is below the threshold
+    assert one.scores.tolist() == [0.9, 0.6]
+    assert one.found.tolist() == [True, False]
+    assert one.boxes.tolist() == [[10, 10, 30, 30]] * 2
+    assert one.missed_boxes.tolist() == [[50, 50, 90, 90]]
+    assert one.missed_labels.tolist() == [2]
+    assert one.quality == 0.5
+
+
+def test_an_object_is_found_once_and_by_the_best():
+    near = [11.0, 10.0, 20.0, 20.0]
+    (one,) = comparison.compare_all(
+        scene([(A, 1, False)]), rows((0, near, 0.7, 1), (0, A, 0.6, 1)), 0.5
+    )
+    assert one.counts == (1, 0, 1)
+    assert one.found.tolist() == [True, False]
+
+
+def test_the_overlap_asked_for_is_one_half():
+    for height, counts in ((10.0, (1, 0, 0)), (9.9, (0, 1, 1))):  # IoU 0.5 and less
+        found = rows((0, [10.0, 10.0, 20.0, height], 0.9, 1))
+        (one,) = comparison.compare_all(scene([(A, 1, False)]), found, 0.5)
+        assert one.counts == counts
+
+
+def test_a_crowd_is_neither_missed_nor_false():
+    data = scene([(B, 1, True)])
+    inside, half_out = [55.0, 55.0, 5.0, 5.0], [44.0, 50.0, 10.0, 10.0]
+    (one,) = comparison.compare_all(
+        data, rows((0, inside, 0.9, 1), (0, half_out, 0.8, 1), (0, inside, 0.7, 2)), 0.5
+    )
+    assert one.ignored.tolist() == [True, False, False]
+    assert one.counts == (0, 0, 2)
+
+
+def test_proposals_have_no_class():
+    data = scene([(A, 2, False)])
+    found = rows((0, A, 0.9, 1), (0, B, 0.8, 1))
+    (one,) = comparison.compare_all(data, found, 0.5, by_class=False)
+    assert one.counts == (1, 0, 0), "one more than objects is no fault"
+    assert one.quality == 1
+    (one,) = comparison.compare_all(
+        scene([(A, 2, False), (B, 1, False)]), found[:1], 0.5, by_class=False
+    )
+    assert one.quality == 0.5, "recall"
+    assert not one.by_class
+
+
+def test_detections_belong_to_their_image():
+    data = scene([(A, 1, False)], [], [(A, 1, False)])
+    all_of_them = comparison.compare_all(data, rows((2, A, 0.9, 1), (1, A, 0.8, 1)), 0.5)
+    assert [one.counts for one in all_of_them] == [(0, 1, 0), (0, 0, 1), (1, 0, 0)]
+
+
+def test_best_and_worst():
+    """Images 0 two found, 1 one found, 2 empty, 3 two missed, 4 missed, 5 one of two found."""
+    two = [(A, 1, False), (B, 1, False)]
+    data = scene(two, two[:1], [], two, two[:1], two)
+    found = rows((0, A, 0.9, 1), (0, B, 0.9, 1), (1, A, 0.9, 1), (5, A, 0.9, 1))
+    all_of_them = comparison.compare_all(data, found, 0.5)
+    assert comparison.best_and_worst(all_of_them, 2) == ([0, 1], [3, 4])
+    assert comparison.best_and_worst(all_of_them, 10) == ([0, 1, 5], [3, 4])
+    assert comparison.best_and_worst(all_of_them[2:3], 2) == ([], [])
+    assert all_of_them[2].quality == 1

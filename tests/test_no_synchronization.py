@@ -1,0 +1,100 @@
+"""A training step never synchronizes with the device.
+
+Fake tensors have no values: whatever needs one on the host (`.item()`, `nonzero`, a boolean index)
+raises. On a GPU torch itself watches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fasterrcnn import recipes
+from fasterrcnn.data import formats, loader
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.engine import runtime
+from fasterrcnn.engine.step import Training, make_training, train_step
+from fasterrcnn.models import resize
+from fasterrcnn.models.build import build
+
+SMALL = dict(
+    input=dict(min_size=128, max_size=160),
+    backbone=dict(name="resnet18"),
+    schedule=dict(clip_grad_norm=1.0),
+)
+RECIPES = {
+    "frozen norm": recipes.change(recipes.fasterrcnn_r50_fpn_1x(), **SMALL),
+    "batch norm": recipes.fasterrcnn_r10_fpn_shapes(),
+    "MMDetection": recipes.change(recipes.get("fasterrcnn_r50_fpn_1x_mmdetection"), **SMALL),
+    "RPN alone": recipes.change(
+        recipes.get("rpn_r50_fpn_1x_mmdetection"), **SMALL, rpn=dict(batch_size_per_image=16)
+    ),
+    "Detectron2": recipes.change(
+        recipes.get("fasterrcnn_r50_fpn_1x_detectron2"),
+        **{**SMALL, "input": dict(min_size=128, max_size=160, train_min_sizes=(96, 128))},
+    ),
+}
+
+
+class HostValues(TorchDispatchMode):
+    """Counts tensors made from values of the host: copies to the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.lift_fresh.default
+        return func(*args, **(kwargs or {}))
+
+
+def batch(shapes_folder: Path) -> loader.Batch:
+    """Three images, of different sizes and with different numbers of boxes, one without any."""
+    data = formats.read(shapes_folder, "train", "auto", (), Problems())
+    empty = int((~data.with_boxes()).nonzero()[0][0])
+    return loader.Images(data)[MicroBatch(0, 0, 0, (empty, 1, 2))]
+
+
+def training(recipe: recipes.Recipe, rt: runtime.Runtime) -> Training:
+    with rt.device:
+        detector = build(recipe, 7).train()
+    return make_training(detector, recipes.change(recipe, amp="fp16"), rt)
+
+
+@pytest.fixture
+def _no_cached_weights():
+    """What resizing keeps must not be fake afterwards."""
+    yield
+    for kept in (resize._pillow_axis, resize._opencv_axis):
+        kept.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_cached_weights")
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.Recipe):
+    rt = runtime.start("cpu")
+    real = batch(shapes_folder)
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        state = training(recipe, rt)
+        fake = real._map(mode.from_tensor)
+        with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
+            fake.labels.sum().item()  # what this test looks for
+        train_step(state, [fake], recipe, lr=0.01, rt=rt)
+        with HostValues() as host:  # what is cached per shape is there now
+            train_step(state, [fake], recipe, lr=0.01, rt=rt)
+    assert host.count <= 2
+
+
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_gpu(shapes_folder: Path):
+    rt = runtime.start("cuda")
+    state, real = training(RECIPES["frozen norm"], rt), batch(shapes_folder).pin_memory()
+    train_step(state, [real], RECIPES["frozen norm"], lr=0.01, rt=rt)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(state, [real], RECIPES["frozen norm"], lr=0.01, rt=rt)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
