@@ -10,4 +10,5 @@ source "$start_scripts/_common.sh"
 # shellcheck source-path=SCRIPTDIR/../start_scripts
 source "$start_scripts/_install.sh"
 
-step "$(find_python)" -m fasterrcnn fetch voc "${1:-$PROJECT/datasets/voc}"
+python=$(find_python)
+step "$python" -m fasterrcnn fetch voc "${1:-$PROJECT/datasets/voc}"

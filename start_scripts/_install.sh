@@ -74,14 +74,17 @@ if sys.prefix != sys.base_prefix: print(*(p for p in sys.path if "site-packages"
   fi
 }
 
-# make_door VENV: let VENV run this project from any folder, as "VENV/bin/fasterrcnn COMMAND" and as
+# make_entry_point VENV: let VENV run this project from any folder, as "VENV/bin/fasterrcnn COMMAND" and as
 # "VENV/bin/python -m fasterrcnn COMMAND". Nothing is built or copied. The paths are relative, so a project
 # that was moved runs itself and never another copy that now stands in its old place.
-make_door() {
+make_entry_point() {
   local venv=$1
   "$venv/bin/python" - "$PROJECT" <<'END'
 import os, sys, sysconfig
 packages = sysconfig.get_path("purelib")
+if os.path.isdir(os.path.join(packages, "fasterrcnn")):
+    sys.exit(f"error: {packages}/fasterrcnn: an installed copy hides this project; remove it with "
+             f"{sys.executable} -m pip uninstall fasterrcnn")
 with open(os.path.join(packages, "fasterrcnn.pth"), "w") as file:
     print(os.path.relpath(sys.argv[1], packages), file=file)
 END
@@ -127,8 +130,13 @@ space, or put its wheel for this Python into a folder and set WHEELS to it"
 # ensure_test_tools: install tests/requirements.txt into .venv, unless that was done.
 ensure_test_tools() {
   local tools=$PROJECT/tests/requirements.txt installed=$PROJECT/.venv/tests-requirements.txt
+  local base constraints=$PROJECT/constraints.txt
   if [[ -z ${DRY_RUN:-} ]] && uses_venv && ! cmp -s -- "$tools" "$installed"; then
-    install_requirements "$(find_python)" "$PROJECT/.venv/bin/python" "$tools" "$PROJECT/constraints.txt"
+    base=$(find_python)
+    if grep -q '^include-system-site-packages = true' "$PROJECT/.venv/pyvenv.cfg"; then
+      constraints= # the packages that the kept torch came with are kept too
+    fi
+    install_requirements "$base" "$PROJECT/.venv/bin/python" "$tools" "$constraints"
     cp -- "$tools" "$installed"
   fi
 }

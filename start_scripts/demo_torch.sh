@@ -8,6 +8,9 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 
 ensure_environment
+for flag in "$@"; do
+  [[ $flag != --help && $flag != -h ]] || run_command train --recipe fasterrcnn_r10_fpn_shapes --help
+done
 shapes=$PROJECT/datasets/shapes
 run=$(flag_value --output-dir "${OUTPUT_DIR:-$PROJECT/output}/demo" "$@")
 

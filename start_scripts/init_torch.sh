@@ -18,11 +18,11 @@ self_test=(env PYTHONPATH="$PROJECT" "$venv/bin/python" -m fasterrcnn self-test)
 
 if [[ -n ${DRY_RUN:-} ]]; then
   announce "${BASE_PYTHON:-python3}" -m venv "$venv"
-  announce "$venv/bin/python" -m pip install -r "$requirements"
+  announce "$venv/bin/python" -m pip install -r "$requirements" --constraint "$PROJECT/constraints.txt"
   exit 0
 fi
 if environment_is_current && "${self_test[@]}"; then
-  make_door "$venv"
+  make_entry_point "$venv"
   exit 0
 fi
 
@@ -41,6 +41,6 @@ else
   constraints=$PROJECT/constraints.txt
 fi
 install_requirements "$base" "$venv/bin/python" "$wanted" "$constraints"
-make_door "$venv"
+make_entry_point "$venv"
 "${self_test[@]}" || fail 1 "$venv: the environment does not work; the message above says why"
 cp -- "$requirements" "$venv/requirements.txt"

@@ -37,6 +37,9 @@ def imported(source: str) -> set[str]:
     """Modules of the package that a module imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("fasterrcnn.")]
+            found |= {name.removeprefix("fasterrcnn.") for name in names}
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fasterrcnn":
             inside = (node.module or "").removeprefix("fasterrcnn").removeprefix(".")
             for alias in node.names:
@@ -62,10 +65,26 @@ def forbidden(name: str, source: str) -> list[str]:
         wrong += [f"imports {module}" for module in _third_party(tree) & {"torch", "torchvision"}]
     if own == 2:
         wrong += [f"uses {word}" for word in names & {"print", "input", "argparse"}]
+        wrong += [f"uses {word}" for word in _dotted(tree) & {"sys.stdout", "sys.stderr"}]
         wrong += ["names a device"] * ("cuda" in constants)
     if name not in ("engine.runtime", "commands.torchrun"):
-        wrong += [f"uses {word}" for word in ("torch.cuda", "torch.distributed") if word in source]
+        used = _dotted(tree)
+        wrong += [f"uses {word}" for word in ("torch.cuda", "torch.distributed") if word in used]
     return wrong
+
+
+def _dotted(tree: ast.AST) -> set[str]:
+    """``torch.cuda`` and the like, as they are imported or written out."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+        if isinstance(node, ast.Import):
+            found |= {".".join(alias.name.split(".")[:2]) for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found.add(".".join(node.module.split(".")[:2]))
+    return found
 
 
 def _third_party(tree: ast.AST) -> set[str]:
@@ -95,10 +114,28 @@ def test_a_module_keeps_to_its_layer(path: Path):
         ("data.coco", "print(1)", "uses print"),
         ("metrics.coco", "x.to('cuda')", "names a device"),
         ("engine.step", "torch.cuda.synchronize()", "uses torch.cuda"),
+        ("engine.step", "from torch import distributed", "uses torch.distributed"),
+        ("models.rpn", "from torch.cuda import synchronize", "uses torch.cuda"),
+        ("models.rpn", "import fasterrcnn.engine.runtime", "imports engine.runtime"),
+        ("models.rpn", "import sys\nsys.stdout.write('')", "uses sys.stdout"),
     ],
 )
 def test_what_is_forbidden_is_seen(name: str, source: str, wrong: str):
     assert any(found.startswith(wrong) for found in forbidden(name, source))
+
+
+def test_folders_do_not_import_each_other_in_circles():
+    needs: dict[str, set[str]] = {folder: set() for folder in LAYERS if folder}
+    for path in MODULES:
+        own = name_of(path).split(".")[0]
+        if own in needs:
+            needs[own] |= {name.split(".")[0] for name in imported(path.read_text())} & {*needs}
+    while needs:
+        free = [folder for folder, others in needs.items() if not others - {folder}]
+        assert free, f"in a circle: {needs}"
+        for folder in free:
+            del needs[folder]
+        needs = {folder: others - {*free} for folder, others in needs.items()}
 
 
 def test_no_file_is_long():

@@ -23,12 +23,10 @@ def run(main: Callable[[], Any]) -> NoReturn:
     try:
         with expected_failures():
             main()
-        sys.stdout.flush()
         code = 0
     except Failure as failure:
         code = _report(failure)
-    except BrokenPipeError:  # the reader of a pipe is gone, as with "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of stdout has ended, as with "| head"
         code = 128 + signal.SIGPIPE
     except OSError as error:  # a path given by a flag that cannot be written, such as --json
         if error.filename is None:
@@ -36,6 +34,10 @@ def run(main: Callable[[], Any]) -> NoReturn:
         code = _report(StorageError(f"{error.filename}: {error.strerror}; give another path"))
     except KeyboardInterrupt:
         code = 130
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # else Python would fail in flushing it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -48,6 +50,8 @@ def _report(failure: Failure) -> int:
                 json.dump({"code": failure.code, "message": str(failure)}, file)
     except FileExistsError:
         return failure.code
+    except OSError:  # torchrun itself has failed, and its folder is gone
+        pass
     label = "stopped" if isinstance(failure, Stopped) else "error"
     for line in str(failure).splitlines():
         print(f"{label}: {line}", file=sys.stderr)

@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
         """What may have been meant by an unknown flag."""
         field = flag.removeprefix("--").replace("-", "_")
         if field in recipes.RENAMED_FIELDS:
-            return f"renamed {_flag(recipes.RENAMED_FIELDS[field])}"
+            return f"renamed to {_flag(recipes.RENAMED_FIELDS[field])}"
         flags = [flag for action in self._actions for flag in action.option_strings]
         close = difflib.get_close_matches(flag, flags, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -85,8 +85,8 @@ def parse_with_recipe(
     everyday.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"one of the {len(recipes.RECIPES)} that 'fasterrcnn recipes' lists "
-        f"(default: {base.name}); its values are the defaults below",
+        help=f"recipe to start from: 'fasterrcnn recipes' lists all {len(recipes.RECIPES)} "
+        f"(default: {base.name}); the defaults below are its values",
     )
     _add_fields(everyday, kind)
     _add_recipe(parser, everyday, base)

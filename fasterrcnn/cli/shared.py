@@ -33,7 +33,7 @@ def data_path(default: Any = None, shown: str = " (default: the run's)") -> Any:
 def dataset(default: str | None = "auto") -> Any:
     """--dataset: the data set's format; None: that of the run."""
     shown = "" if default else " (default: the run's; auto for another folder)"
-    help = f"format of the data set; voc: PASCAL VOC's own boxes{shown}"
+    help = f"data set format; voc: PASCAL VOC's own boxes{shown}"
     return setting(default, help, choices=_FORMATS)
 
 
@@ -41,7 +41,7 @@ def bad_data() -> Any:
     """--bad-data: what happens to boxes and images that cannot be used."""
     return setting(
         "stop",
-        "boxes and images that cannot be used: stop with a list, or skip them",
+        "what to do with unusable boxes and images: stop and list them, or skip them",
         choices=("stop", "skip"),
     )
 

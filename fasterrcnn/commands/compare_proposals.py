@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     trained = None if options.fast_rcnn is None else load(options.fast_rcnn, options.top_n)
     problems = Problems(skip=options.bad_data == "skip")
     data = formats.read(options.data_path, options.split, options.dataset, (), problems)
+    for line in problems.summary():
+        print(line)
     results = {str(path): compare(proposals.read(path), data) for path in options.files}
     if trained is not None:
         add_detections(*trained, options, results)
@@ -93,7 +95,8 @@ def add_detections(
     """What the detector gets from each of the files: AP and AP50, on PASCAL VOC its own mAP too."""
     rt = runtime.start(options.device)
     source = evaluation.Source(options.data_path, options.dataset, options.split)
-    data = evaluation.read_split(source, state.classes, Problems(options.bad_data == "skip"))
+    problems = Problems(skip=options.bad_data == "skip")  # those that main has printed
+    data = evaluation.read_split(source, state.classes, problems)
     model = rt.place(model)
     for path, found in results.items():
         measured, _ = evaluation.evaluate(

@@ -51,9 +51,11 @@ class Options:
         None, "write PASCAL VOC's result files to this folder (all that can be done with 2012_test)"
     )
     draw: int = setting(
-        0, "pictures of what was found, missed and false, and a sheet of the best and worst images"
+        0, "pictures of what was found, missed and false, with a sheet of the best and worst"
     )
-    score_threshold: float = setting(0.5, "lowest score drawn, and counted in pictures")
+    score_threshold: float = setting(
+        0.5, "minimum score of detections drawn and counted in pictures"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -164,12 +166,12 @@ def draw(
 
     for i in range(min(count, len(data))):
         picture_files.save(picture(i), folder / names[i])
-    if not len(data.labels):
+    best, worst = comparison.best_and_worst(compared, _ON_SHEET)
+    if not len(data.labels) or not (best or worst):
         return
     measure = "F1" if by_class else "recall"
-    chosen = comparison.best_and_worst(compared, _ON_SHEET)
     sections = [
         (title, [(picture(i), f"{names[i]}   {measure} {compared[i].quality:.2f}") for i in some])
-        for title, some in zip(("Best", "Worst"), chosen, strict=True)
+        for title, some in (("Best", best), ("Worst", worst))
     ]
     picture_files.save(sheets.sheet(sections), folder / sheet_name)

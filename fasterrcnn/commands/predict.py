@@ -55,7 +55,11 @@ def main(argv: list[str] | None = None) -> None:
         found = {key: value.cpu() for key, value in found.items()}
         rows += coco_rows(name, found, state.classes)
         picture_files.save(draw(image, found, state.classes, options), folder / picture_name)
-        print(f"{file}: {len(found['scores'])} detections -> {folder / picture_name}")
+        sure = int((found["scores"] >= options.draw_threshold).sum())
+        print(
+            f"{file}: {len(found['scores'])} detections, {sure} of them drawn (score "
+            f"{options.draw_threshold:g} or more): {folder / picture_name}"
+        )
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
         print(f"{len(rows)} detections in {options.json}")
@@ -68,8 +72,7 @@ def load(path: Path) -> tuple[FasterRCNN, checkpoint.State, Path]:
         return model, state, found
     if state.recipe.detector == "rpn":
         raise UsageError(
-            f"--checkpoint: {path}: proposes, but detects no classes; use "
-            "start_scripts/propose_torch.sh"
+            f"--checkpoint: {path}: proposes, but detects no classes; use fasterrcnn propose"
         )
     raise UsageError(
         f"--checkpoint: {path}: detects in stored proposals only; evaluate it with --proposals, or "
@@ -80,7 +83,7 @@ def load(path: Path) -> tuple[FasterRCNN, checkpoint.State, Path]:
 def draw(
     image: Tensor, found: dict[str, Tensor], classes: Classes, options: Options
 ) -> Image.Image:
-    """The image with its detections of a score worth drawing."""
+    """The image with its detections of at least --draw-threshold."""
     sure = found["scores"] >= options.draw_threshold
     boxes, labels, scores = (found[key][sure] for key in ("boxes", "labels", "scores"))
     return drawing.draw(image, boxes, labels, classes.names, scores)

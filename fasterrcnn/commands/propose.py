@@ -40,7 +40,7 @@ class Options:
     output_dir: Path | None = setting(None, "folder of pictures (default: <run>/proposals)")
     proposals: Path | None = setting(None, "store the proposals of a whole split in this file")
     training: bool = setting(
-        False, "as many as in training (rpn.*-train); the default split is then the training split"
+        False, "propose as many as in training (rpn.*-train), by default in the training split"
     )
     data_path: Path | None = shared.data_path()
     dataset: str | None = shared.dataset(None)

@@ -77,7 +77,7 @@ def read(source: Path) -> tuple[str, Measured]:
         return read_benchmark(json.loads(source.read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
-            f"{source}: neither a run folder nor a file of benchmark_torch.sh --json; give one"
+            f"{source}: neither a run folder nor a file of fasterrcnn benchmark --json; give one"
         ) from None
 
 

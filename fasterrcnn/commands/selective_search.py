@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     version = _opencv().__version__
     problems = Problems(skip=options.bad_data == "skip")
     data = formats.read(options.data_path, options.split, options.dataset, (), problems)
+    for line in problems.summary():
+        print(line)
     source = {
         "method": f"selective search, {options.mode}, OpenCV {version}",
         "top_n": options.top_n,

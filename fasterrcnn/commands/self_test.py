@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import dataclass
+
+from fasterrcnn.cli import flags
 
 REQUIRED = ("numpy", "PIL", "pycocotools", "hotcoco", "safetensors", "tqdm", "matplotlib", "yaml")
 
 
+@dataclass(frozen=True)
+class Options:
+    """None."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print versions and devices in one line; or what does not work, and exit with code 1."""
+    flags.parse(Options, argv, __doc__)
     for name in ("torch", "torchvision", *REQUIRED):
         try:
             __import__(name)
         except ImportError as error:
             sys.exit(
-                f"error: {name}: cannot be imported ({error}); run start_scripts/init_torch.sh"
+                f"error: {name}: cannot be imported ({error}); install it, or run init_torch.sh"
             )
     import torch
     import torchvision

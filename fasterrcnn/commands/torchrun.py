@@ -35,9 +35,8 @@ def launch(argv: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as folder:
         status = Path(folder) / "status.json"
-        os.environ["FASTERRCNN_STATUS"] = str(
-            status
-        )  # the first rank to fail writes it (cli.exit_codes)
+        # The first rank to fail writes it (cli.exit_codes).
+        os.environ["FASTERRCNN_STATUS"] = str(status)
         try:
             run.main(argv)
         except SignalException as error:
@@ -48,6 +47,8 @@ def launch(argv: list[str]) -> int:
                 print(f"error: {killed}; the same command continues the run", file=sys.stderr)
                 return ProcessDied.code
             return json.loads(status.read_text())["code"] if status.exists() else 1
+        finally:
+            del os.environ["FASTERRCNN_STATUS"]
     return 0
 
 

@@ -42,12 +42,16 @@ class Options:
     bad_data: str = shared.bad_data()
     output_dir: Path | None = setting(None, "run folder (default: output/<recipe>)")
     resume: bool = setting(False, "continue the run in the folder, also past its former end")
-    skip_finished: bool = setting(False, "succeed at once if the folder holds this run, finished")
-    steps: int | None = setting(None, "stop after this many steps (default: all epochs)")
+    skip_finished: bool = setting(False, "exit with code 0 if this run is already finished")
+    steps: int | None = setting(None, "optimizer steps of the run (default: those of --epochs)")
     workers: int | None = shared.workers()
     log_every: int = setting(20, "steps between log lines")
-    eval_every: int | None = setting(None, "steps between evaluations (default: an epoch; 0: end)")
-    save_every: int | None = setting(None, "steps between checkpoints (default: an epoch; 0: end)")
+    eval_every: int | None = setting(
+        None, "steps between evaluations (default: an epoch; 0: only at the end)"
+    )
+    save_every: int | None = setting(
+        None, "steps between checkpoints (default: an epoch; 0: only at the end)"
+    )
     keep: int = setting(3, "newest checkpoints kept, in addition to the best one")
     device: str = shared.device()
     deterministic: bool = shared.deterministic()
@@ -99,8 +103,8 @@ def run(
             folder, state, resume=options.resume, skip_finished=options.skip_finished
         )
     )
-    if start.finished and start.state is not None:
-        rt.say(f"{folder.path}: already finished, {start.state.step} steps")
+    if start.finished:
+        rt.say(f"{folder.path}: already finished, {start.step} steps")
         return
     if options.compile:
         rt.say("every padded shape is compiled the first time it occurs, which takes minutes")
@@ -156,16 +160,15 @@ def read_data(recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime) 
 
     def read() -> RunData:
         try:
-            return run_data.read(source, recipe, problems)
+            train, val, summary = run_data.read_splits(source, recipe, problems)
         finally:
             problems.write(listed)
+        for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):
+            rt.say(line)
+        stored, val_stored = run_data.read_proposals(source, recipe, train, val)
+        return RunData(train, val, stored, val_stored)
 
-    data = rt.on_main(read)
-    for line in data.summary:
-        rt.say(line)
-    for what, count in problems.counts().items():
-        rt.say(f"data: {count} x {what} (listed in {listed})")
-    return data
+    return rt.on_main(read)
 
 
 def first_state(

@@ -92,4 +92,4 @@ def _hint(root: Path) -> str:
     if root.name in wanted and root.parent.name == "datasets":
         script = root.parent / f"get_{root.name}.sh"
         return f" ({wanted[root.name]}); bash {script} gets it, or give another --data-path"
-    return "; give the folder with --data-path"
+    return "; check the path"

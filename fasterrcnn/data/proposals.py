@@ -93,7 +93,7 @@ def check_given(flag: str, path: Path | None, detector: str) -> None:
     if detector == "fast_rcnn" and path is None:
         raise UsageError(
             f"{flag}: Fast R-CNN needs proposals of these images; "
-            "start_scripts/propose_torch.sh --proposals FILE stores them"
+            "fasterrcnn propose --proposals FILE stores them"
         )
     if detector != "fast_rcnn" and path is not None:
         raise UsageError(f"{flag}: {path}: only --detector fast_rcnn takes stored proposals")
@@ -156,9 +156,7 @@ def _reopened(path: Path, sha256: str) -> StoredProposals:
 def read(path: Path) -> StoredProposals:
     """Open and check a file written by `write`, or a .pkl of Detectron2. Raises DataError."""
     if not path.is_file():
-        raise DataError(
-            f"{path}: no such file; start_scripts/propose_torch.sh --proposals writes it"
-        )
+        raise DataError(f"{path}: no such file; fasterrcnn propose --proposals writes it")
     try:
         return _read_detectron2(path) if path.suffix == ".pkl" else _read_stored(path)
     except CheckpointError as error:

@@ -75,7 +75,7 @@ def read(
     if declared and not has_boxes(root, split):
         raise UsageError(
             f"{root}: {split}: no image has a box; detections can be written for PASCAL's server "
-            "with --voc-submission of start_scripts/evaluate_torch.sh"
+            "by fasterrcnn evaluate --voc-submission"
         )
     images = _images(root, split)
     trees = {id: _tree(_xml(root, folder, id), problems) for id, folder in images.items()}

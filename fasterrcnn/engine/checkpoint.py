@@ -173,6 +173,10 @@ def find(path: Path) -> Path:
     found, skipped = newest(folder)
     if found is None:
         detail = "; ".join(skipped) or "give a run folder or one of its checkpoints/step-*"
+        if not path.exists():
+            detail = "there is no such folder"
+        elif path.is_file():
+            detail = "a file is imported first: fasterrcnn import"
         raise CheckpointError(f"--checkpoint: {path}: no usable checkpoint; {detail}")
     return found
 

@@ -23,7 +23,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint, download
-from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.importers.names import body, is_body, with_current_names
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
@@ -93,16 +93,16 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
                 f"--weights: imagenet: torchvision publishes none for {config.name}{style}; use "
                 "--weights none or a file"
             ) from None
-        return Source(_read(download.cached(url)), None, url)
+        return Source(_download(url), None, url)
     if weights == "coco":
-        return Source(_read(download.cached(_COCO.url)), list(_COCO.meta["categories"]), _COCO.url)
+        return Source(_download(_COCO.url), list(_COCO.meta["categories"]), _COCO.url)
     path = Path(weights)
     if path.is_dir():
         path = checkpoint.weights_file(checkpoint.find(path))
     if not path.is_file():
         raise UsageError(
             f"--weights: {weights}: not imagenet, coco, none, a run or a file; a detector of "
-            "another framework is imported first (import_torch.sh)"
+            "another framework is imported first: fasterrcnn import"
         )
     if path.suffix == ".safetensors":
         tensors = checkpoint.load_tensors(path)
@@ -114,6 +114,14 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])
     return Source(tensors, coco if rows == len(coco) else None, str(path))
+
+
+def _download(url: str) -> dict[str, Tensor]:
+    """The state dict at `url`. Raises DownloadError or CheckpointError."""
+    try:
+        return _read(download.cached(url))
+    except DownloadError as error:
+        raise DownloadError(f"{error}; or train from scratch with --weights none") from None
 
 
 def _read(path: Path) -> dict[str, Tensor]:

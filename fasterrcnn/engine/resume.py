@@ -30,6 +30,11 @@ class Start:
     state: State | None = None
     finished: bool = False
 
+    @property
+    def step(self) -> int:
+        """The steps that the checkpoint has done."""
+        return 0 if self.state is None else self.state.step
+
 
 def find_start(folder: RunFolder, state: State, *, resume: bool, skip_finished: bool) -> Start:
     """Where the run that `state` describes starts in this folder. For rank 0; prints what it skips.
@@ -49,6 +54,8 @@ def find_start(folder: RunFolder, state: State, *, resume: bool, skip_finished: 
                 f"{folder.path}: no usable checkpoint to continue from; start a new run with "
                 "another --output-dir"
             )
+        if (folder.path / "metrics.jsonl").exists():
+            print("no checkpoint yet: starting from the beginning")
         return Start()
     saved = checkpoint.load_state(found)
     _check_same_run(folder, saved, state)

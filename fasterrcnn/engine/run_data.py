@@ -33,7 +33,6 @@ class RunData:
     val: Annotations | None
     proposals: StoredProposals | None
     val_proposals: StoredProposals | None
-    summary: list[str]  # lines for the log
 
     def digest(self) -> str:
         """SHA-256 of everything that training depends on."""
@@ -45,8 +44,13 @@ class RunData:
         return [bucket_of(int(h), int(w), recipe.input) for h, w in self.train.sizes]
 
 
-def read(source: DataSource, recipe: Recipe, problems: Problems) -> RunData:
-    """Both splits, checked. Raises UsageError or DataError; `problems` lists the findings."""
+def read_splits(
+    source: DataSource, recipe: Recipe, problems: Problems
+) -> tuple[Annotations, Annotations | None, list[str]]:
+    """The training and the validation split, checked, and lines for the log.
+
+    Raises UsageError or DataError; `problems` collects the findings.
+    """
     config = recipe.data
     whole = formats.read(source.path, config.train_split, source.dataset, config.classes, problems)
     val = None
@@ -65,8 +69,7 @@ def read(source: DataSource, recipe: Recipe, problems: Problems) -> RunData:
         summary.append(
             f"data: {small.sum()} training images smaller than --data.min-image-side left out"
         )
-    stored, val_stored = _read_proposals(source, recipe, train, val)
-    return RunData(train, val, stored, val_stored, summary)
+    return train, val, summary
 
 
 def _count(path: Path, train: Annotations, val: Annotations | None, left_out: int) -> str:
@@ -80,7 +83,7 @@ def _count(path: Path, train: Annotations, val: Annotations | None, left_out: in
     )
 
 
-def _read_proposals(
+def read_proposals(
     source: DataSource, recipe: Recipe, train: Annotations, val: Annotations | None
 ) -> list[StoredProposals | None]:
     """The stored proposals of both splits, where the detector takes any; every image has some."""

@@ -47,6 +47,7 @@ def train(
     at the first step boundary after a signal to any rank.
     """
     recipe, last, per_epoch = state.recipe, state.last_step, plan.steps_per_epoch
+    first = state.step + 1
     log = MetricLog(
         rt,
         folder.path / "metrics.jsonl",
@@ -73,7 +74,7 @@ def train(
         log.add(Step(state.step, lr, [n for b in batches for n in b.names], scalars, grad_norm))
         state.step += 1
 
-        if schedule.due(state.step, intervals.log, last):
+        if state.step == first or schedule.due(state.step, intervals.log, last):
             log.flush()
         stop = rt.stop_signal()
         evaluating = data.val is not None and schedule.due(state.step, intervals.evaluate, last)
@@ -101,7 +102,10 @@ def evaluate(
     workers: int,
     rt: Runtime,
 ) -> None:
-    """Evaluate the averaged weights, or the trained ones without an average, saved at `path`."""
+    """Evaluate the averaged weights if there are any, else the trained ones.
+
+    `path`: their checkpoint, which gets the results.
+    """
     assert data.val is not None
     model = training.ema.model if training.ema else training.detector
     rt.broadcast([*model.buffers()])  # statistics of norms: rank 0's are those saved

@@ -104,6 +104,7 @@ def recipe_of(name: str) -> str | None:
     NAME is ours, with or without the framework at its end, or the framework's. None if unknown.
     """
     prefix, _, rest = name.partition(":")
+    prefix = prefix.lower()
     if name.lower() == "torchvision:coco_v1":  # each of its four detectors has one; the first
         return "fasterrcnn_r50_fpn_torchvision"
     return recipes.find(PREFIXES[prefix], rest) if prefix in PREFIXES else None
@@ -123,12 +124,12 @@ def name_of(recipe: str) -> str:
 def is_name(text: str) -> bool:
     """Whether `text` has the form of a published name, known or not, rather than a path."""
     prefix, colon, _ = text.partition(":")
-    return bool(colon) and prefix in URLS
+    return bool(colon) and prefix.lower() in URLS
 
 
 def url_of(name: str) -> str:
     """The URL of a published name. Raises UsageError, suggesting close names."""
-    prefix = name.partition(":")[0]
+    prefix = name.partition(":")[0].lower()
     recipe = recipe_of(name)
     if recipe not in URLS[prefix]:
         close = difflib.get_close_matches(name, map(name_of, URLS[prefix]), 3, 0.3)

@@ -100,7 +100,7 @@ class LowQuality(NamedTuple):
     """Boxes that are positive despite a low IoU, because no other fits a gt box better."""
 
     min_iou: float = 0.0
-    gt: str = "own"  # regresses to the gt box of its "own" highest IoU, or the one it is "best" for
+    gt: str = "own"  # regression target: "own" gt box of highest IoU, or the one it is "best" for
 
 
 def match(

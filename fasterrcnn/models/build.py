@@ -25,7 +25,10 @@ Scalars = dict[str, Tensor]  # float32 scalars on the device, by name
 
 
 class Detector(nn.Module, ABC):
-    """What all detectors have in common: the interface of torchvision's, and how it is computed."""
+    """What all detectors have in common: the interface of torchvision's, and how it is computed.
+
+    On a CPU call it inside `engine.runtime.Runtime.precision`, which enters the faster layers.
+    """
 
     transform: Transform
     backbone: Backbone

@@ -42,8 +42,8 @@ def difference(old: Recipe, new: Recipe) -> list[str]:
 def from_dict(saved: dict[str, Any]) -> Recipe:
     """The inverse of `dataclasses.asdict` after a trip through json (lists become tuples).
 
-    Names of before are read as today's. Raises ValueError that names a field this version does not
-    know.
+    Former names are translated (`aliases`). Raises ValueError that names a field which this version
+    does not know.
     """
     recipe = _build(Recipe, saved)
     return change(recipe, name=RENAMED_RECIPES.get(recipe.name, recipe.name))

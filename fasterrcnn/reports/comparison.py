@@ -1,6 +1,6 @@
-"""What a detector found, missed and made up in one image, for its picture.
+"""True positives, missed objects and false positives of one image, for its picture.
 
-At one IoU and one lowest score, to look at: what is published is measured in `metrics`.
+At one IoU and one score threshold, to look at. Published metrics are those of `metrics`.
 
 Letters: D detections, G objects of the ground truth, M of them missed.
 """

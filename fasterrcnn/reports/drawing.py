@@ -78,7 +78,7 @@ def draw_proposals(image: Tensor, boxes: Tensor, scores: Tensor) -> Image.Image:
 
 
 def draw_comparison(image: Tensor, comparison: Comparison, names: Sequence[str]) -> Image.Image:
-    """What was found, missed (dashed) and made up, above a line that counts them.
+    """What was found, missed (dashed) and falsely detected, above a line that counts them.
 
     `image` uint8 ``(3, H, W)``; label 1 is ``names[0]``. An object that was found is drawn once, as
     it was detected. The color says which of the three a box is, not its class; on a crowd it is

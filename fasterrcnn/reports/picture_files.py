@@ -15,7 +15,7 @@ def picture_names(images: Sequence[str]) -> list[str]:
     """A name for the picture of each image, all different, even where case does not count.
 
     `images` are relative paths. The picture has the image's own name if that ends in .png, .jpg or
-    .jpeg, else its name with .jpg for a suffix; where that is another's, the whole name with .jpg
+    .jpeg, else its name with .jpg for a suffix; if that name is taken, the whole name with .jpg
     added, or a number.
     """
     used: set[str] = set()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fasterrcnn import recipes
-from fasterrcnn.cli import exit_codes, flags
+from fasterrcnn.cli import flags
 from fasterrcnn.commands import train
-from fasterrcnn.errors import DataError, Stopped, UsageError
+from fasterrcnn.errors import UsageError
 from fasterrcnn.settings import setting
 
 EVERYDAY = (
@@ -98,39 +98,3 @@ def test_positional_and_required():
     assert options == _Options((Path("a"), Path("b")), Path("c"))
     with pytest.raises(UsageError, match="--checkpoint"):
         flags.parse(_Options, ["a"], "test")
-
-
-@pytest.mark.parametrize(
-    ("failure", "code", "line"),
-    [
-        (DataError("file: field: wrong"), 3, "error: file: field: wrong\n"),
-        (Stopped("SIGTERM: saved", 143), 143, "stopped: SIGTERM: saved\n"),
-        (KeyboardInterrupt(), 130, ""),
-    ],
-)
-def test_exit_codes(failure: BaseException, code: int, line: str, capsys: pytest.CaptureFixture):
-    def main():
-        raise failure
-
-    with pytest.raises(SystemExit) as stop:
-        exit_codes.run(main)
-    assert stop.value.code == code
-    assert capsys.readouterr().err == line
-
-
-def test_of_several_ranks_one_speaks(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
-    monkeypatch.setenv("FASTERRCNN_STATUS", str(tmp_path / "status.json"))
-
-    def main():
-        raise DataError("wrong")
-
-    for _ in range(2):
-        with pytest.raises(SystemExit) as stop:
-            exit_codes.run(main)
-        assert stop.value.code == 3
-    assert capsys.readouterr().err == "error: wrong\n"
-
-
-def test_an_unexpected_exception_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        exit_codes.run(lambda: 1 / 0)

@@ -19,8 +19,8 @@ from fasterrcnn.metrics.proposals import evaluate
 from tests.conftest import TINY, command
 
 
-def truth_as_proposals(root: Path, path: Path, size: tuple[int, int] | None = None) -> None:
-    """As proposals of every image 20 useless boxes, then its truth; px of an image of `size`."""
+def gt_as_proposals(root: Path, path: Path, size: tuple[int, int] | None = None) -> None:
+    """As proposals of every image 20 useless boxes, then its gt; px of an image of `size`."""
     data = formats.read(root, "val", "auto", (), Problems())
     useless = np.array([[0, 0, 1, 1]] * 20, np.float32)
     images = []
@@ -30,13 +30,13 @@ def truth_as_proposals(root: Path, path: Path, size: tuple[int, int] | None = No
         scale = np.array([new[1] / width, new[0] / height] * 2, np.float32)
         boxes = np.concatenate([useless, data.training_boxes(i)[0]]) * scale
         images.append(ImageProposals(boxes, np.linspace(1, 0, len(boxes), dtype=np.float32), new))
-    about = {"made_by": "truth", "seconds_per_image": 0.5}
+    about = {"made_by": "gt", "seconds_per_image": 0.5}
     proposals.write(path, data.ids, images, about)
 
 
 @pytest.mark.parametrize("size", [None, (320, 480)], ids=["own size", "another size"])
 def test_recall_by_number(shapes_folder: Path, tmp_path: Path, capsys, size):
-    truth_as_proposals(shapes_folder, tmp_path / "p", size)
+    gt_as_proposals(shapes_folder, tmp_path / "p", size)
     compare_proposals.main([
         str(tmp_path / "p"), "--data-path", str(shapes_folder), "--json", str(tmp_path / "j"),
         "--plot", str(tmp_path / "plot.png"),
@@ -46,7 +46,7 @@ def test_recall_by_number(shapes_folder: Path, tmp_path: Path, capsys, size):
     for name in ("recall at IoU 0.5", "recall at IoU 0.7", "AR"):
         assert found[name][0] == 0.0  # the first ten are useless
         assert found[name][2:] == [1.0] * 4
-    assert "truth, 0.500 s an image" in capsys.readouterr().out
+    assert "gt, 0.500 s an image" in capsys.readouterr().out
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
@@ -85,8 +85,8 @@ def test_a_detector_on_each(shapes_folder: Path, tmp_path: Path, capsys, monkeyp
     small = [*TINY, "--recipe", "fast_rcnn_r10_fpn_shapes", *flags]
     train.main([*small, "--proposals", str(file), "--output-dir", str(run)])
     json_file = tmp_path / "j"
-    truth = tmp_path / "truth"
-    truth_as_proposals(shapes_folder, truth)
+    gt = tmp_path / "gt"
+    gt_as_proposals(shapes_folder, gt)
     used, measure = [], evaluation.evaluate
 
     def recorded(model, data, recipe, rt, *, stored, **options):
@@ -96,11 +96,11 @@ def test_a_detector_on_each(shapes_folder: Path, tmp_path: Path, capsys, monkeyp
 
     monkeypatch.setattr(evaluation, "evaluate", recorded)
     compare_proposals.main([
-        str(val), str(truth), "--data-path", str(shapes_folder), "--fast-rcnn", str(run),
+        str(val), str(gt), "--data-path", str(shapes_folder), "--fast-rcnn", str(run),
         "--workers", "0", "--json", str(json_file), "--top-n", "77",
     ])  # fmt: skip
     found = json.loads(json_file.read_text())
-    assert used == [(p, 77, found[str(p)]["Fast R-CNN"]["AP50"]) for p in (val, truth)]
+    assert used == [(p, 77, found[str(p)]["Fast R-CNN"]["AP50"]) for p in (val, gt)]
     assert "Fast R-CNN: AP " in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"--fast-rcnn: .* a run of --detector rpn"):
         compare_proposals.main([
@@ -116,7 +116,7 @@ def test_a_plot_that_cannot_be_drawn(shapes_folder: Path, tmp_path: Path):
 
 def test_results_that_cannot_be_written(shapes_folder: Path, tmp_path: Path, shell):
     """Of every command: one line, exit 5."""
-    truth_as_proposals(shapes_folder, tmp_path / "p")
+    gt_as_proposals(shapes_folder, tmp_path / "p")
     nowhere = tmp_path / "nowhere" / "j"
     flags = (tmp_path / "p", "--data-path", shapes_folder, "--json", nowhere)
     done = shell(command("compare-proposals", *flags))

@@ -55,6 +55,14 @@ def test_pictures_and_json(run: Path, shapes_folder: Path, tmp_path: Path, capsy
     assert "3 detections" not in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_is_none_is_explained(run: Path, shapes_folder: Path, tmp_path: Path):
+    image = min((shapes_folder / "val").glob("*.png"))
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        call(tmp_path / "nope", image)
+    with pytest.raises(CheckpointError, match="a file is imported first: fasterrcnn import"):
+        call(image, image)
+
+
 def test_the_images_are_never_replaced_by_pictures(run: Path, shapes_folder: Path, tmp_path: Path):
     source = shutil.copy(min((shapes_folder / "val").glob("*.png")), tmp_path / "a.png")
     before = source.read_bytes()

@@ -84,7 +84,7 @@ def test_two_ranks_evaluate_the_same(run: Path, shell, tmp_path: Path):
 
 
 def test_detecting_with_an_rpn_is_refused(run: Path, shapes_folder: Path):
-    with pytest.raises(UsageError, match=r"use start_scripts/propose_torch\.sh"):
+    with pytest.raises(UsageError, match=r"use fasterrcnn propose"):
         predict.main(["--checkpoint", str(run), "--device", "cpu", str(shapes_folder / "val")])
 
 

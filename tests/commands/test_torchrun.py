@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.commands.test_train import assert_same_bits, rows
-from tests.conftest import HANG, PROJECT, TINY, clean_environment
+from tests.conftest import HANG, PROJECT, TINY, clean_environment, command
 
 ONE = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_torch.sh"
 ALL = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_dist_torch.sh"
@@ -249,3 +249,11 @@ def test_a_second_run_in_the_same_folder_exits_2(shapes_folder: Path, run_folder
     )
     assert second.returncode == 2
     assert f"in use by process {first.pid}" in second.stderr
+
+
+def test_a_failure_of_torchrun_itself_is_one_line(shell):
+    flags = ("--standalone", "--nproc-per-node", 1, "--log-dir", "/proc/nowhere")
+    done = shell(command("torchrun", *flags, "-m", "fasterrcnn", "self-test"))
+    assert done.code == 5
+    assert done.err.splitlines()[-1].startswith("error: /proc/nowhere")
+    assert "Traceback" not in done.err

@@ -41,7 +41,7 @@ CONTENT = {
 
 
 def image(path: Path, height: int, width: int, **options: Any) -> None:
-    """A grey image file."""
+    """A gray image file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(path, **options)
 

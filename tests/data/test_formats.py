@@ -29,7 +29,7 @@ def test_two_formats_in_one_folder_need_a_decision(tmp_path: Path):
 
 
 def test_places_without_data(tmp_path: Path):
-    with pytest.raises(UsageError, match="no such folder; give the folder with --data-path"):
+    with pytest.raises(UsageError, match="no such folder; check the path"):
         formats.recognize(tmp_path / "nothing")
     with pytest.raises(UsageError, match="no data set found"):
         formats.recognize(tmp_path)

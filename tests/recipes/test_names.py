@@ -42,7 +42,7 @@ def test_a_former_name_is_unchanged_or_answered_with_the_new_one(old: str):
         assert recipes.get(old).name == old
         return
     new = f"{old}_mmdetection"
-    with pytest.raises(UsageError, match=f"^--recipe: {old}: renamed {new}$"):
+    with pytest.raises(UsageError, match=f"^--recipe: {old}: renamed to {new}$"):
         recipes.get(old)
     assert recipes.former_names(new) == [old]
 

@@ -117,7 +117,7 @@ def test_the_project_comes_before_a_copy_among_the_machines_packages(
     run = [venv / "bin" / "python", "-m", "fasterrcnn"]
     done = shell(run, cwd="/", PYTHONPATH="")
     assert done.out == f"{packages / 'fasterrcnn' / '__main__.py'}\n", done.err
-    assert functions(shell, project, f"make_door '{venv}'").code == 0
+    assert functions(shell, project, f"make_entry_point '{venv}'").code == 0
     assert shell(run, cwd="/", PYTHONPATH="").out == here
 
 

@@ -1,4 +1,4 @@
-"""The recipes by name, and what else they may be called: a source's own name for what it publishes.
+"""The recipes by name, including the names that their sources use.
 
 A recipe is a function, or a row of a table that changes the fields' defaults. A bare name is ours:
 torchvision's network, the paper's VGG-16 or the demo. A name that ends in a framework's computes as
@@ -33,7 +33,7 @@ def get(name: str) -> Recipe:
     Raises UsageError that says what it is called now, or which names are close.
     """
     if name in RENAMED_RECIPES:
-        raise UsageError(f"--recipe: {name}: renamed {RENAMED_RECIPES[name]}")
+        raise UsageError(f"--recipe: {name}: renamed to {RENAMED_RECIPES[name]}")
     ours = _BY_NAME_OF_SOURCE.get(_stem(name), name)
     if ours not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, 3, 0.3)

@@ -1,0 +1,40 @@
+"""RuntimeErrors of torch with a known cause are explained, others pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fasterrcnn.engine.torch_errors import expected_failures
+from fasterrcnn.errors import Hang, ProcessDied, UsageError
+
+
+def test_what_torch_raises_is_explained():
+    for text, kind in (
+        ("DataLoader worker (pid 3) is killed by signal: Killed.", ProcessDied),
+        ("[gloo/pair.cc:5] Connection closed by peer [127.0.0.1]:3", ProcessDied),
+        ("Timed out waiting 1800000ms for recv operation to complete", Hang),
+    ):
+        with pytest.raises(kind) as error, expected_failures():
+            raise RuntimeError(text)
+        assert "\n" not in str(error.value)
+    for text, line in (
+        (
+            "InvalidCxxCompiler: No working C++ compiler found in config: (None, 'g++')\n\nSet",
+            "--compile: InvalidCxxCompiler: No working C++ compiler found in config: "
+            "(None, 'g++'); install it, or leave --compile out",
+        ),
+        (
+            "roi_pool_backward_kernel does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism",
+            "--deterministic: roi_pool_backward_kernel does not have a deterministic "
+            "implementation; leave --deterministic out",
+        ),
+    ):
+        with pytest.raises(UsageError) as error, expected_failures():
+            raise RuntimeError(text)
+        assert str(error.value) == line
+    with pytest.raises(ProcessDied, match="--images-per-gpu"), expected_failures():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    with pytest.raises(RuntimeError, match="something else"), expected_failures():
+        raise RuntimeError("something else")
