@@ -83,5 +83,5 @@ def test_a_runs_memory_counts_where_no_benchmark_is(sources: list[Path], capsys)
 def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "x.json").write_text("{}")
     for wrong in (tmp_path / "x.json", tmp_path / "missing"):
-        with pytest.raises(UsageError, match="neither a run folder nor a file of fasterrcnn benchmark"):
+        with pytest.raises(UsageError, match="nor a file of fasterrcnn benchmark"):
             report.main([str(wrong)])
