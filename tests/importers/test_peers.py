@@ -19,6 +19,7 @@ from fasterrcnn.importers.names import entries
 from fasterrcnn.models import backbones, boxes, resize
 from fasterrcnn.models.build import split
 from fasterrcnn.models.roi_align import pyramid_roi_align
+from fasterrcnn.models.roi_heads import SampledRois
 from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.safe_load import reading
 from tests.importers import peers
@@ -189,7 +190,7 @@ def training_input(peer: peers.Peer, model, recipe):
 
 
 def recorded_rois(peer: peers.Peer, given):
-    """What `RoIHeads.select` returned there."""
+    """What `RoIHeads.sample` returned there; every slot is filled."""
     rois, labels, best, positive = [], [], [], []
     for i in range(2):
         key = f"train_img{i}_roi_"
@@ -203,10 +204,11 @@ def recorded_rois(peer: peers.Peer, given):
         else:
             label = (torch.from_numpy(peer.arrays[f"{key}labels"]) + 1) % 81
             gt = torch.from_numpy(peer.arrays[f"{key}gt"])
-        nearest = (given.boxes[i][None] - gt[:, None]).abs().sum(-1).argmin(dim=1)
+        nearest = (given.gt_boxes[i][None] - gt[:, None]).abs().sum(-1).argmin(dim=1)
         for part, value in ((rois, own), (labels, label), (best, nearest), (positive, label > 0)):
             part.append(value)
-    return tuple(torch.stack(part) for part in (rois, labels, best, positive))
+    stacked = [torch.stack(part) for part in (rois, labels, best, positive)]
+    return SampledRois(*stacked, valid=torch.ones_like(stacked[-1]))
 
 
 def relative(mine: float, theirs: float) -> float:
@@ -244,7 +246,7 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
     for parameter in model.parameters():
         parameter.grad = None
     features = model.features(given)
-    losses = model.rpn.losses(given, Pyramid(features))
+    losses, _ = model.rpn.losses(given, Pyramid(features))
     for i in range(2):
         index, positive, valid = (part[i] for part in samples[0])
         for kind, chosen in (("pos", positive), ("neg", valid & ~positive)):
@@ -256,8 +258,8 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
             first = proposals.boxes.shape[1]
         if rois == "recorded":
             chosen = recorded_rois(peer, given)
-            monkeypatch.setattr(model.roi_heads, "select", lambda *_: chosen)
-        losses |= model.roi_heads.losses(given, features, proposals)
+            monkeypatch.setattr(model.roi_heads, "sample", lambda *_: chosen)
+        losses |= model.roi_heads.losses(given, features, proposals)[0]
     sum(losses.values()).backward()
     model.eval()
 
