@@ -92,7 +92,7 @@ def parse_with_recipe(
     _add_recipe(parser, everyday, base)
     given = parser.parse(argv)
     given.pop("recipe", None)
-    own = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    own = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type] # a dataclass
     options = kind(**{key: value for key, value in given.items() if key in own})
     return _changed(base, {k: v for k, v in given.items() if k not in own}), options
 

@@ -262,8 +262,8 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     if device == "cpu" or deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for on GPUs
         torch.use_deterministic_algorithms(True)
-        # A debugging aid of torch, 5 % slower; its stubs omit it.
-        torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # A debugging aid of torch, 5 % slower.
+        torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # no stub
     if device == "cpu":
         runtime = Runtime(torch.device("cpu"))
     else:

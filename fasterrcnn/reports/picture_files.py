@@ -29,13 +29,13 @@ def picture_names(images: Sequence[str]) -> list[str]:
 
 
 def save(picture: Image.Image, file: Path) -> None:
-    """Writes a picture as its suffix says, in a folder that is made if need be."""
+    """Write a picture as its suffix says, in a folder that is made if need be."""
     file.parent.mkdir(parents=True, exist_ok=True)
     # no subsampling of colors: it would smear thin lines
-    jpeg: dict[str, Any] = (
+    options: dict[str, Any] = (
         {} if file.suffix.lower() == ".png" else {"quality": 92, "subsampling": 0}
     )
-    picture.save(file, **jpeg)
+    picture.save(file, **options)
 
 
 def _candidates(image: str) -> Iterable[str]:
