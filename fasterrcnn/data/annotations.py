@@ -1,4 +1,4 @@
-"""One split of a data set as flat arrays, and the builder that every format reader fills.
+"""One split of a data set as flat arrays.
 
 Life of a batch, step 1. Forked loader workers share flat numpy arrays without copies; of Python
 objects they would copy every page on which a reference count changes. Masks are not kept.
@@ -7,16 +7,12 @@ objects they would copy every page on which a reference count changes. Masks are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data.images import read_headers
-from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import UsageError
 
 
@@ -67,7 +63,7 @@ class Annotations:
 
     folder: Path
     ids: Strings  # image id as text; the relative path where the format has none
-    files: Strings  # relative to folder
+    files: Strings  # relative to folder; absolute for files that are not in it
     sizes: np.ndarray  # int32 (n, 2): height, width of the image the boxes refer to (px)
     rotate: np.ndarray  # bool (n,): apply the file's EXIF orientation
     first: np.ndarray  # int64 (n + 1,)
@@ -84,7 +80,8 @@ class Annotations:
 
     def path(self, i: int) -> str:
         """Path of image i, as a string: each new Path leaks 16 bytes (Python 3.11)."""
-        return f"{self.folder}/{self.files[i]}"
+        file = self.files[i]
+        return file if file.startswith("/") else f"{self.folder}/{file}"
 
     def training_boxes(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i's boxes to train on, clipped to it: float32 ``(G, 4)`` x1 y1 x2 y2 (px), and
@@ -98,6 +95,24 @@ class Annotations:
         """Bool ``(n,)``: images with at least one box to train on."""
         counts = np.concatenate([[0], np.cumsum(self.trainable)])
         return counts[self.first[1:]] > counts[self.first[:-1]]
+
+    def with_classes(self, classes: Classes) -> Annotations:
+        """The same images with the labels of `classes`, found by name; boxes of other classes are
+        left out."""
+        label_of = {name: label for label, name in enumerate(classes.names, start=1)}
+        table = np.array([0, *(label_of.get(name, 0) for name in self.classes.names)], np.int64)
+        labels = table[self.labels]
+        kept = np.flatnonzero(labels)
+        return replace(
+            self,
+            first=np.searchsorted(kept, self.first),
+            xywh=self.xywh[kept],
+            labels=labels[kept],
+            area=self.area[kept],
+            crowd=self.crowd[kept],
+            trainable=self.trainable[kept],
+            classes=classes,
+        )
 
     def select(self, chosen: np.ndarray) -> Annotations:
         """The images where `chosen` (bool ``(n,)``) is true, with their boxes."""
@@ -125,7 +140,9 @@ class Annotations:
     def digest(self) -> str:
         """SHA-256 of everything that training depends on, except where the files are."""
         digest = hashlib.sha256()
-        for item in (self.ids, self.files, self.classes.names):
+        pairs = zip(self.files, self.ids, strict=True)
+        files = [id if file.startswith("/") else file for file, id in pairs]
+        for item in (self.ids, files, self.classes.names):
             digest.update("\0".join(item).encode("utf-8", "surrogatepass") + b"\1")
         for array in (self.sizes, self.rotate, self.first, self.xywh, self.labels, self.trainable):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -137,141 +154,3 @@ def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     x1y1, x2y2 = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     limit = np.broadcast_to(sizes, (len(xywh), 2))[:, ::-1]
     return np.concatenate([np.clip(x1y1, 0, limit), np.clip(x2y2, 0, limit)], axis=1)
-
-
-class Builder:
-    """Collects the images and boxes of a split, then checks them against the image files.
-
-    A reader calls `add_image` and `add_box` for everything it parsed, then `build` once. For
-    messages, `describe(where)` turns the `where` of a box into (file, field).
-    """
-
-    def __init__(
-        self, folder: Path, problems: Problems, describe: Callable[[Any], tuple[object, str]]
-    ) -> None:
-        self.folder = folder
-        self.problems = problems
-        self.describe = describe
-        self._images: dict[int | str, tuple[str, tuple[int, int] | None, object, str]] = {}
-        self._rejected: set[int | str] = set()
-        self._boxes: list[tuple[int | str, int, list[float], float | None, bool]] = []
-        self._where: list[Any] = []
-
-    def add_image(
-        self, id: int | str, file_name: str, size: tuple[int, int] | None, file: object, field: str
-    ) -> None:
-        """Add an image; `size` (H, W; px) is as annotated, None where the format has none."""
-        if id in self._images:
-            self.problems.fault(file, f"{field}/id", id, "another image has this id too")
-        elif problem := _unsafe(file_name):
-            self.reject_image(id, file, f"{field}/file_name", file_name, problem)
-        else:
-            self._images[id] = (file_name, size, file, field)
-
-    def reject_image(self, id: int | str, file: object, field: str, value: Any, what: str) -> None:
-        """Report an image that cannot be used; its boxes are left out without being reported."""
-        self.problems.fault(file, field, value, what)
-        self._rejected.add(id)
-
-    def has_image(self, id: int | str) -> bool:
-        """Whether there is an image `id`, usable or not."""
-        return id in self._images or id in self._rejected
-
-    def add_box(
-        self,
-        image: int | str,
-        label: int,
-        xywh: list[float],
-        area: float | None,
-        crowd: bool,
-        where: Any,
-    ) -> None:
-        """Add a box (px) of finite numbers and non-negative size to an image of this split."""
-        self._boxes.append((image, label, xywh, area, crowd))
-        self._where.append(where)
-
-    @cached_property
-    def usable(self) -> dict[int | str, tuple[int, int, bool]]:
-        """id -> (H, W, apply EXIF) of the images whose file exists and matches its annotation.
-
-        Reads every header; use it only after the last `add_image`.
-        """
-        headers = read_headers([self.folder / name for name, *_ in self._images.values()])
-        usable = {}
-        for (id, (name, size, file, field)), header in zip(
-            self._images.items(), headers, strict=True
-        ):
-            if isinstance(header, str):
-                self.problems.fault(self.folder / name, f"image {id}", name, header)
-            elif size in (None, header.displayed, header.stored):
-                turned = size != header.stored
-                height, width = header.displayed if turned else header.stored
-                usable[id] = (height, width, turned and header.orientation != 1)
-            else:
-                assert size is not None  # the case above
-                seen = "" if header.orientation == 1 else f", EXIF orientation {header.orientation}"
-                self.problems.fault(
-                    file,
-                    f"{field} (image {id})",
-                    f"height {size[0]}, width {size[1]}",
-                    f"{name} has height {header.height}, width {header.width}{seen}",
-                )
-        return usable
-
-    def build(self, classes: Classes) -> Annotations:
-        """Flat arrays of the usable images, sorted by id as in pycocotools."""
-        ids = sorted(self.usable, key=lambda id: (isinstance(id, str), id))
-        seen = [self.usable[id] for id in ids]
-        position = {id: i for i, id in enumerate(ids)}
-        order = sorted(
-            (k for k, box in enumerate(self._boxes) if box[0] in position),
-            key=lambda k: position[self._boxes[k][0]],
-        )
-        boxes = [self._boxes[k] for k in order]
-        owner = np.array([position[box[0]] for box in boxes], np.int64)
-        xywh = np.array([box[2] for box in boxes], np.float64).reshape(-1, 4)
-        area = [box[2][2] * box[2][3] if box[3] is None else box[3] for box in boxes]
-        crowd = np.array([box[4] for box in boxes], bool)
-        sizes = np.array([(height, width) for height, width, _ in seen], np.int32).reshape(-1, 2)
-        inside = self._check_boxes(xywh, sizes[owner], [self._where[k] for k in order])
-        return Annotations(
-            folder=self.folder,
-            ids=Strings(map(str, ids)),
-            files=Strings(self._images[id][0] for id in ids),
-            sizes=sizes,
-            rotate=np.array([turned for _, _, turned in seen], bool),
-            first=np.searchsorted(owner, np.arange(len(sizes) + 1)).astype(np.int64),
-            xywh=xywh,
-            labels=np.array([box[1] for box in boxes], np.int64),
-            area=np.array(area, np.float64),
-            crowd=crowd,
-            trainable=inside & ~crowd,
-            classes=classes,
-        )
-
-    def _check_boxes(self, xywh: np.ndarray, sizes: np.ndarray, where: list[Any]) -> np.ndarray:
-        """Bool ``(B,)``: boxes of positive size inside their image; the others become notes."""
-        clipped = clip(xywh, sizes)
-        empty = np.any(xywh[:, 2:] <= 0, axis=1)
-        outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        # COCO rounds to two decimals, so that a box may exceed its image by 0.01 px
-        moved = ~empty & ~outside & np.any(np.abs(clipped - corners) > 0.0101, axis=1)
-        for mask, what, action in (
-            (empty, "box of zero width or height", "dropped"),
-            (outside, "box outside the image", "dropped"),
-            (moved, "box partly outside the image", "clipped"),
-        ):
-            for k in np.flatnonzero(mask):
-                self.problems.note(*self.describe(where[k]), xywh[k].tolist(), what, action)
-        return ~empty & ~outside
-
-
-def _unsafe(file_name: str) -> str | None:
-    """Why `file_name` must not be joined to the image folder; None if it may be."""
-    path, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
-    if not file_name or "\0" in file_name:
-        return "not a file name"
-    if path.is_absolute() or windows.drive or windows.root or ".." in (*path.parts, *windows.parts):
-        return "leaves the image folder"
-    return None

@@ -7,11 +7,12 @@ start at 0, have gaps or be huge; labels are the rank of the category id, from 1
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from fasterrcnn.data.annotations import Annotations, Builder, Classes
+from fasterrcnn.data.annotations import Annotations, Classes
+from fasterrcnn.data.builder import Builder
+from fasterrcnn.data.image_files import unsafe
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
@@ -23,16 +24,12 @@ def recognizes(root: Path) -> bool:
     return any((root / "annotations").glob("*.json")) or any(root.glob("*/_annotations.coco.json"))
 
 
-def read(
-    root: Path, split: str, wanted: Sequence[str] | Classes, problems: Problems
-) -> Annotations:
-    """The split's images and boxes, of all classes or those `wanted` (see `formats.read`)."""
+def read(root: Path, split: str, problems: Problems) -> Annotations:
+    """The split's images and boxes, of all classes (see `formats.read`)."""
     json_file, folder = find(root, split)
     content = load(json_file)
-    table = _classes(json_file, content["categories"])
-    classes = wanted if isinstance(wanted, Classes) else table.subset(wanted or table.names)
-    category_of = dict(zip(table.category_ids, table.names, strict=True))
-    label_of = {name: i for i, name in enumerate(classes.names, start=1)}
+    classes = _classes(json_file, content["categories"])
+    label_of = {id: label for label, id in enumerate(classes.category_ids, start=1)}
 
     annotations = content["annotations"]
 
@@ -45,20 +42,18 @@ def read(
         _add_image(builder, json_file, f"/images/{k}", image)
     seen: set[int | str] = set()
     for k, annotation in enumerate(annotations):
-        fault = _fault(annotation, k, builder, category_of, seen)
+        fault = _fault(annotation, k, builder, label_of, seen)
         if fault:
             problems.fault(json_file, *fault)
             continue
-        label = label_of.get(category_of[annotation["category_id"]])
-        if label is not None:
-            builder.add_box(
-                annotation["image_id"],
-                label,
-                annotation["bbox"],
-                annotation.get("area"),
-                bool(annotation.get("iscrowd", 0)),
-                k,
-            )
+        builder.add_box(
+            annotation["image_id"],
+            label_of[annotation["category_id"]],
+            annotation["bbox"],
+            annotation.get("area"),
+            bool(annotation.get("iscrowd", 0)),
+            k,
+        )
     return builder.build(classes)
 
 
@@ -152,6 +147,8 @@ def _add_image(builder: Builder, path: Path, field: str, image: Any) -> None:
         builder.problems.fault(path, f"{field}/id", id, "must be an integer or a string")
     elif not isinstance(name, str):
         builder.reject_image(id, path, f"{field}/file_name", name, "must be a string")
+    elif problem := unsafe(name):
+        builder.reject_image(id, path, f"{field}/file_name", name, problem)
     elif size == (None, None):
         builder.add_image(id, name, None, path, field)
     elif not all(_is_int(side) and side > 0 for side in size):
@@ -163,7 +160,7 @@ def _add_image(builder: Builder, path: Path, field: str, image: Any) -> None:
 
 
 def _fault(
-    annotation: Any, k: int, builder: Builder, category_of: dict[int, str], seen: set[int | str]
+    annotation: Any, k: int, builder: Builder, label_of: dict[int, int], seen: set[int | str]
 ) -> tuple[str, Any, str] | None:
     """(field, value, what is wrong) of an annotation that cannot be used; None if it can be.
 
@@ -182,7 +179,7 @@ def _fault(
         seen.add(id)
     if not (_is_int(image) or isinstance(image, str)) or not builder.has_image(image):
         return f"{at}/image_id{which}", image, "no usable image has this id"
-    if not _is_int(category) or category not in category_of:
+    if not _is_int(category) or category not in label_of:
         return f"{at}/category_id{which}", category, "no category has this id"
     box, area = annotation.get("bbox"), annotation.get("area")
     if not isinstance(box, list) or len(box) != 4:

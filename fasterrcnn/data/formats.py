@@ -5,8 +5,11 @@ A new format is a module with `recognizes` and `read`, and one line in `READERS`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from fasterrcnn.data import coco, voc, yolo
 from fasterrcnn.data.annotations import Annotations, Classes
@@ -17,25 +20,65 @@ READERS = {"coco": coco, "voc": voc, "yolo": yolo}
 
 
 def read(
-    root: Path, split: str, dataset: str, wanted: Sequence[str] | Classes, problems: Problems
+    root: Path,
+    split: str,
+    dataset: str,
+    wanted: Sequence[str] | Classes,
+    problems: Problems,
+    *,
+    known: Collection[str] = (),
 ) -> Annotations:
     """Images and boxes of `split` of the data set in `root`.
 
     `dataset`: a key of `READERS`, or "auto". `wanted`: class names (none: all), or the classes of a
-    model, whose labels are then used; boxes of other classes are left out. Raises UsageError if
-    there is no such split, DataError if it has faults, after all of it was read.
+    model, whose labels are then used. Boxes of other classes are left out, and noted unless their
+    class is one of the `known`. Raises UsageError if there is no such split, DataError if it has
+    faults, after all of it was read.
     """
     name = recognize(root) if dataset == "auto" else dataset
+    reader = READERS[name].read
     if name == "voc":
-        declared = is_declared_voc(root, dataset)
-        annotations = voc.read(root, split, wanted, problems, declared=declared)
-    else:
-        annotations = READERS[name].read(root, split, wanted, problems)
+        reader = functools.partial(reader, declared=is_declared_voc(root, dataset))
+    try:
+        annotations = reader(root, split, problems)
+    except DataError:
+        problems.stop_if_any()  # a fault found before may be the cause
+        raise
     _stop_if_unusable(annotations, root, split, problems)
+    if isinstance(wanted, Classes):
+        _note_left_out(annotations, wanted, known, f"{root}: split {split}", problems)
+        classes = wanted
+    else:
+        classes = annotations.classes.subset(wanted or annotations.classes.names)
+    annotations = annotations.with_classes(classes)
     if len(annotations.labels) == 0:
         names = ", ".join(annotations.classes.names)
         raise DataError(f"{root}: split {split}: no box of the classes {names}")
     return annotations
+
+
+def _note_left_out(
+    annotations: Annotations,
+    classes: Classes,
+    known: Collection[str],
+    where: str,
+    problems: Problems,
+) -> None:
+    """Note every box whose class a model does not have, unless it is one of the `known`."""
+    counts = np.bincount(annotations.labels, minlength=annotations.classes.num_classes)
+    spelled = {_folded(name): name for name in classes.names}
+    for name, count in zip(annotations.classes.names, counts[1:].tolist(), strict=True):
+        if count and name not in classes.names and name not in known:
+            same = spelled.get(_folded(name))
+            hint = f" (it has {same}: rename one of them)" if same else ""
+            what = f"box of class {name}, which the model does not have{hint}"
+            for _ in range(count):
+                problems.note(where, f"class {name}", name, what, "left out")
+
+
+def _folded(name: str) -> str:
+    """`name` without what spellings of one word differ in."""
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def read_voc_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:

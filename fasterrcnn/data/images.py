@@ -19,10 +19,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_image, read_file
 
+from fasterrcnn.data.image_files import SUFFIXES, images_in
 from fasterrcnn.errors import DataError, UsageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # never EPS or PDF
+_FORMATS = (  # never EPS or PDF; JPEG opens MPO too
+    "JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF",
+)  # fmt: skip
 _ORIENTATION = 0x0112
 
 
@@ -120,10 +122,10 @@ def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
     found = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            inside = images_in(path)
             if not inside:
                 raise UsageError(f"{path}: no image in this folder ({' '.join(SUFFIXES)})")
-            found += [(p, p.relative_to(path).as_posix()) for p in inside]
+            found += [(path / name, name) for name in inside]
         elif path.is_file():
             found.append((path, path.name))
         else:

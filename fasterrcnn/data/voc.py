@@ -13,14 +13,14 @@ on that; the numbers in their files are taken as edges.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data.annotations import Annotations, Builder, Classes
-from fasterrcnn.data.images import SUFFIXES
+from fasterrcnn.data.annotations import Annotations, Classes
+from fasterrcnn.data.builder import Builder
+from fasterrcnn.data.image_files import SUFFIXES
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
@@ -59,15 +59,8 @@ def has_boxes(root: Path, split: str) -> bool:
     return any(file.is_file() and b"<object" in file.read_bytes() for file in files)
 
 
-def read(
-    root: Path,
-    split: str,
-    wanted: Sequence[str] | Classes,
-    problems: Problems,
-    *,
-    declared: bool,
-) -> Annotations:
-    """The split's images and boxes, of all classes or those `wanted` (see `formats.read`).
+def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annotations:
+    """The split's images and boxes, of all classes (see `formats.read`).
 
     `declared`: the files are PASCAL's own, not another tool's. Raises UsageError if such files have
     no boxes.
@@ -85,7 +78,7 @@ def read(
         if tree is not None
         for k, element in enumerate(tree.findall("object"), start=1)
     ]
-    classes = wanted if isinstance(wanted, Classes) else _classes(root, split, objects, wanted)
+    classes = _classes(root, split, objects)
     label_of = {name: i for i, name in enumerate(classes.names, start=1)}
     builder = _builder(root, images, problems)
     for id, tree in trees.items():
@@ -99,7 +92,7 @@ def read(
             problems.fault(file, f"object {k}/name", name, "must be a class name")
         elif isinstance(xywh, str):
             problems.fault(file, field, _values(element), xywh)
-        elif name in label_of:
+        else:
             difficult = element.findtext("difficult", "0").strip() == "1"
             builder.add_box(id, label_of[name], xywh, None, difficult, (id, k))
     return replace(builder.build(classes), voc=declared)
@@ -226,17 +219,13 @@ def _tree(path: Path, problems: Problems) -> ElementTree.Element | None:
 
 
 def _classes(
-    root: Path,
-    split: str,
-    objects: list[tuple[str, int, ElementTree.Element]],
-    wanted: Sequence[str],
+    root: Path, split: str, objects: list[tuple[str, int, ElementTree.Element]]
 ) -> Classes:
-    """The classes of all objects of the split, or those `wanted`."""
+    """The classes of all objects of the split."""
     names = sorted({element.findtext("name", "").strip() for *_, element in objects} - {""})
     if not names:
         raise DataError(f"{root}: split {split} has no object with a class name")
-    table = Classes(tuple(names), tuple(range(1, len(names) + 1)))
-    return table.subset(wanted) if wanted else table
+    return Classes(tuple(names), tuple(range(1, len(names) + 1)))
 
 
 def _add_image(builder: Builder, folder: str, id: str, tree: ElementTree.Element) -> None:

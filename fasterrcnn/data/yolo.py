@@ -9,13 +9,13 @@ ids are those of the files, from 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from fasterrcnn.data.annotations import Annotations, Builder, Classes
-from fasterrcnn.data.images import SUFFIXES
+from fasterrcnn.data.annotations import Annotations, Classes
+from fasterrcnn.data.builder import Builder
+from fasterrcnn.data.image_files import SUFFIXES
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
@@ -30,15 +30,11 @@ def recognizes(root: Path) -> bool:
     )
 
 
-def read(
-    root: Path, split: str, wanted: Sequence[str] | Classes, problems: Problems
-) -> Annotations:
-    """The split's images and boxes, of all classes or those `wanted` (see `formats.read`)."""
+def read(root: Path, split: str, problems: Problems) -> Annotations:
+    """The split's images and boxes, of all classes (see `formats.read`)."""
     config = _config(root)
-    table = _classes(root, config)
-    classes = wanted if isinstance(wanted, Classes) else table.subset(wanted or table.names)
-    name_of = dict(zip(table.category_ids, table.names, strict=True))
-    label_of = {name: i for i, name in enumerate(classes.names, start=1)}
+    classes = _classes(root, config)
+    label_of = {id: label for label, id in enumerate(classes.category_ids, start=1)}
     names = _image_names(root, split, config)
 
     def describe(where: tuple[str, int]) -> tuple[Path, str]:
@@ -50,14 +46,13 @@ def read(
     for id, (height, width, _) in builder.usable.items():
         name = str(id)
         for number, line in _lines(_label_file(root / name), problems):
-            box = _box(line, name_of)
+            box = _box(line, label_of)
             if isinstance(box, str):
                 problems.fault(*describe((name, number)), line, box)
-            elif name_of[box[0]] in label_of:
+            else:
                 category, x, y, w, h = box
                 xywh = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-                label = label_of[name_of[category]]
-                builder.add_box(name, label, xywh, None, False, (name, number))
+                builder.add_box(name, label_of[category], xywh, None, False, (name, number))
     return builder.build(classes)
 
 
@@ -144,7 +139,7 @@ def _lines(path: Path, problems: Problems) -> list[tuple[int, str]]:
     return [(n, line.strip()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
-def _box(line: str, name_of: dict[int, str]) -> tuple[int, float, float, float, float] | str:
+def _box(line: str, label_of: dict[int, int]) -> tuple[int, float, float, float, float] | str:
     """(class, center x, center y, w, h) as fractions, or what is wrong with the line."""
     fields = line.split()
     if len(fields) != 5:
@@ -153,7 +148,7 @@ def _box(line: str, name_of: dict[int, str]) -> tuple[int, float, float, float, 
         category, box = int(fields[0]), [float(field) for field in fields[1:]]
     except ValueError:
         return "must be five numbers: class, center x, center y, width, height"
-    if category not in name_of:
+    if category not in label_of:
         return f"no class has the index {category}"
     if not all(0 <= value <= 1 for value in box):
         return "coordinates must be fractions between 0 and 1"

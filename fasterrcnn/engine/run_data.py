@@ -52,10 +52,14 @@ def read_splits(
     Raises UsageError or DataError; `problems` collects the findings.
     """
     config = recipe.data
-    whole = formats.read(source.path, config.train_split, source.dataset, config.classes, problems)
+    every = formats.read(source.path, config.train_split, source.dataset, (), problems)
+    known = every.classes.names  # left out only because the user asked for it
+    whole = every.with_classes(every.classes.subset(config.classes or known))
     val = None
     if source.val_split != "none":
-        val = formats.read(source.path, source.val_split, source.dataset, whole.classes, problems)
+        val = formats.read(
+            source.path, source.val_split, source.dataset, whole.classes, problems, known=known
+        )
     kept = whole if config.keep_empty else whole.select(whole.with_boxes())
     small = kept.sizes.min(axis=1) < config.min_image_side
     train = kept.select(~small)

@@ -1,0 +1,90 @@
+"""Which files are images of a data set: found in folders, by name.
+
+Whether they can be read is found out by `images`.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from PIL import features
+
+from fasterrcnn.data.problems import Problems
+
+_OPTIONAL = {".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # Pillow's name of the codec
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm",
+    ".jfif", ".jpe", ".mpo", ".pgm", ".pbm", ".pnm",
+    *(suffix for suffix, codec in _OPTIONAL.items() if features.check(codec)),
+)  # fmt: skip
+_OTHER_IMAGES = {  # of which not every system's list of file types knows
+    ".heic", ".heif", ".hif", ".jxl", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw", ".psd",
+    ".svg", ".exr", ".hdr", ".dcm", ".ico", ".tga", *_OPTIONAL,
+}  # fmt: skip
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image: by its suffix, unless it is hidden."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
+    """The images below `folder`, sorted: their paths relative to it, with slashes.
+
+    Symbolic links are followed, hidden files and folders (``._x.jpg``, ``.ipynb_checkpoints``) left
+    out. Files in image formats that are not read become notes of `problems`.
+    """
+    found = []
+    for place, names in _walk(folder):
+        for name in names:
+            if is_image(name):
+                found.append(f"{place}{name}")
+            elif problems is not None and _is_other_image(name):
+                suffix = Path(name).suffix.lower()
+                what = f"{suffix} is not an image format that is read; convert it"
+                problems.note(folder / place / name, "file", name, what, "left out")
+    return sorted(found)
+
+
+def files_in(folder: Path, suffix: str) -> list[str]:
+    """Files below `folder` with this suffix, as `images_in` finds images."""
+    return sorted(
+        f"{place}{name}"
+        for place, names in _walk(folder)
+        for name in names
+        if name.lower().endswith(suffix) and not name.startswith(".")
+    )
+
+
+def unsafe(file_name: str) -> str | None:
+    """Why `file_name` must not be joined to the image folder; None if it may be."""
+    path, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
+    if not file_name or "\0" in file_name:
+        return "not a file name"
+    if path.is_absolute() or windows.drive or windows.root or ".." in (*path.parts, *windows.parts):
+        return "leaves the image folder"
+    return None
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below `folder` ("" or "sub/") and its files; hidden folders and circles of
+    symbolic links are left out."""
+    seen = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = os.path.relpath(path, folder).replace(os.sep, "/")
+        yield "" if place == "." else f"{place}/", names
+
+
+def _is_other_image(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    kind = mimetypes.types_map.get(suffix, "")
+    return not name.startswith(".") and (suffix in _OTHER_IMAGES or kind.startswith("image/"))
