@@ -53,7 +53,7 @@ class Builder:
         self._rejected: set[Id] = set()
         self._boxes: list[tuple[int, int, Sequence[float], float, bool]] = []
         self._where: list[Any] = []
-        self._columns: list[tuple[Boxes, Sequence[Any]]] = []
+        self._columns: list[tuple[Boxes, Sequence[Any] | np.ndarray]] = []
 
     def add_image(
         self,
@@ -98,7 +98,7 @@ class Builder:
             self._boxes.append((self.position[image], label, xywh, area, crowd))
             self._where.append(where)
 
-    def add_boxes(self, boxes: Boxes, where: Sequence[Any]) -> None:
+    def add_boxes(self, boxes: Boxes, where: Sequence[Any] | np.ndarray) -> None:
         """Add many boxes at once; `where` has an entry for each."""
         self._columns.append((boxes, where))
 
@@ -172,7 +172,7 @@ class Builder:
             np.array([box[3] for box in own], np.float64),
             np.array([box[4] for box in own], bool),
         )
-        parts = [(single, self._where), *self._columns]
+        parts: list[tuple[Boxes, Any]] = [(single, self._where), *self._columns]
         ends = np.cumsum([len(boxes.label) for boxes, _ in parts])
 
         def where_of(k: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fasterrcnn.data import coco, formats
+from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 from tests.data import make
@@ -143,7 +143,7 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     ((*BOX, 0), INF, "/annotations/1/bbox/0", "finite number"),
     ((*BOX, 3), -8, "/annotations/1/bbox/3", "must not be negative"),
     ((*BOX, 1), None, "/annotations/1/bbox/1", "finite number"),
-    ((*BOX, 1), "6", "/annotations/1/bbox/1", "finite number"),
+    ((*BOX, 1), "six", "/annotations/1/bbox/1", "finite number"),
     ((*BOX, 1), True, "/annotations/1/bbox/1", "finite number"),
     ((*BOX, 2), 1e308, "/annotations/1/bbox/2", "finite number"),
     (BOX, [1, 2, 3], "/annotations/1/bbox", "four numbers"),
@@ -155,26 +155,25 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     (("annotations", 1, "area"), -1, "/annotations/1/area", "not negative"),
     (("annotations", 1, "iscrowd"), 2, "/annotations/1/iscrowd", "0 or 1"),
     (("annotations", 1, "category_id"), 99, "/annotations/1/category_id", "no category"),
-    (("annotations", 1, "category_id"), "7", "/annotations/1/category_id", "no category"),
+    (("annotations", 1, "category_id"), "dog", "/annotations/1/category_id", "no category"),
     (("annotations", 1, "image_id"), 99, "/annotations/1/image_id", "no usable image"),
-    (("annotations", 1, "image_id"), 2.0, "/annotations/1/image_id", "no usable image"),
-    (("annotations", 1, "id"), 1, "/annotations/1/id", "another annotation"),
-    (("annotations", 1, "id"), [2], "/annotations/1/id", "must be an integer"),
+    (("annotations", 1, "image_id"), 2.5, "/annotations/1/image_id", "no usable image"),
+    (("annotations", 1, "image_id"), [2], "/annotations/1/image_id", "no usable image"),
     (("images", 1, "width"), 41, "/images/1", "b.png has height 60, width 40"),
-    (("images", 1, "width"), 0, "/images/1/width", "positive integer"),
-    (("images", 1, "height"), "60", "/images/1/height", "positive integer"),
-    (("images", 1, "file_name"), "../train2017/b.png", "/images/1/file_name", "leaves the image"),
+    (("images", 1, "width"), -40, "/images/1/width", "positive integer"),
+    (("images", 1, "height"), "tall", "/images/1/height", "positive integer"),
+    (("images", 1, "height"), 60.5, "/images/1/height", "positive integer"),
+    (("images", 1, "file_name"), "../secret.png", "/images/1/file_name", "leaves the image"),
     (("images", 1, "file_name"), "/etc/passwd", "/images/1/file_name", "leaves the image folder"),
-    (("images", 1, "file_name"), "C:\\b.png", "/images/1/file_name", "leaves the image folder"),
-    (("images", 1, "file_name"), "", "/images/1/file_name", "not a file name"),
-    (("images", 1, "file_name"), 5, "/images/1/file_name", "must be a string"),
+    (("images", 1, "file_name"), "C:\\c.png", "/images/1/file_name", "leaves the image folder"),
+    (("images", 1, "file_name"), "", "/images/1/file_name", "must be a file name"),
+    (("images", 1, "file_name"), 5, "/images/1/file_name", "must be a file name"),
     (("images", 1, "file_name"), "c.png", "image 2", "missing"),
-    (("images", "append"), {"id": 2, "file_name": "a.png"}, "/images/2/id", "another image"),
     (("images", "append"), "a.png", "/images/2", "must be an object"),
     (("images", "append"), {"id": None, "file_name": "a.png"}, "/images/2/id", "an integer"),
     # From here on nothing can be skipped.
     (("categories", 1, "id"), 7, "/categories/1/id", "also the id of dog"),
-    (("categories", 1, "id"), "3", "/categories/1/id", "must be an integer"),
+    (("categories", 1, "id"), "three", "/categories/1/id", "must be an integer"),
     (("categories", 1, "name"), "dog", "/categories/1/name", "the name of two categories"),
     (("categories", 1, "name"), ..., "/categories/1/name", "must be a name"),
     (("categories",), [], "/categories", "no category"),
@@ -182,7 +181,7 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     (("annotations",), {}, "/annotations", "must be a list"),
     (("images",), None, "/images", "must be a list"),
 ]
-SKIPPABLE = MALFORMED[:33]
+SKIPPABLE = MALFORMED[: [row[0][0] for row in MALFORMED].index("categories")]
 
 
 @pytest.mark.parametrize(("place", "value", "field", "what"), MALFORMED)
@@ -255,35 +254,156 @@ def test_many_faults_are_listed_up_to_twenty_then_counted(tmp_path: Path):
     assert lines[-1].startswith("30 more")
 
 
+def test_of_images_with_one_id_none_is_used(tmp_path: Path):
+    content = make.changed(("images", "append"), {"id": 2, "file_name": "c.png"})
+    make.coco(tmp_path, content)
+    make.image(tmp_path / "train2017" / "c.png", 20, 20)
+    with pytest.raises(DataError, match="/images/2/id: 2: another image has this id too"):
+        read(tmp_path)
+    data, _ = read(tmp_path, skip=True)
+    assert list(data.ids) == ["1"]
+    assert data.xywh.tolist() == [[1, 2, 10, 20]]
+
+
+def test_of_images_with_one_file_none_is_used(tmp_path: Path):
+    content = make.changed(("images", "append"), {"id": 3, "file_name": "./b.png"})
+    make.coco(tmp_path, content)
+    with pytest.raises(DataError, match=r"/images/1/file_name: b\.png: two images have this file"):
+        read(tmp_path)
+    assert list(read(tmp_path, skip=True)[0].ids) == ["1"]
+
+
+def test_repeated_annotation_ids_lose_nothing(tmp_path: Path):
+    make.coco(tmp_path, make.changed(("annotations", 1, "id"), 1))
+    data, problems = read(tmp_path, skip=True)
+    assert sorted(data.labels.tolist()) == [1, 1, 2]
+    assert problems.found == []
+
+
+# Values that can mean one thing only; the data is as if they were written the usual way.
+READABLE: list[tuple[tuple, Any]] = [
+    (("images", 1, "height"), 60.0),
+    (("images", 1, "height"), "60"),
+    (("images", 1, "width"), 0),
+    (("images", 1, "width"), None),
+    (("images", 1, "id"), "2"),
+    (("annotations", 1, "image_id"), "2"),
+    (("annotations", 1, "image_id"), 2.0),
+    (("annotations", 1, "category_id"), "7"),
+    (("annotations", 1, "category_id"), 7.0),
+    (("categories", 0, "id"), "7"),
+    (("annotations", 1, "iscrowd"), None),
+    (("annotations", 1, "iscrowd"), False),
+    (("annotations", 1, "iscrowd"), "0"),
+    (("annotations", 1, "iscrowd"), ...),
+    (("annotations", 1, "area"), "56"),
+    (("annotations", 1, "area"), ...),
+    (("annotations", 1, "area"), None),
+    (("annotations", 1, "id"), "a3f0-77"),
+    (("annotations", 1, "id"), 2**63),
+    (("annotations", 1, "id"), None),
+    (("annotations", 1, "id"), [2]),
+    (BOX, ["5.5", "6", "7", "8"]),
+    (("annotations", 1, "segmentation"), {"counts": "x", "size": None}),
+]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("place", "value"), READABLE)
+def test_what_can_mean_one_thing_only_is_read(
+    tmp_path: Path, place: tuple, value: Any, plain: bool
+):
+    """`plain`: NaN in a field that nobody reads, so that msgspec refuses the file."""
+    content = make.changed(place, value)
+    make.coco(tmp_path, {"info": NAN, **content} if plain else content)
+    data, problems = read(tmp_path)
+    assert problems.found == []
+    assert data.sizes.tolist() == [[40, 60], [60, 40]]
+    rows = sorted(zip(data.labels.tolist(), data.xywh.tolist(), data.crowd.tolist(), strict=True))
+    assert rows == [(1, [0, 0, 9, 9], True), (1, [1, 2, 10, 20], False), (2, [5.5, 6, 7, 8], False)]
+    assert sorted(data.area.tolist()) == [56, 81, 150]
+
+
+@pytest.mark.parametrize("missing", [..., None, []])
 @pytest.mark.parametrize(
-    ("files", "split", "expected"),
+    "segmentation",
     [
-        (["annotations/instances_train2017.json", "train2017/"], "train", "train2017"),
-        (["annotations/instances_train.json", "images/train/"], "train", "images/train"),
-        (["annotations/train.json", "images/"], "train", "images"),
-        (["train/_annotations.coco.json"], "train", "train"),
-        (["valid/_annotations.coco.json"], "val", "valid"),
-        (["annotations/instances_val2017.json", "val2017/"], "val2017", "val2017"),
+        [[5.5, 6, 12.5, 6, 12.5, 14, 5.5, 14]],
+        [[5.5, 6, 7, 6, 7, 8], [8, 9, 12.5, 14, 8, 14]],
+        [5.5, 6, 12.5, 6, 12.5, 14],
     ],
 )
-def test_layouts(tmp_path: Path, files: list[str], split: str, expected: str):
-    for name in files:
-        path = tmp_path / name
-        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
-        if not name.endswith("/"):
-            path.write_text("{}")
-    json_file, folder = coco.find(tmp_path, split)
-    assert json_file.is_file()
-    assert folder == tmp_path / expected
+def test_a_missing_box_is_that_of_the_segmentation(
+    tmp_path: Path, missing: Any, segmentation: list
+):
+    content = make.changed(BOX, missing)
+    content["annotations"][1]["segmentation"] = segmentation
+    make.coco(tmp_path, content)
+    data, problems = read(tmp_path)
+    assert data.xywh[data.labels == 2].tolist() == [[5.5, 6, 7, 8]]
+    assert problems.counts() == {"no bbox: the box of the segmentation: used": 1}
+    assert problems.found[0].field.startswith("/annotations/1/segmentation (annotation 2, image 2)")
 
 
-def test_layout_errors_say_what_is_there(tmp_path: Path):
-    make.coco(tmp_path)
-    with pytest.raises(UsageError, match=r"no annotations of split val: .*found: train2017"):
-        coco.find(tmp_path, "val")
-    (tmp_path / "annotations" / "instances_train2014.json").write_text("{}")
-    with pytest.raises(UsageError, match="train2014 or train2017; say which one"):
-        coco.find(tmp_path, "train")
-    (tmp_path / "annotations" / "instances_val2017.json").write_text("{}")
-    with pytest.raises(UsageError, match="val2017: no such folder"):
-        coco.find(tmp_path, "val")
+def test_a_missing_box_is_that_of_a_run_length_encoded_mask(tmp_path: Path):
+    from pycocotools import mask
+
+    pixels = np.zeros((60, 40), np.uint8, order="F")
+    pixels[6:14, 5:12] = 1
+    encoded = mask.encode(pixels)
+    flat = pixels.T.ravel()
+    ends = [*np.flatnonzero(np.diff(flat)) + 1, len(flat)]
+    counts = np.diff([0, *ends]).tolist()
+    for form in (encoded["counts"].decode(), counts):
+        content = make.changed(BOX, ...)
+        content["annotations"][1]["segmentation"] = {"size": [60, 40], "counts": form}
+        make.coco(tmp_path, content)
+        data, _ = read(tmp_path)
+        assert data.xywh[data.labels == 2].tolist() == [[5, 6, 7, 8]]
+
+
+def test_the_row_of_a_group_is_no_class(tmp_path: Path):
+    content = make.changed(("categories",), [
+        {"id": 0, "name": "dog", "supercategory": "none"},
+        {"id": 3, "name": "cat", "supercategory": "pets"},
+        {"id": 7, "name": "dog", "supercategory": "dog"},
+        {"id": 8, "name": "pets", "supercategory": "none"},
+    ])  # fmt: skip
+    make.coco(tmp_path, content)
+    data, problems = read(tmp_path)
+    assert data.classes.names == ("cat", "dog")
+    assert data.classes.category_ids == (3, 7)
+    assert sorted(data.labels.tolist()) == [1, 1, 2]
+    assert problems.counts() == {"category that only groups others: left out": 2}
+
+
+def test_a_class_that_is_its_own_group_stays(tmp_path: Path):
+    content = make.changed(("categories", "append"), {
+        "id": 9, "name": "person", "supercategory": "person"
+    })  # fmt: skip
+    make.coco(tmp_path, content)
+    assert read(tmp_path)[0].classes.names == ("cat", "dog", "person")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "what"),
+    [
+        ([[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.5, 0.5]], "smaller than a pixel.*fractions"),
+        ([[30, 20, 50, 39], [10, 20, 60, 40]], "fit as x1, y1, x2, y2"),
+    ],
+)
+def test_boxes_in_another_unit_or_order_stop_the_run(tmp_path: Path, boxes: list, what: str):
+    content = make.changed(("annotations",), [
+        {"id": k, "image_id": 1, "category_id": 3, "bbox": box} for k, box in enumerate(boxes)
+    ])  # fmt: skip
+    make.coco(tmp_path, content)
+    with pytest.raises(DataError, match=what):
+        read(tmp_path, skip=True)
+
+
+def test_boxes_that_only_cross_the_border_do_not_stop_the_run(tmp_path: Path):
+    content = make.changed(("annotations", 0, "bbox"), [20, 20, 45, 25])
+    make.coco(tmp_path, content)
+    data, problems = read(tmp_path)
+    assert problems.counts() == {"box partly outside the image: clipped": 1}
+    assert [20, 20, 60, 40] in data.training_boxes(0)[0].tolist()

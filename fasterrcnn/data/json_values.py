@@ -1,0 +1,67 @@
+"""Values of json as people and tools write them: 7, 7.0 and "7" are one number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+LIMIT = 1e9  # of a number, so that areas stay finite too
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+
+class Wrong(Exception):
+    """A value that cannot be used: its field in the row, the value, what is wrong."""
+
+
+def as_struct(row: Any, kind: type[Struct]) -> Struct | None:
+    """The row as a struct; None if it does not fit."""
+    try:
+        is_raw = isinstance(row, msgspec.Raw)
+        return msgspec.json.decode(row, type=kind) if is_raw else msgspec.convert(row, kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def as_object(row: Any) -> Any:
+    """The row as a plain object."""
+    return msgspec.json.decode(row) if isinstance(row, msgspec.Raw) else row
+
+
+def known(id: Any, table: Mapping[Any, int]) -> Any:
+    """`id` as it stands in `table`, where "7", 7 and 7.0 are one id; None if it is not there."""
+    candidates = [identifier(id), whole(id), str(id) if isinstance(id, int) else None]
+    return next((c for c in candidates if c is not None and c in table), None)
+
+
+def identifier(value: Any) -> int | str | None:
+    """A whole number or a string; None for anything else."""
+    return value if isinstance(value, str) else whole(value)
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that `value` is: 7, 7.0 or "7"; None if it is none."""
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else value
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def number(value: Any) -> float | None:
+    """The finite number below 1e9 that `value` is, also as text; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if abs(found) < LIMIT else None
+
+
+def short(value: Any) -> str:
+    """`value` as json of at most 60 characters, for messages."""
+    shown = json.dumps(value, default=str)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
