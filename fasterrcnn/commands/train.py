@@ -37,6 +37,9 @@ class Options:
     data_path: Path = shared.data_path(shared.PROJECT / "datasets" / "coco", "")
     dataset: str = shared.dataset()
     val_split: str = setting("val", "split to evaluate on; none: no evaluation")
+    val_fraction: float = setting(
+        0.0, "part of the training split to hold out and evaluate on, in place of --val-split"
+    )
     proposals: Path | None = setting(None, "stored proposals of the training split, for Fast R-CNN")
     val_proposals: Path | None = setting(None, "stored proposals of --val-split, for Fast R-CNN")
     bad_data: str = shared.bad_data()
@@ -134,6 +137,8 @@ def check(recipe: Recipe, options: Options) -> None:
     """Raise UsageError for values that cannot be trained with, before anything is touched."""
     recipes.check(recipe)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
+    if not 0 <= options.val_fraction < 1:
+        raise UsageError(f"--val-fraction: {options.val_fraction:g}: must be 0 to below 1")
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"--steps: {options.steps}: must be positive")
 
@@ -153,6 +158,7 @@ def read_data(recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime) 
         options.data_path,
         options.dataset,
         options.val_split,
+        options.val_fraction,
         options.proposals,
         options.val_proposals,
     )
@@ -187,6 +193,7 @@ def first_state(
             "path": str(options.data_path.absolute()),
             "dataset": options.dataset,
             "val_split": options.val_split,
+            "val_fraction": options.val_fraction,
         },
         environment={**rt.environment(), "compiled": options.compile},
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import coco_files, coco_json, mistakes
+from fasterrcnn.data import coco_cache, coco_files, coco_json, mistakes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.builder import Boxes, Builder
 from fasterrcnn.data.coco_json import Content
@@ -33,7 +33,7 @@ def recognizes(root: Path) -> bool:
 def read(root: Path, split: str, problems: Problems) -> Annotations:
     """The split's images and boxes, of all classes (see `formats.read`)."""
     json_file = coco_files.find(root, split)
-    content = coco_json.parse(json_file, problems)
+    content = _content(json_file, problems)
     folder, files = _find_images(root, json_file, split, content.images)
 
     def describe(k: int) -> tuple[Path, str]:
@@ -58,6 +58,17 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
     annotations = builder.build(content.classes)
     mistakes.check_pixels(annotations, json_file)
     return annotations
+
+
+def _content(json_file: Path, problems: Problems) -> Content:
+    """What the file says: from the cache, or parsed and, without findings, kept there."""
+    content = coco_cache.load(json_file)
+    if content is None:
+        before = len(problems.found)
+        content = coco_json.parse(json_file, problems)
+        if len(problems.found) == before:
+            coco_cache.save(json_file, content)
+    return content
 
 
 def _find_images(

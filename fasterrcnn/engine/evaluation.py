@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import seeds
-from fasterrcnn.data import formats, loader
+from fasterrcnn.data import formats, holdout, loader
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -98,6 +98,7 @@ class Source:
     root: Path
     dataset: str
     split: str
+    fraction: float = 0.0  # above 0: only the images that training holds out
 
 
 def find_source(
@@ -109,6 +110,8 @@ def find_source(
     root = (data_path or Path(state.data["path"])).absolute()
     if dataset is None:
         dataset = state.data["dataset"] if str(root) == state.data["path"] else "auto"
+    if split is None and (fraction := state.data.get("val_fraction", 0.0)):
+        return Source(root, dataset, state.recipe.data.train_split, fraction)
     if split is None:
         split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
     return Source(root, dataset, split)
@@ -123,7 +126,8 @@ def read_split(
     """
     if images_only:
         return formats.read_voc_images(source.root, source.split, classes, problems)
-    return formats.read(source.root, source.split, source.dataset, classes, problems)
+    whole = formats.read(source.root, source.split, source.dataset, classes, problems)
+    return holdout.hold_out(whole, source.fraction)[1] if source.fraction else whole
 
 
 def micro_batches(

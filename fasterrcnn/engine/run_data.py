@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fasterrcnn.data import formats, proposals
+import numpy as np
+
+from fasterrcnn.data import formats, holdout, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -21,6 +23,7 @@ class DataSource:
     path: Path
     dataset: str  # a format of `formats.READERS`, or "auto"
     val_split: str  # "none": no evaluation
+    val_fraction: float = 0.0  # of the training split, held out in place of `val_split`
     proposals: Path | None = None
     val_proposals: Path | None = None
 
@@ -56,7 +59,9 @@ def read_splits(
     known = every.classes.names  # left out only because the user asked for it
     whole = every.with_classes(every.classes.subset(config.classes or known))
     val = None
-    if source.val_split != "none":
+    if source.val_fraction:
+        whole, val = holdout.hold_out(whole, source.val_fraction)
+    elif source.val_split != "none":
         val = formats.read(
             source.path, source.val_split, source.dataset, whole.classes, problems, known=known
         )
@@ -68,12 +73,23 @@ def read_splits(
             f"{source.path}: split {config.train_split}: 0 of {len(whole)} images have a box to "
             "train on"
         )
+    _note_untrained(train, problems)
     summary = [_count(source.path, train, val, left_out=len(whole) - len(kept))]
     if small.any():
         summary.append(
             f"data: {small.sum()} training images smaller than --data.min-image-side left out"
         )
     return train, val, summary
+
+
+def _note_untrained(train: Annotations, problems: Problems) -> None:
+    """Note the classes that the model has but will not learn."""
+    counts = np.bincount(train.labels[train.trainable], minlength=train.classes.num_classes)
+    crowds = np.bincount(train.labels[train.crowd], minlength=train.classes.num_classes)
+    for name, count, crowd in zip(train.classes.names, counts[1:], crowds[1:], strict=True):
+        if not count:
+            what = "class without a box to train on" + (", only crowd boxes" if crowd else "")
+            problems.note("training split", f"class {name}", int(crowd), what, "not learned")
 
 
 def _count(path: Path, train: Annotations, val: Annotations | None, left_out: int) -> str:
