@@ -76,12 +76,16 @@ class Plan:
         total = self.steps_per_epoch * self.micro_batches_per_step
         return [batches[k % len(batches)] for k in range(total)]
 
+    def share(self, rank: int, ranks: int) -> range:
+        """Which micro-batches of every step `rank` of `ranks` runs: rank, rank + ranks, ..."""
+        return range(rank, self.micro_batches_per_step, ranks)
+
     def micro_batches(
         self, first_step: int, last_step: int, rank: int, ranks: int
     ) -> Iterator[MicroBatch]:
         """The micro-batches that `rank` of `ranks` runs in steps first_step .. last_step - 1.
 
-        Raises UsageError if `ranks` does not divide the number of micro-batches per step.
+        Raises UsageError if there are more ranks than micro-batches per step.
         """
         check_ranks(ranks, self.micro_batches_per_step, self.images_per_gpu)
         batches, known = [], None
@@ -89,24 +93,20 @@ class Plan:
             epoch, within = divmod(step, self.steps_per_epoch)
             if epoch != known:
                 batches, known = self.epoch(epoch), epoch
-            for index in range(rank, self.micro_batches_per_step, ranks):
+            for index in self.share(rank, ranks):
                 images = batches[within * self.micro_batches_per_step + index]
                 yield MicroBatch(step, index, epoch, images)
 
 
 def check_ranks(ranks: int, micro_batches_per_step: int, images_per_gpu: int) -> None:
-    """Raise UsageError, naming what works, if `ranks` cannot share a step evenly."""
-    if micro_batches_per_step % ranks:
+    """Raise UsageError, naming what works, if a step has no micro-batch for some of the `ranks`."""
+    if ranks > micro_batches_per_step:
         total = micro_batches_per_step * images_per_gpu
-        works = [n for n in range(1, micro_batches_per_step + 1) if micro_batches_per_step % n == 0]
-        sizes = [n for n in range(1, total + 1) if total % n == 0 and total // n % ranks == 0]
-        advice = f", or --images-per-gpu {_or(sizes)}" if sizes else ""
+        sizes = [n for n in range(1, total + 1) if total % n == 0 and total // n >= ranks]
+        advice = f", or --images-per-gpu {' or '.join(map(str, sizes))}" if sizes else ""
+        works = "1" if micro_batches_per_step == 1 else f"1 to {micro_batches_per_step}"
         raise UsageError(
-            f"NGPU: {ranks}: a step of {total} images is {micro_batches_per_step} micro-batches of "
-            f"{images_per_gpu}, which {ranks} processes cannot share; use NGPU={_or(works)}{advice}"
+            f"NGPU: {ranks}: more processes than micro-batches in a step ({total} images in "
+            f"micro-batches of {images_per_gpu} are {micro_batches_per_step}); "
+            f"use NGPU={works}{advice}"
         )
-
-
-def _or(values: list[int]) -> str:
-    """``[1, 2]`` to "1 or 2"."""
-    return " or ".join(map(str, values))

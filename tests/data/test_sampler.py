@@ -62,14 +62,23 @@ def test_fill_comes_from_the_start_of_the_epochs_order():
     assert made.epoch(0)[3] == made.epoch(0)[0]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_samples_of_a_step_do_not_depend_on_ranks(ranks: int):
     made = plan()
     parts = [list(made.micro_batches(0, 20, rank, ranks)) for rank in range(ranks)]
-    assert {len(part) for part in parts} == {20 * 4 // ranks}
     together = sorted(batch for part in parts for batch in part)
     assert together == list(made.micro_batches(0, 20, 0, 1))
     assert {b.index % ranks for b in parts[-1]} == {ranks - 1}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "counts"), [(3, [3, 3, 2]), (4, [2] * 4), (5, [2, 2, 2, 1, 1]), (8, [1] * 8)]
+)
+def test_a_step_is_dealt_out_so_that_no_rank_has_two_more_than_another(ranks, counts):
+    made = plan(micro_batches=8)
+    parts = [list(made.micro_batches(0, 6, rank, ranks)) for rank in range(ranks)]
+    assert [len(part) for part in parts] == [6 * count for count in counts]
+    assert [len(made.share(rank, ranks)) for rank in range(ranks)] == counts
 
 
 def test_starting_anywhere_is_the_same_as_having_come_there():
@@ -79,14 +88,25 @@ def test_starting_anywhere_is_the_same_as_having_come_there():
         assert list(made.micro_batches(start, 30, 1, 2)) == whole[start * 2 :]
 
 
-def test_ranks_that_do_not_divide_are_told_what_does():
+@pytest.mark.parametrize(
+    ("ranks", "micro_batches", "images_per_gpu", "works"),
+    [
+        (9, 8, 2, "NGPU=1 to 8, or --images-per-gpu 1"),
+        (3, 2, 8, "NGPU=1 to 2, or --images-per-gpu 1 or 2 or 4"),
+        (17, 8, 2, "NGPU=1 to 8"),
+        (2, 1, 1, "NGPU=1"),
+    ],
+)
+def test_more_ranks_than_micro_batches_are_told_what_works(
+    ranks: int, micro_batches: int, images_per_gpu: int, works: str
+):
     with pytest.raises(UsageError) as error:
-        check_ranks(3, 8, 2)
-    assert "NGPU=1 or 2 or 4 or 8" in str(error.value)
-    assert error.value.code == 2
-    with pytest.raises(UsageError, match="--images-per-gpu 1 or 2 or 4"):
-        check_ranks(4, 2, 8)
-    for ranks in (1, 2, 4, 8):
+        check_ranks(ranks, micro_batches, images_per_gpu)
+    assert str(error.value).endswith(f"; use {works}")
+
+
+def test_up_to_as_many_ranks_as_micro_batches_are_fine():
+    for ranks in range(1, 9):
         check_ranks(ranks, 8, 2)
 
 
