@@ -110,7 +110,6 @@ def train_step(
     recipe: Recipe,
     lr: float,
     rt: Runtime,
-    *,
     micro_batches: int,
 ) -> tuple[list[Scalars], Tensor]:
     """One optimizer step from this rank's micro-batches, without waiting for the device.

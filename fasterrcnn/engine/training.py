@@ -73,7 +73,7 @@ def train(
         log.add_wait(time.monotonic() - started)
         lr = schedule.lr_at(state.step, recipe.schedule, per_epoch)
         scalars, grad_norm = train_step(
-            training, batches, recipe, lr, rt, micro_batches=plan.micro_batches_per_step
+            training, batches, recipe, lr, rt, plan.micro_batches_per_step
         )
         log.add(Step(state.step, lr, [n for b in batches for n in b.names], scalars, grad_norm))
         state.step += 1

@@ -18,9 +18,9 @@ def main(folder: Path, flags: list[str]) -> None:
     """Train, then write FOLDER/rank-<r>.safetensors."""
     step, last = training.train_step, {}
 
-    def watch(state, batches, recipe, lr, rt: Runtime, **options):
+    def watch(state, batches, recipe, lr, rt: Runtime, *args):
         last.update(detector=state.detector, rank=rt.rank)
-        return step(state, batches, recipe, lr, rt, **options)
+        return step(state, batches, recipe, lr, rt, *args)
 
     training.train_step = watch
     train.main(flags)
