@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import seeds
-from fasterrcnn.data import formats, loader
+from fasterrcnn.data import formats, image_check, loader
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -115,15 +115,22 @@ def find_source(
 
 
 def read_split(
-    source: Source, classes: Classes, problems: Problems, *, images_only: bool = False
+    source: Source,
+    classes: Classes,
+    problems: Problems,
+    check_images: str | None,
+    *,
+    images_only: bool = False,
 ) -> Annotations:
-    """The split with the classes of a run; `images_only`: of PASCAL VOC without its boxes.
+    """The split with the classes of a run, its images checked as `image_check.find_damaged` says.
 
-    Raises UsageError or DataError.
+    `images_only`: of PASCAL VOC without its boxes. Raises UsageError or DataError.
     """
     if images_only:
-        return formats.read_voc_images(source.root, source.split, classes, problems)
-    return formats.read(source.root, source.split, source.dataset, classes, problems)
+        found = formats.read_voc_images(source.root, source.split, classes, problems)
+    else:
+        found = formats.read(source.root, source.split, source.dataset, classes, problems)
+    return image_check.check(found, problems, check_images)
 
 
 def micro_batches(
