@@ -83,13 +83,13 @@ def test_headers_of_unusable_files(tmp_path: Path):
         "pipe.jpg": "not a regular file",
         "folder.jpg": "not a regular file",
     }
-    found = images.read_headers([tmp_path / name for name in expected])
+    found = [images.read_header(tmp_path / name) for name in expected]
     assert dict(zip(expected, found, strict=True)) == expected
 
 
 def test_a_decompression_bomb_is_stopped_at_its_header(tmp_path: Path):
     Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
-    assert "exceeds limit" in images.read_header(tmp_path / "bomb.png")
+    assert "--max-image-pixels" in images.read_header(tmp_path / "bomb.png")
 
 
 def test_truncated_files_are_named_as_such(tmp_path: Path):
