@@ -29,7 +29,7 @@ import numpy as np
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import formats, loader, shapes
+from fasterrcnn.data import augment, formats, loader, shapes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
@@ -37,7 +37,7 @@ from fasterrcnn.engine import profiling, runtime
 from fasterrcnn.engine.benchmark_sides import Side, make_sides
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import Diverged, UsageError
-from fasterrcnn.image_sizes import bucket_of
+from fasterrcnn.image_sizes import bucket_of, training_sizes
 from fasterrcnn.metrics import coco
 from fasterrcnn.models.build import Detector
 from fasterrcnn.recipes import Recipe
@@ -95,7 +95,7 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         check_losses(sides)
         inference = {}
         for n in options.inference:
-            some = batches(data, recipe, n, rounds)
+            some = batches(data, recipes.change(recipe, augment=recipes.Augment()), n, rounds)
             for side in sides.values():
                 side.model.eval()
                 for batch in some:
@@ -162,11 +162,12 @@ def read(folder: Path, recipe: Recipe) -> Annotations:
 
 
 def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[loader.Batch]:
-    """The first `count` micro-batches of `images` images of training, decoded."""
-    bucket = [bucket_of(int(h), int(w), recipe.input) for h, w in data.sizes]
+    """The first `count` micro-batches of `images` images of training, decoded and augmented."""
+    sizes = training_sizes(recipe)
+    bucket = [bucket_of(int(h), int(w), sizes) for h, w in data.sizes]
     plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
     dataset, chosen = (
-        loader.Images(data, flip=recipe.input.flip),
+        loader.Images(data, flip=recipe.input.flip, augment=augment.of(recipe)),
         plan.micro_batches(0, count, 0, 1),
     )
     return list(loader.load(dataset, chosen, workers=0, pin_memory=False))

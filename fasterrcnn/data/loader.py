@@ -1,7 +1,8 @@
 """Loads micro-batches of image positions as pinned uint8 batches, in worker processes.
 
-Life of a batch, step 3. A worker decodes the images of a micro-batch and flips each by a random
-number that depends only on (seed, epoch, image id); everything else happens on the device.
+Life of a batch, step 3. A worker decodes the images of a micro-batch, augments them and flips
+each by random numbers that depend only on (seed, epoch, image id); everything else happens on the
+device.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from fasterrcnn import seeds
 from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.augment import Augmentation
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.errors import DataError
@@ -39,6 +41,7 @@ class Batch:
     proposals: torch.Tensor | None = None  # stored ones: float32 (sum of proposal_counts, 4)
     proposal_counts: tuple[int, ...] = ()
     proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W of the image they refer to (px)
+    planned: tuple[int, int] | None = None  # padded shape that augmented images have to fit (px)
 
     def pin_memory(self) -> Batch:
         """Called by a DataLoader with `pin_memory`."""
@@ -78,7 +81,7 @@ class Batch:
 
 
 class Loaded(NamedTuple):
-    """One image, decoded and perhaps flipped."""
+    """One image, decoded, perhaps augmented and flipped."""
 
     pixels: torch.Tensor  # uint8 (H, W, 3)
     boxes: np.ndarray  # float32 (G, 4): x1 y1 x2 y2 (px)
@@ -99,11 +102,13 @@ class Images(Dataset):
         flip: float = 0.0,
         seed: int = 0,
         proposals: StoredProposals | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         self.annotations = annotations
         self.flip = flip
         self.seed = seed
         self.proposals = None if proposals is None else proposals.aligned(annotations)
+        self.augment = augment
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         try:
@@ -119,6 +124,9 @@ class Images(Dataset):
             pixels=torch.cat([p.reshape(-1) for p in pixels]),
             boxes=torch.from_numpy(np.concatenate(boxes)),
             labels=torch.from_numpy(np.concatenate(labels)),
+            planned=self.augment.planned(*self.annotations.sizes[micro_batch.images[0]])
+            if self.augment
+            else None,
         )
         if self.proposals is None:
             return batch
@@ -130,7 +138,8 @@ class Images(Dataset):
         )
 
     def _load(self, i: int, epoch: int) -> Loaded:
-        """Decode image i and flip it if its random number is below `flip`. Raises DataError."""
+        """Decode image i, augment it, and flip it if its random number is below `flip`. Raises
+        DataError."""
         data = self.annotations
         path = data.path(i)
         try:
@@ -142,6 +151,9 @@ class Images(Dataset):
             ) from None
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)
+        if self.augment is not None:
+            key = seeds.key(self.seed, "augment", epoch, data.ids[i])
+            image, boxes, labels = self.augment(image, boxes, labels, key)
         proposals = None if self.proposals is None else self.proposals.of(i)
         if self.flip and seeds.fraction(self.seed, "flip", epoch, data.ids[i]) < self.flip:
             image = image.flip(1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn import schedule
-from fasterrcnn.data import loader
+from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
 from fasterrcnn.engine import checkpoint, evaluation, resume
 from fasterrcnn.engine.metric_log import MetricLog, Step
@@ -59,7 +59,11 @@ def train(
     )
     stream = loader.load(
         loader.Images(
-            data.train, flip=recipe.input.flip, seed=recipe.seed, proposals=data.proposals
+            data.train,
+            flip=recipe.input.flip,
+            seed=recipe.seed,
+            proposals=data.proposals,
+            augment=augment.of(recipe),
         ),
         plan.micro_batches(state.step, last, rt.rank, rt.ranks),
         workers=workers,
