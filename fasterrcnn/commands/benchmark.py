@@ -101,7 +101,7 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
                 for batch in some:
                     side.detect(batch)
             inference[n] = speed(alternate(sides, "detect", [[b] for b in some], rt), n)
-        decoding = decoding_speed(data, recipe.schedule.images_per_gpu, rt)
+        decoding = decoding_speed(data, recipe, rt)
     for side in sides.values():
         side.model.train()
     first = {name: partial(side.step, stream[0]) for name, side in sides.items()}
@@ -173,10 +173,11 @@ def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[
     return list(loader.load(dataset, chosen, workers=0, pin_memory=False))
 
 
-def decoding_speed(data: Annotations, images: int, rt: Runtime) -> dict[str, float]:
-    """Images decoded per second by one core and by all loader workers in micro-batches of
-    `images`; megapixels per image."""
-    dataset, workers = loader.Images(data), rt.loader_workers(None)
+def decoding_speed(data: Annotations, recipe: Recipe, rt: Runtime) -> dict[str, float]:
+    """Images decoded and augmented per second by one core and by all loader workers, in the
+    recipe's micro-batches; megapixels per image."""
+    dataset = loader.Images(data, augment=augment.of(recipe))
+    images, workers = recipe.schedule.images_per_gpu, rt.loader_workers(None)
     position, per_worker = itertools.cycle(range(len(data))), math.ceil(_DECODED / images)
     every = [
         MicroBatch(0, 0, 0, tuple(itertools.islice(position, images)))

@@ -343,8 +343,8 @@ def _check_augment(recipe: Recipe) -> None:
     _positive("--augment.jitter-size", augment.jitter_size)
     if recipe.detector == "fast_rcnn" and augment.moves_boxes:
         raise UsageError(
-            "--augment: stored proposals of Fast R-CNN do not follow zoom-out, iou-crop and "
-            "jitter; of these flags it only takes --augment.photometric"
+            "--augment: Fast R-CNN takes only --augment.photometric; its stored proposals do not "
+            "follow zoom-out, iou-crop and jitter"
         )
 
 
