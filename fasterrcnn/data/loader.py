@@ -1,7 +1,8 @@
 """Loads micro-batches of image positions as pinned uint8 batches, in worker processes.
 
-Life of a batch, step 3. A worker decodes the images of a micro-batch and flips each by a random
-number that depends only on (seed, epoch, image id, copy); everything else happens on the device.
+Life of a batch, step 3. A worker decodes the images of a micro-batch, augments them and flips
+each by random numbers that depend only on (seed, epoch, image id, copy); everything else happens on
+the device.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from fasterrcnn import seeds
 from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.augment import Augmentation
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.data.stand_ins import StandIns
@@ -42,6 +44,7 @@ class Batch:
     proposal_counts: tuple[int, ...] = ()
     proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W of the image they refer to (px)
     damaged: tuple[tuple[int, str], ...] = ()  # positions of images that others stand in for; why
+    planned: tuple[int, int] | None = None  # padded shape that augmented images have to fit (px)
 
     def pin_memory(self) -> Batch:
         """Called by a DataLoader with `pin_memory`."""
@@ -81,7 +84,7 @@ class Batch:
 
 
 class Loaded(NamedTuple):
-    """One image, decoded and perhaps flipped."""
+    """One image, decoded, perhaps augmented and flipped."""
 
     name: str  # its file
     pixels: torch.Tensor  # uint8 (H, W, 3)
@@ -105,12 +108,14 @@ class Images(Dataset):
         seed: int = 0,
         proposals: StoredProposals | None = None,
         stand_ins: StandIns | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         self.annotations = annotations
         self.flip = flip
         self.seed = seed
         self.proposals = None if proposals is None else proposals.aligned(annotations)
         self.stand_ins = stand_ins
+        self.augment = augment
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         damaged: dict[int, str] = {}
@@ -131,6 +136,9 @@ class Images(Dataset):
             boxes=torch.from_numpy(np.concatenate(boxes)),
             labels=torch.from_numpy(np.concatenate(labels)),
             damaged=tuple(damaged.items()),
+            planned=self.augment.planned(*self.annotations.sizes[micro_batch.images[0]])
+            if self.augment
+            else None,
         )
         if self.proposals is None:
             return batch
@@ -160,8 +168,8 @@ class Images(Dataset):
         )
 
     def _load(self, i: int, epoch: int, copy: int = 0) -> Loaded:
-        """Decode image i and flip it if its random number is below `flip`. Raises ValueError with
-        a phrase."""
+        """Decode image i, augment it, and flip it if its random number is below `flip`. Raises
+        ValueError with a phrase."""
         data = self.annotations
         path = data.path(i)
         try:
@@ -172,6 +180,9 @@ class Images(Dataset):
             raise
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)
+        if self.augment is not None:
+            key = seeds.key(self.seed, seeds.for_copy("augment", copy), epoch, data.ids[i])
+            image, boxes, labels = self.augment(image, boxes, labels, key)
         proposals = None if self.proposals is None else self.proposals.of(i)
         purpose = seeds.for_copy("flip", copy)
         if self.flip and seeds.fraction(self.seed, purpose, epoch, data.ids[i]) < self.flip:

@@ -13,7 +13,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.errors import DataError
-from fasterrcnn.image_sizes import bucket_of
+from fasterrcnn.image_sizes import bucket_of, training_sizes
 from fasterrcnn.recipes import Recipe
 
 
@@ -47,7 +47,8 @@ class RunData:
 
     def buckets(self, recipe: Recipe) -> list[int]:
         """The padded shape of each training image, as its index in `image_sizes.buckets`."""
-        return [bucket_of(int(h), int(w), recipe.input) for h, w in self.train.sizes]
+        sizes = training_sizes(recipe)
+        return [bucket_of(int(h), int(w), sizes) for h, w in self.train.sizes]
 
     def repeats(self, recipe: Recipe) -> np.ndarray | None:
         """`data.repeats.factors` of the training images; None if none is to be repeated."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn import schedule
-from fasterrcnn.data import loader
+from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
 from fasterrcnn.data.stand_ins import StandIns
 from fasterrcnn.engine import checkpoint, evaluation, resume
@@ -103,6 +103,7 @@ def load(
         seed=state.recipe.seed,
         proposals=data.proposals,
         stand_ins=stand_ins,
+        augment=augment.of(state.recipe),
     )
     micro_batches = plan.micro_batches(state.step, state.last_step, rt.rank, rt.ranks)
     return loader.load(images, micro_batches, workers=workers, pin_memory=rt.pin_memory)

@@ -54,6 +54,33 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """Augmentation of training images besides flips, in this order, by torchvision.transforms.v2's
+    classes with their defaults."""
+
+    photometric: bool = setting(
+        False, "distort brightness, contrast, saturation, hue and the order of channels (SSD)"
+    )
+    zoom_out: bool = setting(
+        False, "put every other image on a canvas of 1 to 4 times its sides (SSD)"
+    )
+    iou_crop: bool = setting(
+        False, "crop 0.3 to 1 of each side, around the center of at least one gt box (SSD)"
+    )
+    jitter: bool = setting(
+        False,
+        "large-scale jitter: resize to 0.1 to 2 times what fits a square, then crop or pad to the "
+        "square; in training it takes the place of input.min-size, max-size and train-min-sizes",
+    )
+    jitter_size: int = setting(1024, "side of the square of large-scale jitter (px)")
+
+    @property
+    def moves_boxes(self) -> bool:
+        """Whether images change in more than their colors."""
+        return self.zoom_out or self.iou_crop or self.jitter
+
+
+@dataclass(frozen=True)
 class Backbone:
     """Convolutional body and feature pyramid (FPN)."""
 
@@ -277,9 +304,10 @@ class Recipe:
         choices=("auto", "fp16", "bf16", "off"),
     )
     seed: int = setting(
-        0, "random seed of data order, flips, sampling and fresh weights", flag="--seed"
+        0, "random seed of data order, augmentation, sampling and fresh weights", flag="--seed"
     )
     input: Input = Input()
+    augment: Augment = Augment()
     backbone: Backbone = Backbone()
     rpn: RPN = RPN()
     roi_heads: RoIHeads = RoIHeads()
@@ -290,6 +318,7 @@ class Recipe:
 def check(recipe: Recipe) -> None:
     """Raise UsageError for values that cannot mean what they say."""
     _check_sizes(recipe.input)
+    _check_augment(recipe)
     _check_network(recipe)
     _check_data(recipe.data)
     _check_schedule(recipe.schedule)
@@ -313,6 +342,16 @@ def _check_sizes(sizes: Input) -> None:
             )
     if sizes.train_sampling == "range" and len(sizes.train_min_sizes) != 2:
         raise UsageError("--input.train-sampling: range: needs two --input.train-min-sizes")
+
+
+def _check_augment(recipe: Recipe) -> None:
+    augment = recipe.augment
+    _positive("--augment.jitter-size", augment.jitter_size)
+    if recipe.detector == "fast_rcnn" and augment.moves_boxes:
+        raise UsageError(
+            "--augment: Fast R-CNN takes only --augment.photometric; its stored proposals do not "
+            "follow zoom-out, iou-crop and jitter"
+        )
 
 
 def _check_network(recipe: Recipe) -> None:
