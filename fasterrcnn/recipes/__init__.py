@@ -1,6 +1,6 @@
 """Recipes: everything that decides the weights. No torch, and nothing about where a run happens.
 
-`fields` says what a recipe is, `conventions` what frameworks define differently, `zoo` has the
+`fields` says what a recipe is, `checks` which values go together, `conventions` what frameworks define differently, `zoo` has the
 recipes by name, `aliases` what they were called before, `changes` what one does with a recipe.
 ``fasterrcnn recipes`` shows them.
 """
@@ -16,6 +16,7 @@ from fasterrcnn.recipes.changes import (
     with_epochs,
     with_images_per_step,
 )
+from fasterrcnn.recipes.checks import check
 from fasterrcnn.recipes.fields import (
     RPN,
     Augment,
@@ -25,7 +26,6 @@ from fasterrcnn.recipes.fields import (
     Recipe,
     RoIHeads,
     Schedule,
-    check,
 )
 from fasterrcnn.recipes.zoo import RECIPES, describe, find, get
 from fasterrcnn.recipes.zoo.entry import Entry, Published
