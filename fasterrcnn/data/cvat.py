@@ -159,15 +159,14 @@ class _Reader:
         """The annotations of the images added. Raises DataError."""
         places = " or ".join(map(str, self.folders))
         if self.missing and not self.builder.position:
-            field, name = self.missing[0]
             raise DataError(
-                f"{self.path}: {field}/name: {name}: no such image in {places}, nor one of the "
-                f"{len(self.missing) - 1} others; export with images, or put them there"
+                f"{self.path}: image: none of its images ({len(self.missing)}, the first is "
+                f"{self.missing[0][1]}) is in {places}; export with images, or put them there"
             )
         for field, name in self.missing:
             self.problems.fault(self.path, f"{field}/name", name, f"no such image in {places}")
         notes = Problems()
-        for image in self.index.names:
+        for image in self.index.names if len(_xml_in(self.path.parent)) == 1 else []:
             if Path(image).name.casefold() not in self.header.names:
                 what = f"image that {self.path.name} does not name"
                 notes.note(self.root / image, "file", image, what, "left out")

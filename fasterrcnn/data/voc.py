@@ -158,8 +158,8 @@ def _left_out(root: Path, images: voc_files.Images, users: _Users) -> Problems:
         xml, name = users.without[0]
         places = " or ".join(map(str, folder.image_folders))
         raise DataError(
-            f"{xml}: filename: {name}: no such image in {places}, nor one of the "
-            f"{len(images.ids) - 1} other annotation files; put the images there"
+            f"{folder.annotations}: none of the annotation files ({len(images.ids)}, the first is "
+            f"{xml.name} about {name}) has an image in {places}; put the images there"
         )
     for xml, name in users.without:
         notes.note(xml, "filename", name, "annotation file without an image", "left out")

@@ -60,7 +60,7 @@ def root_tag(path: Path) -> str | None:
         parser.feed(data.decode(_encoding(path, data)[0], "ignore").lstrip("\ufeff \t\r\n"))
         for _, element in parser.elements():
             return element.tag
-    except (OSError, NotXml, ElementTree.ParseError, ValueError):
+    except (OSError, NotXml, LookupError, ElementTree.ParseError, ValueError):
         pass
     return None
 
@@ -154,13 +154,14 @@ def _decode(path: Path, data: bytes) -> str:
         raise _unknown(path, declared) from None
     except UnicodeError as error:
         place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else "file"
-        what = (
-            f"not {declared}, which its first line declares; declare its encoding there, or save "
-            "it as UTF-8"
-            if declared
-            else "not UTF-8; declare its encoding in the first line "
-            '(<?xml version="1.0" encoding="gb18030"?> for example), or save it as UTF-8'
-        )
+        what = "not UTF-8; declare its encoding in the first line"
+        if declared:
+            what = f"not {declared}, which its first line declares; declare its encoding there"
+        elif encoding != "utf-8":
+            what = f"not {encoding.upper()}, which its first bytes declare; repair it"
+        else:
+            what += ' (<?xml version="1.0" encoding="gb18030"?> for example)'
+        what += ", or save it as UTF-8"
         raise NotXml(path, place, what) from None
     return content.lstrip("\ufeff \t\r\n")
 
