@@ -12,10 +12,13 @@ from __future__ import annotations
 import itertools
 import math
 import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from fasterrcnn.data import enclosing, split_names, xml_files
+import numpy as np
+
+from fasterrcnn.data import box_units, enclosing, split_names, xml_files
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
 from fasterrcnn.data.image_index import ImageIndex, file_name
@@ -24,6 +27,14 @@ from fasterrcnn.errors import DataError, UsageError
 
 _IMAGES = ("images", "data", "jpegimages")
 _FEW = 20  # XML files that are looked at to recognize a folder; VOC has one for every image
+
+
+class _Shape(NamedTuple):
+    label: str
+    group: str  # shapes of one object have the same; "": none
+    xywh: list[float]  # of the box around it
+    field: str
+    what: str  # "" for an upright box
 
 
 class _Header(NamedTuple):
@@ -74,15 +85,23 @@ def _files(root: Path) -> dict[str, Path]:
     inner = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
     for folder in (root, *(p for p in inner if p.name.casefold() == "annotations")):
         found = _xml_in(folder)
+        if len(found) == 1 and not split_names.is_known(found[0].stem):
+            return {"": found[0]}
         if found:
-            return {"": found[0]} if len(found) == 1 else {path.stem: path for path in found}
+            return {path.stem: path for path in found}
     of_folder = {p.name: found[0] for p in inner if len(found := _xml_in(p)) == 1}
     return of_folder if split_names.are_splits(of_folder) else {}
 
 
 def _xml_in(folder: Path) -> list[Path]:
-    few = [*itertools.islice(folder.glob("*.xml"), _FEW)]
-    return sorted(p for p in few if p.name[0] != "." and xml_files.root_tag(p) == "annotations")
+    """CVAT's files in a folder, sorted; of one that is damaged the name decides."""
+    few = (p for p in itertools.islice(folder.glob("*.xml"), _FEW) if p.name[0] != ".")
+    tags = {path: xml_files.root_tag(path) for path in sorted(few)}
+    return [
+        path
+        for path, tag in tags.items()
+        if tag == "annotations" or (tag is None and path.name in xml_files.OF_ALL_IMAGES)
+    ]
 
 
 def _header(path: Path) -> _Header:
@@ -152,8 +171,9 @@ class _Reader:
             self.builder.reject_image(found[0], self.path, field, size, what)
         else:
             self.builder.add_image(found[0], found[0], size, self.path, field)
-            for k, shape in enumerate(image, start=1):
-                self._add_shape(found[0], f"{field} ({name})/{shape.tag} {k}", shape)
+            fields = (f"{field} ({name})/{shape.tag} {k}" for k, shape in enumerate(image, 1))
+            read = [self._shape(field, shape) for field, shape in zip(fields, image, strict=True)]
+            self._add_boxes(found[0], [shape for shape in read if shape is not None])
 
     def build(self) -> Annotations:
         """The annotations of the images added. Raises DataError."""
@@ -177,31 +197,70 @@ class _Reader:
         label_of = {name: label for label, name in enumerate(names, start=1)}
         for id, label, xywh, field in self.boxes:
             self.builder.add_box(id, label_of[label], xywh, None, False, field)
-        return self.builder.build(Classes(tuple(names), tuple(range(1, len(names) + 1))))
+        classes = Classes(tuple(names), tuple(range(1, len(names) + 1)))
+        annotations = self.builder.build(classes)
+        box_units.stop_if_fractions(annotations, self.path)
+        return annotations
 
-    def _add_shape(self, id: str, field: str, shape: ElementTree.Element) -> None:
-        """Note or add a child of an ``<image>``."""
-        label = shape.get("label", "").strip()
+    def _shape(self, field: str, shape: ElementTree.Element) -> _Shape | None:
+        """A child of an ``<image>``; None, with a fault or note reported, if it is no box."""
+        label, group = (shape.get(key, "").strip() for key in ("label", "group_id"))
         try:
             box = _box(shape)
         except ValueError:
-            self.problems.fault(self.path, field, _written(shape), "must be finite numbers")
-            return
+            box = "must be finite numbers below 1e9"
         if box is None:
             what = f"{shape.tag}, which is not a box"
             self.problems.note(self.path, field, label, what, "left out")
-        elif isinstance(box, str):
+            return None
+        if isinstance(box, str):
             self.problems.fault(self.path, field, _written(shape), box)
-        elif not label or (self.header.labels and label not in self.header.labels):
+            return None
+        if not label or (self.header.labels and label not in self.header.labels):
             what = "no label of this name in <meta>" if label else "must have a label"
             self.problems.fault(self.path, f"{field}/label", label, what)
+            return None
+        turned = xml_files.coordinate(shape.get("rotation", "0")) != 0
+        what = "" if shape.tag == "box" and not turned else "rotated " * turned + shape.tag
+        return _Shape(label, "" if group == "0" else group, box, field, what)
+
+    def _add_boxes(self, id: str, shapes: list[_Shape]) -> None:
+        """Note which shapes are not upright boxes; the box of an object counts once."""
+        double = _doubles(shapes)
+        for shape in shapes:
+            action = "its enclosing box is used"
+            if shape.field in double:
+                action = "left out, its box is there too"
+            else:
+                self.boxes.append((id, shape.label, shape.xywh, shape.field))
+            if shape.what:
+                self.problems.note(self.path, shape.field, shape.xywh, shape.what, action)
+
+
+def _doubles(shapes: list[_Shape]) -> set[str]:
+    """The fields of outlines of objects whose box is there too, within a pixel: Datumaro writes
+    both. An outline may consist of several shapes of the box's group."""
+    boxes, outlines = defaultdict(list), defaultdict(list)
+    for shape in shapes:
+        if shape.what:
+            alone = "" if shape.group else shape.field
+            outlines[shape.label, shape.group, alone].append(shape)
         else:
-            self.boxes.append((id, label, box, field))
-            turned = xml_files.coordinate(shape.get("rotation", "0")) != 0
-            if shape.tag != "box" or turned:
-                what = f"rotated {shape.tag}" if turned else shape.tag
-                action = "its enclosing box is used"
-                self.problems.note(self.path, field, _written(shape), what, action)
+            boxes[shape.label, shape.group].append(_edges(shape.xywh))
+    edges_of = {key: np.array(edges) for key, edges in boxes.items()}
+    double = set()
+    for (label, group, _), parts in outlines.items():
+        edges = np.array([_edges(shape.xywh) for shape in parts])
+        around = np.concatenate([edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)])
+        near = np.abs(edges_of.get((label, group), np.empty((0, 4))) - around) <= 1
+        if near.all(axis=1).any():
+            double |= {shape.field for shape in parts}
+    return double
+
+
+def _edges(xywh: list[float]) -> list[float]:
+    x, y, w, h = xywh
+    return [x, y, x + w, y + h]
 
 
 def _box(shape: ElementTree.Element) -> list[float] | str | None:

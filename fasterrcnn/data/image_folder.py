@@ -68,8 +68,8 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
     for box in boxes:
         builder.add_box(box.image, label_of[box.category], box.xywh, None, False, box.field)
     annotations = builder.build(classes)
-    if mistake := box_units.mistake(annotations):
-        raise DataError(f"{path}: objects/bbox: {mistake}")
+    box_units.stop_if_fractions(annotations, f"{path}: objects/bbox")
+    box_units.stop_if_corners(annotations, f"{path}: objects/bbox")
     return annotations
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import text, voc_files, voc_xml
+from fasterrcnn.data import box_units, text, voc_files, voc_xml
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
 from fasterrcnn.data.problems import Problems
@@ -64,7 +64,9 @@ def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annot
     for id, one in objects:
         where = (id, one.number)
         builder.add_box(id, label_of[one.name], one.xywh, None, one.difficult, where)
-    return replace(builder.build(classes), voc=declared)
+    annotations = builder.build(classes)
+    box_units.stop_if_fractions(annotations, f"{root}: split {split}")
+    return replace(annotations, voc=declared)
 
 
 def read_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
@@ -103,8 +105,8 @@ def write_results(
 
 def _any_object(found: list[voc_files.Images]) -> bool:
     """Whether an annotation file of these images may have an object; does not parse them."""
-    files = (images.folder.xml_of(id) for images in found for id in images.ids)
-    return any(file.is_file() and _OBJECT.search(text.read_bytes(file)) for file in files)
+    known = (images.folder.xml.get(id) for images in found for id in images.ids)
+    return any(_OBJECT.search(text.read_bytes(file)) for file in known if file is not None)
 
 
 def _builder(root: Path, found: list[voc_files.Images], problems: Problems) -> Builder:

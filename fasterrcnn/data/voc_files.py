@@ -234,7 +234,11 @@ def _folders(root: Path) -> list[Path]:
 def _has_annotations(folder: Path, depth: int = 2) -> bool:
     """Whether `folder` holds VOC annotation files; what is not XML at all may be a broken one."""
     few = itertools.islice(_xml_files(folder, depth), _FEW)
-    return any(xml_files.root_tag(path) in ("annotation", None) for path in few)
+    tags = {path: xml_files.root_tag(path) for path in few}
+    broken = [path for path, tag in tags.items() if tag is None]
+    return "annotation" in tags.values() or any(
+        path.name not in xml_files.OF_ALL_IMAGES for path in broken
+    )
 
 
 def _xml_files(folder: Path, depth: int) -> Iterator[Path]:

@@ -44,8 +44,8 @@ class File(NamedTuple):
 def read(path: Path, problems: Problems, *, first_pixel: int) -> File | None:
     """Read an annotation file; None, with a fault reported, if it cannot be used.
 
-    `first_pixel`: 1 if corners are indices of the pixels inside, 0 if they are edges. Faults of
-    single objects leave out just these.
+    `first_pixel`: 1 if corners are indices of the pixels inside, 0 if they are edges as far as
+    the file does not say otherwise. Faults of single objects leave out just these.
     """
     try:
         root = xml_files.parse(path)
@@ -62,6 +62,8 @@ def read(path: Path, problems: Problems, *, first_pixel: int) -> File | None:
     if isinstance(size, str):
         problems.fault(path, "size", size, "height and width must be positive whole numbers")
         return None
+    if _starts_at_1(root):
+        first_pixel = 1
     elements = root.findall("object")
     if not elements and root.find(".//object") is not None:
         problems.fault(path, "object", path.name, "must be directly inside annotation")
@@ -74,52 +76,64 @@ def read(path: Path, problems: Problems, *, first_pixel: int) -> File | None:
     return File(image, size, [one for one in objects if one is not None])
 
 
+def _starts_at_1(root: ElementTree.Element) -> bool:
+    """Whether the package supervision wrote the file, which counts pixels as PASCAL does: its
+    code (dataset/formats/pascal_voc.py) adds 1 to xmin and ymin, and writes these two names."""
+    database = root.findtext("source/database", "").strip()
+    return root.findtext("folder", "").strip() == "VOC" and database == "roboflow.ai"
+
+
 def _object(
     path: Path, number: int, element: ElementTree.Element, problems: Problems, first_pixel: int
 ) -> Object | None:
     """One object; None, with a fault or note reported, if it cannot be used."""
     at = f"object {number}"
-    if element.findtext("deleted", "").strip() == "1":  # MIT's LabelMe
+    shapes = [part for part in element if part.tag in _SHAPES]
+    texts = {part.tag: (part.text or "").strip() for part in reversed(element)}  # the first counts
+    if texts.get("deleted") == "1":  # MIT's LabelMe
         problems.note(path, f"{at}/deleted", "1", "object that is marked as deleted", "left out")
         return None
-    name = " ".join(element.findtext("name", "").split())
+    name = " ".join(texts.get("name", "").split())
     if not name:
         problems.fault(path, f"{at}/name", name, "must be a class name")
         return None
-    difficult = element.findtext("difficult", "").strip()
-    if difficult.casefold() not in _YES | _NO:
-        problems.fault(path, f"{at}/difficult", difficult, "must be 0 or 1")
+    difficult = texts.get("difficult", "").casefold()
+    if difficult not in _YES and difficult not in _NO:
+        problems.fault(path, f"{at}/difficult", texts["difficult"], "must be 0 or 1")
         return None
-    shapes = [shape for tag in _SHAPES for shape in element.findall(tag)]
+    shapes.sort(key=lambda shape: _SHAPES.index(shape.tag))
     shape = shapes[0] if shapes else ElementTree.Element("bndbox")
-    xywh = _box(shape, first_pixel) if _has_corners(shape) else _enclosing(shape)
+    upright = _is_upright(shape)
+    xywh = _box(shape, first_pixel) if upright else _enclosing(shape)
     if len(shapes) > 1 and (shape.tag != "bndbox" or shapes[1].tag == "bndbox"):
         xywh = f"one box expected, has {', '.join(shape.tag for shape in shapes)}"
     if isinstance(xywh, str):
         problems.fault(path, f"{at}/{shape.tag}", _values(shape), xywh)
         return None
-    if not _has_corners(shape):
+    if not upright:
         what = "box with other corners" if shape.tag == "bndbox" else shape.tag
         action = "its enclosing box is used"
         problems.note(path, f"{at}/{shape.tag}", _values(shape), what, action)
-    return Object(number, name, xywh, difficult.casefold() in _YES)
+    return Object(number, name, xywh, difficult in _YES)
 
 
-def _has_corners(shape: ElementTree.Element) -> bool:
+def _is_upright(shape: ElementTree.Element) -> bool:
     """Whether a shape is an upright box; an empty one was meant to be."""
     return shape.tag == "bndbox" and (
-        any(shape.find(corner) is not None for corner in _CORNERS) or len(shape) == 0
+        len(shape) == 0 or any(corner.tag in _CORNERS for corner in shape)
     )
 
 
 def _box(box: ElementTree.Element, first_pixel: int) -> list[float] | str:
     """x y w h, or what is wrong with the element."""
+    written = {corner.tag: corner.text for corner in reversed(box)}
     try:
-        x1, y1, x2, y2 = (xml_files.number(box.findtext(corner)) for corner in _CORNERS)
+        corners = [xml_files.number(written.get(corner)) for corner in _CORNERS]
     except ValueError:
         return _FOUR
-    if not all(-1e9 < value < 1e9 for value in (x1, y1, x2, y2)):
+    if not all(-1e9 < value < 1e9 for value in corners):
         return _FINITE
+    x1, y1, x2, y2 = corners
     if x2 < x1 or y2 < y1:
         return "xmax and ymax must not be less than xmin and ymin"
     x1, y1 = x1 - first_pixel, y1 - first_pixel
@@ -160,7 +174,7 @@ def _coordinates(shape: ElementTree.Element) -> list[float]:
 
 def _values(shape: ElementTree.Element) -> str:
     """The content of a shape as written, for messages."""
-    if _has_corners(shape):
+    if _is_upright(shape):
         return ", ".join(f"{corner} {shape.findtext(corner)}" for corner in _CORNERS)
     parts = [f"{e.tag} {e.text.strip()}" for e in shape.iter() if e.text and e.text.strip()]
     return ", ".join(parts)

@@ -15,6 +15,7 @@ from xml.parsers.expat import ErrorString
 from fasterrcnn.data import text
 from fasterrcnn.errors import DataError
 
+OF_ALL_IMAGES = ("annotations.xml", "labels.xml")  # CVAT's and FiftyOne's one file of a data set
 _MAX_BYTES = 16 * 2**20  # of a file that is parsed whole: 16 MiB take up to 0.7 GiB of memory
 _MAX_DEPTH = 50
 _CHUNK = 2**20
@@ -154,13 +155,13 @@ def _decode(path: Path, data: bytes) -> str:
         raise _unknown(path, declared) from None
     except UnicodeError as error:
         place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else "file"
-        what = "not UTF-8; declare its encoding in the first line"
         if declared:
             what = f"not {declared}, which its first line declares; declare its encoding there"
         elif encoding != "utf-8":
-            what = f"not {encoding.upper()}, which its first bytes declare; repair it"
+            what = f"not {encoding.upper()}, as its first bytes say; repair it"
         else:
-            what += ' (<?xml version="1.0" encoding="gb18030"?> for example)'
+            what = "not UTF-8; declare its encoding in the first line, "
+            what += '<?xml version="1.0" encoding="gb18030"?> for example'
         what += ", or save it as UTF-8"
         raise NotXml(path, place, what) from None
     return content.lstrip("\ufeff \t\r\n")

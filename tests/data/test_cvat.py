@@ -131,6 +131,36 @@ def test_what_has_no_box_is_counted(tmp_path: Path):
     }
 
 
+def test_an_object_with_box_and_outline_counts_once(tmp_path: Path):
+    """Datumaro writes COCO's objects so: an outline in one part or several, in the box's group."""
+    one = box().replace("/>", 'group_id="{}"/>')
+    half = '<polygon label="{}" points="{},2;{},22;{},9" group_id="{}"/>'
+    shapes = (
+        one.format(1), half.format("cat", 1.5, 11, 5, 1),  # fits
+        one.format(2), half.format("cat", 1.5, 6, 5, 2), half.format("cat", 7, 11, 8, 2),  # fits
+        one.format(3), half.format("dog", 1.5, 11, 5, 3),  # another class
+        box(), half.format("cat", 1.5, 11, 5, 0), half.format("cat", 1.5, 6, 5, 0),  # first fits
+        one.format(4), half.format("cat", 4, 11, 5, 4),  # too small
+    )  # fmt: skip
+    write(tmp_path / "annotations.xml", image("a.png", *shapes))
+    pictures(tmp_path, "images/a.png")
+    data, problems = read(tmp_path)
+    assert problems.counts() == {
+        "polygon: left out, its box is there too": 4,
+        "polygon: its enclosing box is used": 3,
+    }
+    assert data.labels.tolist() == [2, 2, 2, 1, 2, 2, 2, 2]
+    assert data.xywh[-1].tolist() == [4, 2, 7, 20]
+
+
+def test_thousands_of_shapes_in_an_image(tmp_path: Path):
+    polygon = '<polygon label="cat" points="{0},2;{0},22;30,9"/>'
+    shapes = [text for k in range(3000) for text in (box(), polygon.format(k % 20))]
+    write(tmp_path / "annotations.xml", image("a.png", *shapes))
+    pictures(tmp_path, "images/a.png")
+    assert len(read(tmp_path)[0].labels) == 6000
+
+
 WRONG = {
     box().replace("11", "11px"): "image 3 (a.png)/box 1: .*: must be finite numbers",
     box().replace("11", "1e400"): "must be finite numbers",
@@ -211,7 +241,7 @@ def test_tasks_of_a_project(tmp_path: Path, names: tuple[str, str], splits: list
         ("{}/annotations.xml", "{}/images/"),
         ("{}/labels.xml", "{}/data/"),
         ("annotations/{}.xml", "images/"),
-        ("{}.xml", "images/"),
+        ("{}.xml", "images/"),  # as Datumaro does
     ],
 )
 def test_a_file_for_each_split(tmp_path: Path, xml: str, folder: str):
@@ -224,6 +254,14 @@ def test_a_file_for_each_split(tmp_path: Path, xml: str, folder: str):
     assert len(read(tmp_path, "test")[0]) == 1
     assert not problems.found
     assert "no split val; found: test, train" in fails(tmp_path, "val", UsageError)
+
+
+def test_one_file_called_like_a_split(tmp_path: Path):
+    write(tmp_path / "val.xml", image("a.png", box()))
+    pictures(tmp_path, "images/a.png")
+    assert cvat.splits(tmp_path) == ["val"]
+    assert len(read(tmp_path, "val")[0]) == 1
+    assert "no split train; found: val" in fails(tmp_path, error=UsageError)
 
 
 def test_missing_images(tmp_path: Path):
@@ -247,6 +285,10 @@ def test_missing_images(tmp_path: Path):
         ([image("c.png", box())], "can be images/x/c.png or images/y/c.png; leave one"),
         ([], "annotations.xml: image: no such element; export it as 'CVAT for images 1.1'"),
         (["<track/>"], "annotations.xml: track: of a video; export it as 'CVAT for images 1.1'"),
+        (
+            [image("a.png", '<mask label="cat" left="0" top="0" width=".5" height="1"/>')],
+            "no number is above",
+        ),
         ([image("a.png"), "<image>"], "annotations.xml: line .*: not XML"),
     ],
 )
@@ -256,6 +298,14 @@ def test_faulty_images_and_files(tmp_path: Path, images: list[str], message: str
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "<annotations", "annotations\0"])
+def test_a_damaged_file_is_known_by_its_name(tmp_path: Path, content: str):
+    (tmp_path / "annotations.xml").write_text(content)
+    pictures(tmp_path, "images/a.png")
+    assert formats.recognize(tmp_path) == "cvat"
+    assert fails(tmp_path).startswith(f"{tmp_path / 'annotations.xml'}: ")
 
 
 def test_a_file_without_sizes_is_measured_and_text_is_decoded(tmp_path: Path):

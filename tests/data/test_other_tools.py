@@ -45,7 +45,7 @@ def test_json_of_other_tools(tmp_path: Path, name: str):
     ("content", "message"),
     [
         (
-            "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,",
+            "filename,file_size,file_attributes,region_count,region_shape_attributes,",
             "VIA",
         ),
         ("file_name,objects\na.jpg,[1 2 3 4]\n", "write metadata.jsonl"),

@@ -214,6 +214,10 @@ def test_a_listed_image_must_be_there(tmp_path: Path):
     assert "JPEGImages/2.jpg: image 2: 2.jpg: missing" in fails(tmp_path)
     write_list(tmp_path / "ImageSets/Main/train.txt", "1\n../../../etc/passwd\n")
     assert "passwd.xml: missing" in fails(tmp_path)
+    write_list(tmp_path / "ImageSets/Main/train.txt", f"1\n{'9' * 5000}\n")
+    assert "cannot be read: File name too long" in fails(tmp_path)
+    with pytest.raises(DataError, match="too long"):
+        formats.read(tmp_path, "train", "voc", (), Problems())
     assert list(read(tmp_path, skip=True)[0].ids) == ["1"]
 
 
@@ -334,3 +338,8 @@ def test_findings_are_said_before_their_consequence(tmp_path: Path):
     assert "1.xml: object 1/name: : must be a class name" in fails(tmp_path)
     with pytest.raises(DataError, match=r"no usable object .*; the first finding: .*1/name"):
         read(tmp_path, skip=True)
+
+
+def test_fractions_are_not_taken_for_pixels(tmp_path: Path):
+    write(tmp_path, "Annotations/1.xml", "JPEGImages/1.jpg", objects=obj(0.1, 0.25, 0.5, 0.75))
+    assert "split train: no number is above 1: boxes are fractions" in fails(tmp_path)

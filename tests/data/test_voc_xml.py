@@ -159,6 +159,24 @@ def test_pascals_pixels_start_at_1_but_points_are_points(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("folder", "database", "xywh"),
+    [
+        ("VOC", "roboflow.ai", [0, 1, 11, 21]),  # the package supervision counts from 1
+        ("", "roboflow.ai", [1, 2, 10, 20]),  # Roboflow's export
+        ("VOC", "Unknown", [1, 2, 10, 20]),
+    ],
+)
+def test_who_counts_pixels_from_1(tmp_path: Path, folder: str, database: str, xywh: list[float]):
+    file, _ = read(
+        tmp_path,
+        f"<folder>{folder}</folder><source><database>{database}</database></source>"
+        f"<object><name>a</name>{BNDBOX}</object>",
+    )
+    assert file is not None
+    assert file.objects[0].xywh == xywh
+
+
+@pytest.mark.parametrize(
     ("content", "field", "what"),
     [
         (f"<objects><object><name>a</name>{BNDBOX}</object></objects>", "object", "directly"),

@@ -141,7 +141,7 @@ def test_children_of_a_file_of_many_chunks(tmp_path: Path):
     assert [int(child.attrib["k"]) for child in xml_files.children(path)] == list(range(5000))
 
 
-@pytest.mark.parametrize("written", ["12px", "", "1_000", "１２", "0x10", "1,5", None])
+@pytest.mark.parametrize("written", ["12px", "", "1_000", "\uff11\uff12", "0x10", "1,5", None])
 def test_what_is_no_number(written: str | None):
     with pytest.raises(ValueError):
         xml_files.number(written)
