@@ -11,7 +11,7 @@ from fasterrcnn.errors import DataError
 def stop_if_fractions(annotations: Annotations, where: object) -> None:
     """Raise DataError, which names `where`, if no box of a split in pixels has a number above 1."""
     xywh = annotations.xywh
-    if xywh.any() and xywh.min() >= 0 and (xywh[:, :2] + xywh[:, 2:]).max() <= 1:
+    if xywh.any() and xywh.min() >= 0 and xywh.max() <= 1:
         raise DataError(
             f"{where}: no number is above 1: boxes are fractions of their image; multiply them by "
             "its size"

@@ -175,7 +175,7 @@ def test_faulty_lines(tmp_path: Path, bad: str):
          "categories: a, 0: some are names and some are numbers"),
         ([line("a.png", {"bbox": [], "label": []})], "no usable box in this split"),
         ([line("a.png", {"bbox": [[0.1, 0.2, 0.3, 0.4]], "label": [1]})],
-         "objects/bbox: no number is above 1: boxes are fractions of the image; multiply"),
+         "objects/bbox: no number is above 1: boxes are fractions of their image; multiply"),
         ([line("a.png", {"bbox": [[30, 20, 50, 40]], "label": [1]})],
          "objects/bbox: boxes leave their images as x y w h, but all fit as corners"),
     ],
