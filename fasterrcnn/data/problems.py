@@ -55,6 +55,11 @@ class Problems:
         """Record a box that is dropped or clipped without stopping the run."""
         self.found.append(Problem(str(file), field, _text(value), what, action))
 
+    def add_new(self, other: Problems) -> None:
+        """Add the findings of `other` that are not here yet: splits of one folder have the same."""
+        known = set(self.found)
+        self.found += [problem for problem in other.found if problem not in known]
+
     def counts(self) -> dict[str, int]:
         """``{"zero width or height: dropped": 2, ...}``, the most frequent first."""
         return dict(Counter(f"{p.what}: {p.action}" for p in self.found).most_common())
