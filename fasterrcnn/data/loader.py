@@ -10,7 +10,6 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,9 +107,10 @@ class Images(Dataset):
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         try:
+            copies = micro_batch.copies or (0,) * len(micro_batch.images)
             loaded = [
                 self._load(i, micro_batch.epoch, copy)
-                for i, copy in zip_longest(micro_batch.images, micro_batch.copies, fillvalue=0)
+                for i, copy in zip(micro_batch.images, copies, strict=True)
             ]
         except DataError as error:
             return error
