@@ -11,7 +11,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,9 +120,10 @@ class Images(Dataset):
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         damaged: dict[int, str] = {}
         try:
+            copies = micro_batch.copies or (0,) * len(micro_batch.images)
             loaded = [
                 self._load_or_replace(i, micro_batch.epoch, copy, damaged)
-                for i, copy in zip_longest(micro_batch.images, micro_batch.copies, fillvalue=0)
+                for i, copy in zip(micro_batch.images, copies, strict=True)
             ]
         except DataError as error:
             return error

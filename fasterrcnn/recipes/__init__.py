@@ -1,7 +1,8 @@
 """Recipes: everything that decides the weights. No torch, and nothing about where a run happens.
 
-`fields` says what a recipe is, `checks` which values go together, `conventions` what frameworks define differently, `zoo` has the
-recipes by name, `aliases` what they were called before, `changes` what one does with a recipe.
+`fields` says what a recipe is, `checks` which values go together, `conventions` what frameworks
+define differently, `zoo` has the recipes by name, `aliases` what they were called before, `changes`
+what one does with a recipe.
 ``fasterrcnn recipes`` shows them.
 """
 

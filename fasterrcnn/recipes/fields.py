@@ -241,7 +241,7 @@ class Data:
     min_image_side: int = setting(0, "minimum width and height of a training image (px)")
     repeat_threshold: float = setting(
         0.0,
-        "repeat images of classes that less than this fraction of the training images show, "
+        "repeat images of classes that are in less than this fraction of the training images: "
         "sqrt(threshold / fraction) times (LVIS: 0.001); 0: off",
     )
 
