@@ -34,10 +34,7 @@ def choose(root: Path, split: str, names: Collection[str]) -> str:
     if not names:
         if _meaning(split) == _meaning("train"):
             return ""
-        raise UsageError(
-            f"{root}: has no split {split}: everything in it is one set; add --val-fraction 0.1 "
-            "to hold out a tenth of it, or --val-split none"
-        )
+        raise UsageError(missing(root, split, names))
     if split in names:
         return split
     same = [name for name in names if _meaning(name) == _meaning(split)]
@@ -45,12 +42,28 @@ def choose(root: Path, split: str, names: Collection[str]) -> str:
         return same[0]
     if same:
         raise UsageError(f"{root}: split {split} can be {' or '.join(same)}; say which one")
-    raise UsageError(
+    raise UsageError(missing(root, split, names))
+
+
+def missing(root: Path, split: str, names: Collection[str]) -> str:
+    """What to say about a split that is not one of `names`, those that exist."""
+    advice = "add --val-fraction 0.1 to hold out a tenth of it, or --val-split none"
+    if not names:
+        return f"{root}: has no split {split}: everything in it is one set; {advice}"
+    found = (
         f"{root}: no split {split}; found: {', '.join(sorted(names))} (--train-split, --val-split)"
     )
+    if _meaning(split) == _meaning("val"):
+        return f"{found}; {advice.replace('of it', 'of the training split')}"
+    return found
+
+
+def aliases(split: str) -> frozenset[str]:
+    """The usual names that mean the same as `split`, itself among them; in lower case."""
+    folded = split.casefold()
+    return next((frozenset(same) for same in _SAME if folded in same), frozenset({folded}))
 
 
 def _meaning(name: str) -> str:
     """`name`, or the first of the names that mean the same."""
-    folded = name.casefold()
-    return next((min(same) for same in _SAME if folded in same), folded)
+    return min(aliases(name))

@@ -107,7 +107,6 @@ def _rows(
         what = str(error).removeprefix(f"{path}: ")
         builder.reject_image(id, path, "text", path.name, what)
         return []
-    found: dict[Row, int] = {}
     numbered = []
     for number, line in lines:
         row = rows.parse(line)
@@ -116,9 +115,6 @@ def _rows(
             continue
         if row.note is not None:
             problems.note(path, f"line {number}", _shown(line), *row.note)
-        if found.setdefault(row, number) != number:
-            what = "the same box twice in a file"
-            problems.note(path, f"line {number}", _shown(line), what, "kept")
         numbered.append((number, row))
     return numbered
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from fasterrcnn.data import text
+from fasterrcnn.data import split_names, text
 from fasterrcnn.data.image_files import images_in, is_image
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.yolo_config import Config
@@ -79,15 +79,7 @@ def _no_split(root: Path, split: str, named: list[str]) -> str:
     """The message for a split that is not there, where the splits `named` are."""
     if not named and split == "train":
         return f"{root}: no images found: images/ with labels/, or data.yaml, expected"
-    if not named:
-        return (
-            f"{root}: has no split {split}: everything in it is one set; add --val-fraction 0.1 to "
-            "hold out a tenth of it, or --val-split none"
-        )
-    line = f"{root}: has no split {split}, only {' and '.join(named)} (--train-split, --val-split)"
-    if split == "train":
-        return line
-    return f"{line}; add --val-fraction 0.1 to hold out a tenth of train, or --val-split none"
+    return split_names.missing(root, split, named)
 
 
 def _key(config: Config, split: str) -> str | None:

@@ -183,7 +183,7 @@ def test_the_same_box_twice_is_kept_and_counted(tmp_path: Path):
     write(tmp_path, text=f"{LINE}{LINE}0 0.5 0.5 0.25 0.5\n1.0 0.50 0.5 0.25 0.5\n")
     data, problems = read(tmp_path)
     assert data.labels.tolist() == [2, 2, 1, 2]
-    assert problems.counts() == {"the same box twice in a file: kept": 2}
+    assert problems.counts() == {"the same box twice: kept": 2}
     assert [p.field for p in problems.found] == ["line 2", "line 4"]
 
 
@@ -314,7 +314,7 @@ def test_what_is_recognized(tmp_path: Path, files: dict[str, str | bytes], recog
 
 def test_what_is_missing_is_named(tmp_path: Path):
     write(tmp_path)
-    with pytest.raises(UsageError, match=r"has no split val, only train \(--train-split"):
+    with pytest.raises(UsageError, match=r"no split val; found: train \(--train-split"):
         read(tmp_path, split="val")
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(UsageError, match=r"no class names; list them in classes.txt"):

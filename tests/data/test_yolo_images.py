@@ -241,8 +241,8 @@ def test_folders_named_after_the_split(tmp_path: Path, files: tuple[str, str], f
     with pytest.raises(UsageError) as error:
         read(tmp_path, split="val")
     assert str(error.value) == (
-        f"{tmp_path}: has no split val, only train (--train-split, --val-split); add "
-        "--val-fraction 0.1 to hold out a tenth of train, or --val-split none"
+        f"{tmp_path}: no split val; found: train (--train-split, --val-split); add "
+        "--val-fraction 0.1 to hold out a tenth of the training split, or --val-split none"
     )
 
 
@@ -251,7 +251,7 @@ def test_a_missing_training_split_is_not_held_out(tmp_path: Path):
     with pytest.raises(UsageError) as error:
         read(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: has no split train, only val (--train-split, --val-split)"
+        f"{tmp_path}: no split train; found: val (--train-split, --val-split)"
     )
 
 
