@@ -7,12 +7,13 @@ at the images again.
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -45,16 +46,23 @@ class Key(NamedTuple):
     mtime_ns: int
 
 
-def key_of(path: Path | str) -> Key | None:
+def key_of(path: str) -> Key | None:
     """The key of a file; None if it is none, or so new that it may still be being written."""
-    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 # keeps symbolic links
+    folder, _, name = path.rpartition("/")
     try:
-        found = os.stat(path)  # noqa: PTH116
+        found = os.stat(path)  # noqa: PTH116 # a Path would cost as much again
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return None
     if not stat.S_ISREG(found.st_mode) or abs(time.time_ns() - found.st_mtime_ns) < _TOO_NEW:
         return None
-    return Key(os.fsencode(folder), os.fsencode(name), found.st_size, found.st_mtime_ns)
+    if not folder.startswith("/"):
+        folder = f"{Path.cwd()}/{folder}"
+    return Key(_normal(folder), os.fsencode(name), found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _normal(folder: str) -> bytes:
+    return os.fsencode(os.path.normpath(folder))  # keeps symbolic links
 
 
 def location() -> Path:
@@ -78,16 +86,18 @@ class ImageCache:
         except (OSError, RuntimeError, sqlite3.Error) as error:
             self._give_up(error)
 
-    def find(self, keys: Iterable[Key]) -> dict[Key, Verdict]:
-        """The verdicts on those of the files that have one."""
-        by_folder: dict[bytes, dict[bytes, Key]] = defaultdict(dict)
-        for key in keys:
-            by_folder[key.folder][key.name] = key
-        found = {}
+    def find(self, keys: Sequence[Key | None]) -> list[Verdict | None]:
+        """The verdict on each of the files, None where there is none."""
+        by_folder: dict[bytes, dict[bytes, int]] = defaultdict(dict)
+        for k, key in enumerate(keys):
+            if key is not None:
+                by_folder[key.folder][key.name] = k
+        found: list[Verdict | None] = [None] * len(keys)
         try:
             for folder, asked in by_folder.items():
                 for name, size, mtime_ns, *known in self._rows(folder, [*asked]):
-                    if (size, mtime_ns) == asked[name][2:]:
+                    key = keys[asked[name]]
+                    if key is not None and (size, mtime_ns) == (key.size, key.mtime_ns):
                         found[asked[name]] = _verdict(*known)
         except (sqlite3.Error, ValueError) as error:
             self._give_up(error)
@@ -147,9 +157,9 @@ class ImageCache:
             self._problems.note("image cache", "file", str(error), what, action)
 
 
-def forget(path: Path | str) -> None:
+def forget(path: str) -> None:
     """Remove the verdict on a file that turned out to be wrong."""
-    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 # keeps symbolic links
     try:
         with closing(_open(location())) as connection, connection:
             connection.execute(
@@ -172,6 +182,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+@functools.cache  # few differ, and there can be millions
 def _verdict(
     height: int | None, width: int | None, orientation: int | None, phrase: str | None, seen: int
 ) -> Verdict:

@@ -110,29 +110,26 @@ def _verdicts(
     title: str,
     problems: Problems | None,
 ) -> list[Verdict]:
-    """Verdicts on files that rest on at least `wanted`: the cached ones, or else what `look` says.
-
-    Equal verdicts are one object, as there can be millions.
-    """
+    """Verdicts on files that rest on at least `wanted`: the cached ones, or else what `look` says."""
     verdicts: list[Verdict] = []
-    same: dict[Verdict, Verdict] = {}
+    same: dict[Verdict, Verdict] = {}  # equal ones are one object: there can be millions
     remaining = iter(paths)
     cache, pool = ImageCache(problems), ThreadPoolExecutor()  # decoders release Python's lock
     bar = tqdm(total=total, desc=title, unit=" images", delay=1, leave=False, disable=None)
     try:
         while chunk := list(islice(remaining, _CHUNK)):
             keys = list(_in_threads(pool, key_of, chunk))
-            found = cache.find(key for key in keys if key is not None)
-            cached = [None if key is None else found.get(key) for key in keys]
+            cached = cache.find(keys)
             settled = [verdict is not None and verdict.seen >= wanted for verdict in cached]
             todo = [path for path, done in zip(chunk, settled, strict=True) if not done]
             fresh = _in_threads(pool, look, todo)
             for key, verdict in zip(keys, cached, strict=True):
                 if verdict is None or verdict.seen < wanted:
                     verdict = next(fresh)
+                    verdict = same.setdefault(verdict, verdict)
                     if key is not None and verdict.seen > Seen.NOTHING:
                         cache.add(key, verdict)
-                verdicts.append(same.setdefault(verdict, verdict))
+                verdicts.append(verdict)
                 bar.update()
     finally:
         bar.close()
