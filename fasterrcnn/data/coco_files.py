@@ -21,15 +21,23 @@ _SNIFFED = 1 << 20  # bytes in which a COCO file shows what it is
 
 
 def find_all(root: Path) -> list[Path]:
-    """The COCO json files in `root`, in a folder of it, or in a folder of that; sorted.
+    """The COCO json files in `root` or a folder of it, or in ``annotations/<split>`` or the other
+    way round; sorted.
 
     Files in a folder `annotations` are taken for one by their place, others by their first bytes.
     """
     return [
         path
         for path in sorted(_json_files(root, depth=2))
-        if path.parent == root / "annotations" or _looks_like_coco(path)
+        if path.parent == root / "annotations"
+        or (_is_of_root(path.relative_to(root).parts[:-1]) and _looks_like_coco(path))
     ]
+
+
+def _is_of_root(folders: tuple[str, ...]) -> bool:
+    """Whether a file in these folders belongs to the root, not to a data set in one of them."""
+    others = [name for name in folders if name != "annotations"]
+    return len(folders) < 2 or (len(others) == 1 and _says_split(others[0]))
 
 
 def _json_files(folder: Path, depth: int) -> Iterator[Path]:

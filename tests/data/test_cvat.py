@@ -148,6 +148,7 @@ def test_an_object_with_box_and_outline_counts_once(tmp_path: Path):
     assert problems.counts() == {
         "polygon: left out, its box is there too": 4,
         "polygon: its enclosing box is used": 3,
+        "the same box twice: kept": 4,  # of these objects, which are all drawn at one place
     }
     assert data.labels.tolist() == [2, 2, 2, 1, 2, 2, 2, 2]
     assert data.xywh[-1].tolist() == [4, 2, 7, 20]

@@ -177,7 +177,7 @@ def test_faulty_lines(tmp_path: Path, bad: str):
         ([line("a.png", {"bbox": [[0.1, 0.2, 0.3, 0.4]], "label": [1]})],
          "objects/bbox: no number is above 1: boxes are fractions of their image; multiply"),
         ([line("a.png", {"bbox": [[30, 20, 50, 40]], "label": [1]})],
-         "objects/bbox: boxes leave their images as x y w h, but all fit as corners"),
+         "objects/bbox: 1 of 1 boxes leave their images as x y w h, but they fit as corners"),
     ],
 )  # fmt: skip
 def test_faulty_files(tmp_path: Path, lines: list[str], message: str):
