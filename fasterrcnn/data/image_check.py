@@ -110,7 +110,7 @@ def _verdicts(
     title: str,
     problems: Problems | None,
 ) -> list[Verdict]:
-    """Verdicts on files that rest on at least `wanted`: the cached ones, or else what `look` says."""
+    """Verdicts on files that rest on at least `wanted`: cached, or else what `look` says."""
     verdicts: list[Verdict] = []
     same: dict[Verdict, Verdict] = {}  # equal ones are one object: there can be millions
     remaining = iter(paths)

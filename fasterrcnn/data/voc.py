@@ -53,6 +53,13 @@ def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annot
         users = _Users(builder, images)
         for id in images.ids:
             xml = images.folder.xml_of(id)
+            if not declared and id not in images.folder.xml and images.folder.images_of(id, ""):
+                # as Datumaro leaves an image without objects
+                problems.note(
+                    xml, "file", id, "listed image without an annotation file", "no boxes"
+                )
+                users.add(id, voc_xml.File("", None, []))
+                continue
             file = voc_xml.read(xml, problems, first_pixel=1 if declared else 0)
             if file is not None:
                 users.add(id, file)

@@ -33,7 +33,11 @@ def original(coco_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = json.loads((coco_tiny / "annotations" / "instances_val2017.json").read_text())
     images = sorted(content["images"], key=lambda image: image["id"])[:IMAGES]
     ids = {image["id"] for image in images}
-    boxes = [a for a in content["annotations"] if a["image_id"] in ids and not a["iscrowd"]]
+    boxes = [
+        {**a, "segmentation": []}  # supervision would write the outline of a rasterized mask
+        for a in content["annotations"]
+        if a["image_id"] in ids and not a["iscrowd"]
+    ]
     (root / "annotations").mkdir()
     (root / "images" / "train").mkdir(parents=True)
     for image in images:

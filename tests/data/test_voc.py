@@ -229,7 +229,6 @@ def test_faulty_objects(tmp_path: Path, text: str, field: str, what: str):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda xml: xml.unlink(), "a.xml: file: .*missing"),
         (lambda xml: xml.write_text("<annotation><object>"), "a.xml: line 1 column .*not XML"),
         (lambda xml: xml.write_text("<html></html>"), "root element: html: must be annotation"),
         (lambda xml: (xml.parents[1] / "JPEGImages" / "a.png").unlink(), "image a: .*missing"),
@@ -247,6 +246,17 @@ def test_faulty_files(tmp_path: Path, change, message: str):
         read(tmp_path)
     assert len(str(error.value).splitlines()) == 1
     assert list(read(tmp_path, skip=True)[0].ids) == ["b"]
+
+
+def test_a_listed_image_without_an_annotation_file(tmp_path: Path):
+    """A fault of PASCAL's own data; other tools leave images without objects so."""
+    write(tmp_path, obj(1, 1, 5, 5)).unlink()
+    write(tmp_path, obj(2, 2, 5, 5), name="b")
+    with pytest.raises(DataError, match=r"a.xml: file: .*missing"):
+        read(tmp_path, dataset="voc")
+    data, problems = read(tmp_path)
+    assert np.diff(data.first).tolist() == [0, 1]
+    assert problems.counts() == {"listed image without an annotation file: no boxes": 1}
 
 
 def test_missing_split_names_those_that_are_there(tmp_path: Path):
