@@ -11,6 +11,7 @@ from fasterrcnn.data import formats, holdout, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
+from fasterrcnn.engine import evaluation
 from fasterrcnn.errors import DataError
 from fasterrcnn.image_sizes import bucket_of
 from fasterrcnn.recipes import Recipe
@@ -79,7 +80,7 @@ def read_splits(
         summary.append(
             f"data: {small.sum()} training images smaller than --data.min-image-side left out"
         )
-    return train, val, summary
+    return train, val, summary + evaluation.notes(val, recipe)
 
 
 def _note_untrained(train: Annotations, problems: Problems) -> None:
