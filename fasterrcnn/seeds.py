@@ -19,6 +19,12 @@ def key(seed: int, purpose: str, *where: int | str) -> int:
     )
 
 
+def for_copy(purpose: str, copy: int) -> str:
+    """The purpose of a number for copy `copy` of an image in an epoch, so that copies differ; the
+    first copy, 0, has the `purpose` itself."""
+    return purpose if copy == 0 else f"{purpose} of copy {copy}"
+
+
 def fraction(seed: int, purpose: str, *where: int | str) -> float:
     """Uniform number in [0, 1) for `purpose` at `where`."""
     return key(seed, purpose, *where) / 2**63

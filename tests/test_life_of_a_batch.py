@@ -110,7 +110,7 @@ def row_6(annotations, micro_batch, batch, detector):
     before = {k: v.clone() for k, v in detector.named_parameters()}
     rt = runtime.start("cpu")
     training = make_training(detector, RECIPE, rt)
-    scalars, grad_norm = train_step(training, [batch], RECIPE, lr=0.01, rt=rt)
+    scalars, grad_norm = train_step(training, [batch], RECIPE, 0.01, rt, micro_batches=1)
     assert all(not v.equal(before[k]) for k, v in detector.named_parameters())
     assert all(isinstance(v, torch.Tensor) for v in (*scalars[0].values(), grad_norm))
     assert all(p.grad is None for p in detector.parameters())

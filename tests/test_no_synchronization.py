@@ -82,9 +82,9 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.
         fake = real._map(mode.from_tensor)
         with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
             fake.labels.sum().item()  # what this test looks for
-        train_step(state, [fake], recipe, lr=0.01, rt=rt)
+        train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
         with HostValues() as host:  # what is cached per shape is there now
-            train_step(state, [fake], recipe, lr=0.01, rt=rt)
+            train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
     assert host.count <= 2
 
 
@@ -92,9 +92,9 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.
 def test_a_step_does_not_wait_for_the_gpu(shapes_folder: Path):
     rt = runtime.start("cuda")
     state, real = training(RECIPES["frozen norm"], rt), batch(shapes_folder).pin_memory()
-    train_step(state, [real], RECIPES["frozen norm"], lr=0.01, rt=rt)
+    train_step(state, [real], RECIPES["frozen norm"], 0.01, rt, micro_batches=1)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(state, [real], RECIPES["frozen norm"], lr=0.01, rt=rt)
+        train_step(state, [real], RECIPES["frozen norm"], 0.01, rt, micro_batches=1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

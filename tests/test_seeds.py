@@ -18,6 +18,13 @@ def test_every_part_counts_and_torch_takes_it():
     torch.manual_seed(max(keys))
 
 
+def test_the_first_copy_of_an_image_has_the_seeds_it_had_before_there_were_copies():
+    assert seeds.for_copy("flip", 0) == "flip"
+    purposes = {seeds.for_copy(p, copy) for p in ("flip", "order") for copy in range(30)}
+    assert len(purposes) == 60
+    assert seeds.key(0, seeds.for_copy("order", 1), 0, "images/ü.jpg") == 8848064089369649402
+
+
 def test_fraction_is_uniform():
     values = torch.tensor([seeds.fraction(0, "flip", 0, i) for i in range(20000)])
     assert values.min() >= 0

@@ -98,6 +98,7 @@ def run(
         seed=recipe.seed,
         images_per_gpu=recipe.schedule.images_per_gpu,
         micro_batches_per_step=micro_batches,
+        repeats=data.repeats(recipe),
     )
     state = first_state(recipe, options, data, plan, rt)
     rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step))

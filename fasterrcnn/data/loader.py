@@ -1,7 +1,7 @@
 """Loads micro-batches of image positions as pinned uint8 batches, in worker processes.
 
 Life of a batch, step 3. A worker decodes the images of a micro-batch and flips each by a random
-number that depends only on (seed, epoch, image id); everything else happens on the device.
+number that depends only on (seed, epoch, image id, copy); everything else happens on the device.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,7 +108,10 @@ class Images(Dataset):
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
         try:
-            loaded = [self._load(i, micro_batch.epoch) for i in micro_batch.images]
+            loaded = [
+                self._load(i, micro_batch.epoch, copy)
+                for i, copy in zip_longest(micro_batch.images, micro_batch.copies, fillvalue=0)
+            ]
         except DataError as error:
             return error
         pixels, boxes, labels, proposals = zip(*loaded, strict=True)
@@ -129,7 +133,7 @@ class Images(Dataset):
             proposal_sizes=tuple(p.size for p in proposals),
         )
 
-    def _load(self, i: int, epoch: int) -> Loaded:
+    def _load(self, i: int, epoch: int, copy: int = 0) -> Loaded:
         """Decode image i and flip it if its random number is below `flip`. Raises DataError."""
         data = self.annotations
         path = data.path(i)
@@ -143,7 +147,8 @@ class Images(Dataset):
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)
         proposals = None if self.proposals is None else self.proposals.of(i)
-        if self.flip and seeds.fraction(self.seed, "flip", epoch, data.ids[i]) < self.flip:
+        purpose = seeds.for_copy("flip", copy)
+        if self.flip and seeds.fraction(self.seed, purpose, epoch, data.ids[i]) < self.flip:
             image = image.flip(1)
             _mirror(boxes, image.shape[1])
             if proposals is not None:

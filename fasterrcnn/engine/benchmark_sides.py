@@ -87,7 +87,7 @@ def ours(detector: Detector, recipe: Recipe, rt: Runtime, *, compiled: bool) -> 
     training = make_training(detector, recipe, rt, compiled=compiled)
 
     def step(batch: Batch) -> torch.Tensor:
-        (scalars,), _ = train_step(training, [batch], recipe, _LR, rt)
+        (scalars,), _ = train_step(training, [batch], recipe, _LR, rt, micro_batches=rt.ranks)
         return torch.stack([v for name, v in scalars.items() if name.startswith("loss")]).sum()
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
 """Reports training metrics: progress bar, log lines, metrics.jsonl.
 
 Only this module reads scalars of training from the device. Between two log steps they stay there; a
-log step synchronizes once, averages over ranks, writes one json line per step and checks that
-values are finite.
+log step synchronizes once, averages over the micro-batches of all ranks, writes one json line per
+step and checks that values are finite.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ class MetricLog:
         last_step: int,
         steps_per_epoch: int,
         images_per_step: int,
+        micro_batches_per_step: int,
         may_overflow: bool,
     ) -> None:
         self.runtime = runtime
         self.last_step = last_step
         self.steps_per_epoch = steps_per_epoch
         self.images_per_step = images_per_step
+        self.micro_batches_per_rank = micro_batches_per_step / runtime.ranks
         self.may_overflow = may_overflow
         self._window: list[Step] = []
         self._skipped = self._skipped_in_a_row = 0
@@ -92,7 +94,7 @@ class MetricLog:
         if not self._window:
             return
         keys = [*self._window[0].scalars[0], "grad_norm"]
-        own = torch.stack([_row(step) for step in self._window]).cpu()
+        own = torch.stack([_row(step, self.micro_batches_per_rank) for step in self._window]).cpu()
         seconds = time.monotonic() - self._started
         mean = self.runtime.mean(own.clone())
         self._stop_if_diverged(keys, own, mean)
@@ -168,13 +170,15 @@ class MetricLog:
         )
 
 
-def _row(step: Step) -> Tensor:
-    """float64 ``(scalars + 1,)``: the mean over micro-batches of each scalar, and the grad norm."""
-    means = [
-        torch.stack([scalars[key].detach().double() for scalars in step.scalars]).mean()
+def _row(step: Step, micro_batches_per_rank: float) -> Tensor:
+    """float64 ``(scalars + 1,)``: values whose mean over ranks is the mean over all micro-batches
+    of each scalar, and the grad norm."""
+    values = [
+        torch.stack([scalars[key].detach().double() for scalars in step.scalars]).sum()
+        / micro_batches_per_rank
         for key in step.scalars[0]
     ]
-    return torch.stack([*means, step.grad_norm.detach().double()])
+    return torch.stack([*values, step.grad_norm.detach().double()])
 
 
 def _loss(row: dict[str, Any]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import formats, holdout, proposals
+from fasterrcnn.data import formats, holdout, proposals, repeats
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -47,6 +47,11 @@ class RunData:
         """The padded shape of each training image, as its index in `image_sizes.buckets`."""
         return [bucket_of(int(h), int(w), recipe.input) for h, w in self.train.sizes]
 
+    def repeats(self, recipe: Recipe) -> np.ndarray | None:
+        """`data.repeats.factors` of the training images; None if none is to be repeated."""
+        threshold = recipe.data.repeat_threshold
+        return repeats.factors(self.train, threshold) if threshold else None
+
 
 def read_splits(
     source: DataSource, recipe: Recipe, problems: Problems
@@ -80,6 +85,8 @@ def read_splits(
         summary.append(
             f"data: {small.sum()} training images smaller than --data.min-image-side left out"
         )
+    if config.repeat_threshold:
+        summary.append(repeats.describe(train, config.repeat_threshold))
     return train, val, summary + evaluation.notes(val, recipe)
 
 

@@ -105,14 +105,21 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def train_step(
-    training: Training, batches: list[Batch], recipe: Recipe, lr: float, rt: Runtime
+    training: Training,
+    batches: list[Batch],
+    recipe: Recipe,
+    lr: float,
+    rt: Runtime,
+    micro_batches: int,
 ) -> tuple[list[Scalars], Tensor]:
     """One optimizer step from this rank's micro-batches, without waiting for the device.
 
+    `micro_batches`: those of the step on all ranks, of which a rank can have one more than another.
     Returns the losses and diagnostics of each micro-batch and the L2 norm of the gradient (before
     clipping), all on the device. Sampling depends on (seed, step, micro-batch index) only.
     """
     scaler, optimizer, scalars = training.scaler, training.optimizer, []
+    divisor = micro_batches / rt.ranks  # gradients are averaged over ranks: together micro_batches
     for batch in batches:
         step, index = batch.micro_batch.step, batch.micro_batch.index
         torch.manual_seed(seeds.key(recipe.seed, "step", step, index))
@@ -121,7 +128,7 @@ def train_step(
         with nullcontext() if is_last else rt.no_sync(training.forward):
             with rt.precision(recipe.amp):
                 losses, diagnostics = training.forward(batch.images(), batch.targets())
-            loss = sum(losses.values()) / len(batches)
+            loss = sum(losses.values()) / divisor
             scaler.scale(loss).backward()
         scalars.append({k: v.detach() for k, v in (losses | diagnostics).items()})
     for group in optimizer.param_groups:

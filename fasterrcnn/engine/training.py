@@ -55,6 +55,7 @@ def train(
         last_step=last,
         steps_per_epoch=per_epoch,
         images_per_step=recipe.schedule.images_per_step,
+        micro_batches_per_step=plan.micro_batches_per_step,
         may_overflow=training.scaler.is_enabled(),
     )
     stream = loader.load(
@@ -65,12 +66,15 @@ def train(
         workers=workers,
         pin_memory=rt.pin_memory,
     )
+    own = len(plan.share(rt.rank, rt.ranks))  # ranks can differ by one
     while state.step < last:
         started = time.monotonic()
-        batches = list(itertools.islice(stream, plan.micro_batches_per_step // rt.ranks))
+        batches = list(itertools.islice(stream, own))
         log.add_wait(time.monotonic() - started)
         lr = schedule.lr_at(state.step, recipe.schedule, per_epoch)
-        scalars, grad_norm = train_step(training, batches, recipe, lr, rt)
+        scalars, grad_norm = train_step(
+            training, batches, recipe, lr, rt, plan.micro_batches_per_step
+        )
         log.add(Step(state.step, lr, [n for b in batches for n in b.names], scalars, grad_norm))
         state.step += 1
 

@@ -213,6 +213,11 @@ class Data:
     )
     keep_empty: bool = setting(False, "train on images without boxes too (all negatives)")
     min_image_side: int = setting(0, "minimum width and height of a training image (px)")
+    repeat_threshold: float = setting(
+        0.0,
+        "repeat images of classes that less than this fraction of the training images show, "
+        "sqrt(threshold / fraction) times (LVIS: 0.001); 0: off",
+    )
 
 
 @dataclass(frozen=True)
@@ -286,6 +291,7 @@ def check(recipe: Recipe) -> None:
     """Raise UsageError for values that cannot mean what they say."""
     _check_sizes(recipe.input)
     _check_network(recipe)
+    _check_data(recipe.data)
     _check_schedule(recipe.schedule)
 
 
@@ -330,6 +336,13 @@ def _check_network(recipe: Recipe) -> None:
         raise UsageError(f"--roi-heads.dropout: {recipe.roi_heads.dropout}: must be 0 to below 1")
     if recipe.roi_heads.pooling == "pool" and not one_level:
         raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
+
+
+def _check_data(data: Data) -> None:
+    if not 0 <= data.repeat_threshold <= 1:
+        raise UsageError(
+            f"--data.repeat-threshold: {data.repeat_threshold}: must be a fraction, 0 to 1"
+        )
 
 
 def _check_schedule(schedule: Schedule) -> None:

@@ -25,7 +25,12 @@ ALL = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_dist_torch.sh"
 
 
 def start(script: Path, out: Path, *flags: object, ngpu: int = 1) -> subprocess.Popen:
-    """Start a launcher in a session of its own, its output in ``<out>.log``.
+    """Start a launcher in a session of its own, its output in ``<out>.log``."""
+    return in_session(["bash", script], out, *flags, ngpu=ngpu)
+
+
+def in_session(program: list, out: Path, *flags: object, ngpu: int) -> subprocess.Popen:
+    """`start` for any program that takes the trainer's flags.
 
     One thread per process: another number sums in another order, and near ties of fresh weights
     then give other proposals.
@@ -33,7 +38,7 @@ def start(script: Path, out: Path, *flags: object, ngpu: int = 1) -> subprocess.
     out.parent.mkdir(exist_ok=True)
     log = out.with_suffix(".log").open("a")
     return subprocess.Popen(
-        ["bash", script, *TINY, "--amp", "off", "--output-dir", out, *map(str, flags)],
+        [*program, *TINY, "--amp", "off", "--output-dir", out, *map(str, flags)],
         env=clean_environment()
         | {"PYTHON": sys.executable, "NGPU": str(ngpu), "RUN": str(out), "OMP_NUM_THREADS": "1"},
         stdout=log,
@@ -86,15 +91,20 @@ def run_folder(tmp_path: Path):
             os.kill(pid, signal.SIGKILL)
 
 
+def assert_close(a: Path, b: Path) -> None:
+    """Tensors of two files differ by at most 1e-5 of their norm."""
+    first, second = load_file(a), load_file(b)
+    assert set(first) == set(second)
+    for key in first:
+        assert (first[key] - second[key]).norm() <= 1e-5 * first[key].norm(), key
+
+
 def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path):
     flags = ("--data-path", shapes_folder, "--val-split", "none")
     one = train(ONE, tmp_path / "one", *flags, "--steps", 1)
     two = train(ALL, tmp_path / "two", *flags, "--steps", 1, ngpu=2)
     # momentum after one step is the gradient (and weight decay of equal weights)
-    a, b = (load_file(path / "optimizer.safetensors") for path in (one, two))
-    assert set(a) == set(b)
-    for key in a:
-        assert (a[key] - b[key]).norm() <= 1e-5 * a[key].norm(), key
+    assert_close(one / "optimizer.safetensors", two / "optimizer.safetensors")
     for key in ("loss_classifier", "loss_objectness", "rpn_positives"):
         assert rows(tmp_path / "one")[0][key] == pytest.approx(rows(tmp_path / "two")[0][key], 1e-6)
     text = (tmp_path / "two.log").read_text()
@@ -123,6 +133,36 @@ def test_two_ranks_resume_with_the_same_bits_and_evaluate_every_image_once(
         assert one[key] == pytest.approx(two[key], abs=1e-6)
 
 
+def test_three_ranks_share_eight_micro_batches_and_resume_as_two(
+    shapes_folder: Path, tmp_path: Path
+):
+    """An RPN with frozen norms: proposals and statistics of one image would make last bits grow."""
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--log-every", 1)
+    flags += ("--detector", "rpn", "--backbone.norm", "frozen")
+    flags += ("--images-per-step", 8, "--images-per-gpu", 1, "--save-every", 1, "--keep", 9)
+    one = train(ONE, tmp_path / "one", *flags, "--steps", 5)
+    processes = "-m fasterrcnn torchrun --standalone --nproc-per-node=3 -m".split()
+    program = [sys.executable, *processes, "tests.commands.every_rank", tmp_path]
+    out = tmp_path / "three"
+    code = in_session(program, out, *flags, "--steps", 3, ngpu=3).wait(timeout=HANG)
+    assert code == 0, out.with_suffix(".log").read_text()
+
+    gradient, weights = "step-00000001/optimizer.safetensors", "step-00000003/model.safetensors"
+    for name in (gradient, weights):
+        assert_close(one.parent / name, out / "checkpoints" / name)
+    for a, b in zip(rows(tmp_path / "one"), rows(out), strict=False):  # 5 steps and 3
+        for key in ("loss_objectness", "loss_rpn_box_reg", "rpn_positives", "grad_norm"):
+            assert a[key] == pytest.approx(b[key], rel=1e-5)
+    saved = load_file(out / "checkpoints" / weights)
+    for rank in range(3):
+        own = load_file(tmp_path / f"rank-{rank}.safetensors")
+        assert len(own) > 20
+        assert [name for name in own if not own[name].equal(saved[name])] == [], rank
+    two = train(ALL, out, *flags, "--steps", 5, "--resume", ngpu=2)
+    assert_close(one / "model.safetensors", two / "model.safetensors")
+    assert "ranks was 3, is 2" in out.with_suffix(".log").read_text()
+
+
 @pytest.mark.slow
 def test_two_compiled_ranks_resume_with_the_same_bits(shapes_folder: Path, tmp_path: Path):
     flags = ("--data-path", shapes_folder, "--val-split", "none", "--input.max-size", 64)
@@ -133,7 +173,7 @@ def test_two_compiled_ranks_resume_with_the_same_bits(shapes_folder: Path, tmp_p
     assert_same_bits(whole, parts)
 
 
-def test_a_world_size_that_does_not_fit_exits_2_and_names_what_does(
+def test_more_processes_than_micro_batches_exit_2_and_are_told_what_works(
     shapes_folder: Path, tmp_path: Path
 ):
     process = start(ALL, tmp_path / "run", "--data-path", shapes_folder, ngpu=3)
@@ -141,7 +181,7 @@ def test_a_world_size_that_does_not_fit_exits_2_and_names_what_does(
     text = (tmp_path / "run.log").read_text()
     errors = [line for line in text.splitlines() if line.startswith("error:")]
     assert len(errors) == 1  # one rank speaks
-    assert "NGPU=1 or 2" in errors[0]
+    assert "use NGPU=1 to 2, or --images-per-gpu 1" in errors[0]
     assert "Traceback" not in text
 
 

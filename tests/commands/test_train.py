@@ -132,7 +132,12 @@ def test_a_batch_cut_in_two_is_the_whole_batch(shapes_folder: Path, tmp_path: Pa
         assert difference < 1e-5, key
 
 
-def test_the_order_of_the_images_is_the_plans(shapes_folder: Path, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("threshold", ["0", "0.9"])
+def test_the_order_of_the_images_is_the_plans(
+    shapes_folder: Path, tmp_path: Path, monkeypatch, capsys, threshold: str
+):
+    """Also where images are repeated: every shape is in less than 0.9 of the images."""
+    flags = ("--val-split", "none", "--data.repeat-threshold", threshold)
     seen = []
     original = training.train_step
 
@@ -141,12 +146,14 @@ def test_the_order_of_the_images_is_the_plans(shapes_folder: Path, tmp_path: Pat
         return original(state, batches, *args)
 
     monkeypatch.setattr(training, "train_step", watch)
-    run(shapes_folder, tmp_path / "run", "--steps", "9", "--val-split", "none")
+    run(shapes_folder, tmp_path / "run", "--steps", "9", *flags)
+    assert ("classes are repeated, most often" in capsys.readouterr().out) == (threshold != "0")
     straight, seen[:] = list(seen), []
-    run(shapes_folder, tmp_path / "again", "--steps", "5", "--val-split", "none")
-    run(shapes_folder, tmp_path / "again", "--steps", "9", "--val-split", "none", "--resume")
+    run(shapes_folder, tmp_path / "again", "--steps", "5", *flags)
+    run(shapes_folder, tmp_path / "again", "--steps", "9", *flags, "--resume")
     assert seen == straight
     assert [(m.step, m.index) for m in seen] == [(s, i) for s in range(9) for i in range(2)]
+    assert ({copy for m in seen for copy in m.copies} > {0}) == (threshold != "0")
 
 
 def test_log_results_and_run_folder(shapes_folder: Path, tmp_path: Path, capsys):

@@ -67,6 +67,25 @@ def test_flip_mirrors_pixels_and_boxes_and_depends_on_seed_epoch_and_id(data):
     assert flips(0, 1) != base
 
 
+def test_copies_of_an_image_are_flipped_apart(data):
+    half = loader.Images(data, flip=0.5)
+
+    def pixels(copies: tuple[int, ...]) -> list[torch.Tensor]:
+        return [half[MicroBatch(0, 0, 0, (i,), copies)].pixels for i in range(len(data))]
+
+    def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[bool]:
+        return [x.equal(y) for x, y in zip(a, b, strict=True)]
+
+    first, second, third = pixels((0,)), pixels((1,)), pixels((2,))
+    assert all(same(first, pixels(())))
+    assert all(same(second, pixels((1,))))
+    for a, b in ((first, second), (first, third), (second, third)):
+        assert 0 < sum(same(a, b)) < len(data)
+    both = half[MicroBatch(0, 0, 0, (2, 2), (0, 1))].images()
+    alone = [half[MicroBatch(0, 0, 0, (2,), (copy,))].images()[0] for copy in (0, 1)]
+    assert all(same(both, alone))
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(data, workers: int):

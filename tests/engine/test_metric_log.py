@@ -15,14 +15,17 @@ from fasterrcnn.errors import Diverged
 FINE = {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(3.0), "accuracy": torch.tensor(0.5)}
 
 
-def log(path: Path, *, first: int = 0, fp16: bool = False) -> MetricLog:
+def log(
+    path: Path, *, first: int = 0, fp16: bool = False, ranks: int = 1, micro_batches: int = 2
+) -> MetricLog:
     return MetricLog(
-        Runtime(torch.device("cpu")),
+        Runtime(torch.device("cpu"), ranks=ranks),
         path,
         first_step=first,
         last_step=100,
         steps_per_epoch=10,
         images_per_step=4,
+        micro_batches_per_step=micro_batches,
         may_overflow=fp16,
     )
 
@@ -46,6 +49,24 @@ def test_means_over_micro_batches_one_line_per_step(tmp_path: Path, capsys):
     assert second["images_per_s"] > 0
     text = capsys.readouterr().out
     assert "step 2/100  epoch 0.20  loss 4.5000 (a 1.5000  b 3.0000)  lr 0.1" in text
+
+
+def test_the_mean_over_ranks_is_the_mean_over_all_micro_batches(tmp_path: Path, monkeypatch):
+    """3 micro-batches on 2 ranks: this one has the losses 1 and 2, the other, played here, 6."""
+
+    def mean(runtime: Runtime, values: torch.Tensor) -> torch.Tensor:
+        other = torch.tensor([[6.0, 3.0, 0.5]], dtype=torch.double) / 1.5
+        return (values + torch.cat([other, values[:, 3:]], dim=1)) / 2
+
+    monkeypatch.setattr(Runtime, "mean", mean)
+    made = log(tmp_path / "m.jsonl", ranks=2, micro_batches=3)
+    made.add(step(0, loss_a=2.0))
+    made.flush()
+    row = json.loads((tmp_path / "m.jsonl").read_text())
+    assert row["loss_a"] == pytest.approx(3.0)
+    assert row["loss_b"] == pytest.approx(3.0)
+    assert row["accuracy"] == pytest.approx(0.5)
+    assert row["grad_norm"] == 2.0
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path: Path):

@@ -52,6 +52,9 @@ def test_difference_names_fields():
         (dict(schedule=dict(images_per_gpu=3)), "choose from 1, 2, 4, 8, 16"),
         (dict(schedule=dict(images_per_step=0)), "must be positive"),
         (dict(schedule=dict(epochs=-1.0)), "must be positive"),
+        (dict(data=dict(repeat_threshold=-0.1)), "repeat-threshold: -0.1: must be a fraction"),
+        (dict(data=dict(repeat_threshold=5.0)), "repeat-threshold: 5.0: must be a fraction"),
+        (dict(data=dict(repeat_threshold=float("nan"))), "must be a fraction, 0 to 1"),
         (dict(roi_heads=dict(sampling_ratio=-1)), "sampling-ratio: must be positive, or 0"),
         (dict(input=dict(min_size=2000)), "larger than --input.max-size"),
         (dict(input=dict(train_min_sizes=(640, 900))), "900: must be 1 to --input.min-size 800"),
@@ -73,6 +76,12 @@ def test_unknown_names():
     saved["input"]["sparkle"] = 1
     with pytest.raises(ValueError, match="sparkle"):
         recipes.from_dict(saved)
+
+
+def test_a_recipe_saved_before_a_field_existed_has_its_default():
+    saved = asdict(recipes.fasterrcnn_r50_fpn_1x())
+    del saved["data"]["repeat_threshold"]
+    assert recipes.from_dict(saved) == recipes.fasterrcnn_r50_fpn_1x()
 
 
 def test_all_are_listed(capsys):
