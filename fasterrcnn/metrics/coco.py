@@ -59,17 +59,14 @@ def run(evaluator: hotcoco.COCOeval) -> hotcoco.COCOeval:
     return evaluator
 
 
-def evaluator(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
-    """hotcoco's evaluator before evaluation."""
+def evaluator(
+    annotations: Annotations, detections: np.ndarray, *, lvis: bool = False
+) -> hotcoco.COCOeval:
+    """hotcoco's evaluator before evaluation; `lvis`: with the rules of `metrics.lvis`."""
     gt = ground_truth(annotations)
-    return hotcoco.COCOeval(gt, gt.load_res(numbered(detections)), "bbox")
-
-
-def numbered(detections: np.ndarray) -> np.ndarray:
-    """Detections as hotcoco takes them: image id = position + 1."""
     shifted = detections.copy()
     shifted[:, 0] += 1
-    return shifted
+    return hotcoco.COCOeval(gt, gt.load_res(shifted), "bbox", lvis_style=lvis)
 
 
 def ground_truth(annotations: Annotations) -> hotcoco.COCO:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import hotcoco
 import numpy as np
 
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.metrics import coco
 
-MAX_DETECTIONS = 300  # per image
+MAX_DETECTIONS = 300  # per image; hotcoco leaves out the others
 NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AP_rare", "AP_common", "AP_frequent",
@@ -30,7 +29,5 @@ def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]
     `annotations` are `federated`. AP_rare is the mean AP of the classes with frequency r, and so
     on; None without gt (ground truth) of such a class. `detections`: as `metrics.coco` takes them.
     """
-    gt = coco.ground_truth(annotations)
-    dt = hotcoco.LVISResults(gt, coco.numbered(detections), MAX_DETECTIONS)
-    done = coco.run(hotcoco.COCOeval(gt, dt, "bbox", lvis_style=True))
+    done = coco.run(coco.evaluator(annotations, detections, lvis=True))
     return coco.results(annotations, done, NAMES)

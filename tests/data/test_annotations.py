@@ -62,11 +62,11 @@ def test_digest_sees_everything_that_training_sees(tmp_path: Path):
         make.coco(tmp_path, make.changed(place, value))
         digests.add(formats.read(tmp_path, "train", "auto", (), Problems()).digest())
     assert len(digests) == 5
-    make.coco(tmp_path / "elsewhere")
-    make.coco(tmp_path)
-    again = [formats.read(p, "train", "auto", (), Problems()).digest() for p in (
-        tmp_path, tmp_path / "elsewhere")]  # fmt: skip
-    assert again[0] == again[1]
+    again = set()
+    for place in (tmp_path / "here", tmp_path / "elsewhere"):
+        make.coco(place)
+        again.add(formats.read(place, "train", "auto", (), Problems()).digest())
+    assert len(again) == 1
 
 
 def test_clip():

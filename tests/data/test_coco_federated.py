@@ -92,6 +92,14 @@ def test_what_lvis_says_is_read(tmp_path: Path, file: str):
     assert problems.found == []
 
 
+def test_images_without_file_names_show_a_coco_file_too(tmp_path: Path):
+    """Where annotations come late in the file, what is in front of them must do."""
+    images = [image | {"flickr_url": "x" * 2**20} for image in CONTENT["images"]]
+    content = {"images": images, **{key: CONTENT[key] for key in ("annotations", "categories")}}
+    write(tmp_path, content, file="lvis_v1_val.json")
+    assert shown(read(tmp_path)[0]) == [("10", [], [3]), ("20", [3, 2], [1])]
+
+
 def test_it_goes_where_its_images_and_classes_go(tmp_path: Path):
     write(tmp_path)
     data, _ = read(tmp_path)
