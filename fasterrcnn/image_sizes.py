@@ -7,16 +7,32 @@ Sizes are (height, width) in pixels. No image is opened here: `data` groups imag
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 
-from fasterrcnn.recipes import Input
+from fasterrcnn.recipes import Input, Recipe
 
 STRIDE = 32  # padded sides are multiples of this, the stride of the last convolutional stage
 _WIDTHS = 3  # padded long sides per orientation
 
 
-def resized(height: int, width: int, config: Input, short: int | None = None) -> tuple[int, int]:
-    """Size after resizing the short side to `short` (default: ``config.min_size``).
+def training_sizes(recipe: Recipe) -> Input:
+    """The recipe's input with the sizes of training: those of one square if images are jittered."""
+    if not recipe.augment.jitter:
+        return recipe.input
+    side = recipe.augment.jitter_size
+    return replace(recipe.input, min_size=side, max_size=side, train_min_sizes=())
+
+
+def resized(
+    height: int,
+    width: int,
+    config: Input,
+    short: int | None = None,
+    limit: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """Size after resizing the short side to `short` (default: ``config.min_size``), or to less
+    where the image would exceed `limit` (H, W; px).
 
     Sides are rounded down as in torchvision's GeneralizedRCNNTransform, or to the nearest pixel as
     in Detectron2 and MMDetection.
@@ -24,6 +40,8 @@ def resized(height: int, width: int, config: Input, short: int | None = None) ->
     scale = min(
         (short or config.min_size) / min(height, width), config.max_size / max(height, width)
     )
+    if limit is not None:
+        scale = min(scale, limit[0] / height, limit[1] / width)
     half = 0.5 if config.rounding == "nearest" else 0.0
     return max(1, math.floor(height * scale + half)), max(1, math.floor(width * scale + half))
 
@@ -48,15 +66,28 @@ def buckets(config: Input) -> list[tuple[int, int]]:
     return landscape + [(w, h) for h, w in landscape if w != h]
 
 
-def smallest_bucket(height: int, width: int, config: Input) -> tuple[int, int]:
-    """The smallest padded shape that holds an image of this resized size."""
-    fits = [shape for shape in buckets(config) if height <= shape[0] and width <= shape[1]]
+def smallest_bucket(
+    height: int, width: int, config: Input, limit: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """The smallest padded shape, of those inside `limit`, that holds an image of this resized
+    size."""
+    most = limit or (math.inf, math.inf)
+    fits = [
+        shape
+        for shape in buckets(config)
+        if height <= shape[0] <= most[0] and width <= shape[1] <= most[1]
+    ]
     return min(fits, key=lambda shape: shape[0] * shape[1])
 
 
+def planned_shape(height: int, width: int, config: Input) -> tuple[int, int]:
+    """The padded shape for an image of this original size, at the largest scale."""
+    return smallest_bucket(*resized(height, width, config), config)
+
+
 def bucket_of(height: int, width: int, config: Input) -> int:
-    """Index in `buckets` of the shape for an image of this original size, at the largest scale."""
-    return buckets(config).index(smallest_bucket(*resized(height, width, config), config))
+    """Index in `buckets` of `planned_shape`."""
+    return buckets(config).index(planned_shape(height, width, config))
 
 
 def _up(side: float) -> int:

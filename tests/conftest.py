@@ -50,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_image_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Verdicts on images go to a folder of the tests, also those of commands that they start."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["XDG_CACHE_HOME"]
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(autouse=True)
 def _leave_torch_as_it_was():
     """Commands run in this process turn deterministic algorithms on."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from fasterrcnn.image_sizes import bucket_of, buckets, resized
+from fasterrcnn import recipes
+from fasterrcnn.image_sizes import (
+    bucket_of,
+    buckets,
+    planned_shape,
+    resized,
+    smallest_bucket,
+    training_sizes,
+)
 from fasterrcnn.recipes import Input
 
 
@@ -34,3 +42,35 @@ def test_resized_is_what_torchvision_makes(least: int, most: int):
     for height, width in sizes:
         image, _ = _resize_image_and_masks(torch.zeros(1, height, width), least, most)
         assert image.shape[1:] == resized(height, width, recipe), (height, width)
+
+
+def test_a_limit_only_makes_images_smaller():
+    assert resized(480, 640, Input()) == (800, 1066)
+    assert resized(480, 640, Input(), limit=(800, 1088)) == (800, 1066)
+    assert resized(640, 480, Input(), limit=(800, 1088)) == (800, 600)
+    assert resized(640, 480, Input(), short=400, limit=(800, 1088)) == (533, 400)
+    assert resized(100, 300, Input(), limit=(1088, 800)) == (266, 800)
+    for rounding in ("floor", "nearest"):
+        for height in range(3, 500, 7):
+            for limit in buckets(Input()):
+                h, w = resized(height, 211, Input(rounding=rounding), limit=limit)
+                assert h <= limit[0]
+                assert w <= limit[1]
+
+
+def test_a_smaller_shape_outside_the_limit_is_not_taken():
+    config = Input(train_min_sizes=(640, 800))
+    assert smallest_bucket(800, 700, config) == (1024, 736)
+    assert smallest_bucket(800, 700, config, (800, 1088)) == (800, 1088)
+
+
+def test_jittered_images_have_one_shape_in_training():
+    recipe = recipes.change(
+        recipes.get("fasterrcnn_r50_fpn_3x_detectron2"), augment=dict(jitter=True, jitter_size=500)
+    )
+    sizes = training_sizes(recipe)
+    assert buckets(sizes) == [(512, 512)]
+    assert {planned_shape(h, w, sizes) for h in (3, 90, 4000) for w in (7, 90)} == {(512, 512)}
+    assert resized(500, 500, sizes) == (500, 500)
+    assert sizes.train_min_sizes == ()
+    assert training_sizes(recipes.fasterrcnn_r50_fpn_1x()) == Input()

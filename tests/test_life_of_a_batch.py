@@ -86,6 +86,7 @@ def row_4(annotations, micro_batch, batch, detector):
     assert tuple(padded.pixels.shape[2:]) in image_sizes.buckets(RECIPE.input)
     assert padded.gt_boxes.shape == (*padded.gt_labels.shape, 4)
     assert len(padded.pixels) == len(padded.sizes) == len(padded.gt_boxes) == N
+    assert batch.planned is None
     assert padded.original_sizes.tolist() == [
         annotations.sizes[i].tolist() for i in micro_batch.images
     ]

@@ -72,7 +72,16 @@ def test_what_runs_no_command_imports_nothing_but_the_standard_library(shell, ar
     done = shell([sys.executable, "-c", STARTED.format(argv=argv)], cwd="/")
     loaded = set(done.err.splitlines()[-1].split())
     assert "fasterrcnn" in loaded
-    assert not loaded & {"torch", "torchvision", "numpy", "PIL", "matplotlib", "yaml", "tqdm"}
+    assert not loaded & {
+        "torch",
+        "torchvision",
+        "numpy",
+        "PIL",
+        "matplotlib",
+        "yaml",
+        "tqdm",
+        "jinja2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -160,7 +169,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
-    modules = {str(p.relative_to(PROJECT)) for p in (PROJECT / "fasterrcnn").rglob("*.py")}
+    package = PROJECT / "fasterrcnn"
+    modules = {
+        str(path.relative_to(PROJECT))
+        for path in (*package.rglob("*.py"), *package.rglob("templates/*.html"))
+    }
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert found == modules | {"fasterrcnn/README.md"}

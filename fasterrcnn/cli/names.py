@@ -14,6 +14,7 @@ COMMANDS = {  # name: module in `fasterrcnn.commands`
     "propose": "propose",
     "import": "import_checkpoint",
     "export": "export",
+    "check-data": "check_data",
     "recipes": "recipes",
     "benchmark": "benchmark",
     "report": "report",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.data import formats
+from fasterrcnn.data import formats, image_check, images
 from fasterrcnn.settings import setting
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -44,6 +44,21 @@ def bad_data() -> Any:
         "what to do with unusable boxes and images: stop and list them, or skip them",
         choices=("stop", "skip"),
     )
+
+
+def check_images() -> Any:
+    """--check-images: how closely image files are looked at before they are used."""
+    return setting(
+        None,
+        "decode every image once before the first step, or read headers and look for the ends of "
+        f"files (default: all with --bad-data skip and up to {image_check.MANY} images)",
+        choices=image_check.LEVELS,
+    )
+
+
+def max_image_pixels() -> Any:
+    """--max-image-pixels: for `images.limit_pixels`."""
+    return setting(images.MAX_PIXELS, "largest image that is read (pixels)")
 
 
 def workers() -> Any:

@@ -29,7 +29,7 @@ import numpy as np
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import formats, loader, shapes
+from fasterrcnn.data import augment, formats, loader, shapes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
@@ -37,7 +37,7 @@ from fasterrcnn.engine import profiling, runtime
 from fasterrcnn.engine.benchmark_sides import Side, make_sides
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import Diverged, UsageError
-from fasterrcnn.image_sizes import bucket_of
+from fasterrcnn.image_sizes import bucket_of, training_sizes
 from fasterrcnn.metrics import coco
 from fasterrcnn.models.build import Detector
 from fasterrcnn.recipes import Recipe
@@ -95,13 +95,13 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         check_losses(sides)
         inference = {}
         for n in options.inference:
-            some = batches(data, recipe, n, rounds)
+            some = batches(data, recipes.change(recipe, augment=recipes.Augment()), n, rounds)
             for side in sides.values():
                 side.model.eval()
                 for batch in some:
                     side.detect(batch)
             inference[n] = speed(alternate(sides, "detect", [[b] for b in some], rt), n)
-        decoding = decoding_speed(data, recipe.schedule.images_per_gpu, rt)
+        decoding = decoding_speed(data, recipe, rt)
     for side in sides.values():
         side.model.train()
     first = {name: partial(side.step, stream[0]) for name, side in sides.items()}
@@ -162,20 +162,22 @@ def read(folder: Path, recipe: Recipe) -> Annotations:
 
 
 def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[loader.Batch]:
-    """The first `count` micro-batches of `images` images of training, decoded."""
-    bucket = [bucket_of(int(h), int(w), recipe.input) for h, w in data.sizes]
+    """The first `count` micro-batches of `images` images of training, decoded and augmented."""
+    sizes = training_sizes(recipe)
+    bucket = [bucket_of(int(h), int(w), sizes) for h, w in data.sizes]
     plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
     dataset, chosen = (
-        loader.Images(data, flip=recipe.input.flip),
+        loader.Images(data, flip=recipe.input.flip, augment=augment.of(recipe)),
         plan.micro_batches(0, count, 0, 1),
     )
     return list(loader.load(dataset, chosen, workers=0, pin_memory=False))
 
 
-def decoding_speed(data: Annotations, images: int, rt: Runtime) -> dict[str, float]:
-    """Images decoded per second by one core and by all loader workers in micro-batches of
-    `images`; megapixels per image."""
-    dataset, workers = loader.Images(data), rt.loader_workers(None)
+def decoding_speed(data: Annotations, recipe: Recipe, rt: Runtime) -> dict[str, float]:
+    """Images decoded and augmented per second by one core and by all loader workers, in the
+    recipe's micro-batches; megapixels per image."""
+    dataset = loader.Images(data, augment=augment.of(recipe))
+    images, workers = recipe.schedule.images_per_gpu, rt.loader_workers(None)
     position, per_worker = itertools.cycle(range(len(data))), math.ceil(_DECODED / images)
     every = [
         MicroBatch(0, 0, 0, tuple(itertools.islice(position, images)))

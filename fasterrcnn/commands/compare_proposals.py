@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import formats, proposals
+from fasterrcnn.data import formats, image_check, images, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, runtime
@@ -35,6 +35,8 @@ class Options:
     dataset: str = shared.dataset()
     split: str = setting("val", "split that the proposals are of")
     bad_data: str = shared.bad_data()
+    check_images: str | None = shared.check_images()
+    max_image_pixels: int = shared.max_image_pixels()
     fast_rcnn: Path | None = setting(None, "run of a Fast R-CNN whose AP on each file is measured")
     top_n: int | None = setting(
         None, "proposals per image it uses (default: its recipe's rpn.post-nms-top-n-test)"
@@ -53,8 +55,11 @@ def main(argv: list[str] | None = None) -> None:
     if options.plot is not None and options.plot.suffix not in (".png", ".pdf", ".svg"):
         raise UsageError(f"--plot: {options.plot}: must end in .png, .pdf or .svg")
     trained = None if options.fast_rcnn is None else load(options.fast_rcnn, options.top_n)
+    images.limit_pixels(options.max_image_pixels)
     problems = Problems(skip=options.bad_data == "skip")
     data = formats.read(options.data_path, options.split, options.dataset, (), problems)
+    if trained is not None:
+        data = image_check.check(data, problems, options.check_images)
     for line in problems.summary():
         print(line)
     results = {str(path): compare(proposals.read(path), data) for path in options.files}
@@ -96,7 +101,7 @@ def add_detections(
     rt = runtime.start(options.device)
     source = evaluation.Source(options.data_path, options.dataset, options.split)
     problems = Problems(skip=options.bad_data == "skip")  # those that main has printed
-    data = evaluation.read_split(source, state.classes, problems)
+    data = evaluation.read_split(source, state.classes, problems, options.check_images)
     model = rt.place(model)
     for path, found in results.items():
         measured, _ = evaluation.evaluate(

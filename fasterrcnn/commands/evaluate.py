@@ -36,6 +36,8 @@ class Options:
         None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
     )
     bad_data: str = shared.bad_data()
+    check_images: str | None = shared.check_images()
+    max_image_pixels: int = shared.max_image_pixels()
     proposals: Path | None = setting(None, "stored proposals of the split, for Fast R-CNN")
     top_n: int | None = setting(
         None, "stored proposals used per image (default: the recipe's rpn.post-nms-top-n-test)"
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
     rt = runtime.start(options.device)
+    images.limit_pixels(options.max_image_pixels)
     try:
         evaluate(options, rt)
     finally:
@@ -81,7 +84,10 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
     problems = Problems(skip=options.bad_data == "skip")
     data = rt.on_main(
-        lambda: evaluation.read_split(source, state.classes, problems, images_only=boxes_hidden)
+        lambda: evaluation.read_split(
+            source, state.classes, problems, options.check_images, images_only=boxes_hidden
+        ),
+        slow=True,
     )
     for line in (*problems.summary(), *evaluation.notes(data, recipe)):
         rt.say(line)

@@ -31,6 +31,7 @@ class Options:
     draw_threshold: float = setting(0.5, "detections below this score are not drawn")
     json: Path | None = setting(None, "write the detections to this file (COCO's format)")
     output_dir: Path | None = setting(None, "folder of pictures (default: <run>/predictions)")
+    max_image_pixels: int = shared.max_image_pixels()
     amp: str | None = shared.amp()
     device: str = shared.device()
 
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
     rt = runtime.start(options.device)
+    images.limit_pixels(options.max_image_pixels)
     files = images.find(options.images)
     names = picture_files.picture_names([name for _, name in files])
     model, state, path = load(options.checkpoint)

@@ -46,6 +46,8 @@ class Options:
     dataset: str | None = shared.dataset(None)
     split: str | None = setting(None, "split to propose in (default: the run's)")
     bad_data: str = shared.bad_data()
+    check_images: str | None = shared.check_images()
+    max_image_pixels: int = shared.max_image_pixels()
     images_per_gpu: int = shared.images_per_gpu()
     workers: int | None = shared.workers()
     amp: str | None = shared.amp()
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     options = flags.parse(Options, argv, __doc__)
     check(options)
     rt = runtime.start(options.device)
+    images.limit_pixels(options.max_image_pixels)
     files = images.find(options.images) if options.images else []
     model, state, path = checkpoint.load_detector(options.checkpoint)
     if not isinstance(model, (FasterRCNN, ProposalNetwork)):
@@ -129,7 +132,7 @@ def store(
     split_name = options.split or (state.recipe.data.train_split if options.training else None)
     place = evaluation.find_source(state, options.data_path, options.dataset, split_name)
     problems = Problems(skip=options.bad_data == "skip")
-    data = evaluation.read_split(place, state.classes, problems)
+    data = evaluation.read_split(place, state.classes, problems, options.check_images)
     for line in problems.summary():
         print(line)
     source = {

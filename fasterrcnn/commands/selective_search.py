@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import formats, images, proposals
+from fasterrcnn.data import formats, image_check, images, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import ImageProposals
 from fasterrcnn.engine import runtime
@@ -38,6 +38,8 @@ class Options:
     dataset: str = shared.dataset()
     split: str = setting("val", "split whose images are searched")
     bad_data: str = shared.bad_data()
+    check_images: str | None = shared.check_images()
+    max_image_pixels: int = shared.max_image_pixels()
     mode: str = setting("fast", "the paper's fast or quality mode", choices=("fast", "quality"))
     top_n: int = setting(2000, "proposals kept per image")
     workers: int | None = shared.workers()
@@ -47,8 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
     version = _opencv().__version__
+    images.limit_pixels(options.max_image_pixels)
     problems = Problems(skip=options.bad_data == "skip")
     data = formats.read(options.data_path, options.split, options.dataset, (), problems)
+    data = image_check.check(data, problems, options.check_images)
     for line in problems.summary():
         print(line)
     source = {
@@ -66,7 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     spawn = multiprocessing.get_context("spawn")
     made = []
     try:
-        with ProcessPoolExecutor(max(1, workers), spawn, _start_worker) as pool:
+        limit = (options.max_image_pixels,)
+        with ProcessPoolExecutor(max(1, workers), spawn, _start_worker, limit) as pool:
             for found in pool.map(partial(search, options.mode, options.top_n), files):
                 made.append(found)
                 if len(made) % 100 == 0:
@@ -106,8 +111,9 @@ def search(mode: str, top_n: int, file: tuple[str, bool]) -> tuple[ImageProposal
     ), seconds
 
 
-def _start_worker() -> None:
+def _start_worker(max_image_pixels: int) -> None:
     """Use one thread, so that times are those of one core; leave Ctrl-C to the parent."""
+    images.limit_pixels(max_image_pixels)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     _opencv().setNumThreads(1)

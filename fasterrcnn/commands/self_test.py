@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from fasterrcnn.cli import flags
 
-REQUIRED = ("numpy", "PIL", "pycocotools", "hotcoco", "safetensors", "tqdm", "matplotlib", "yaml")
+REQUIRED = (
+    "numpy",
+    "PIL",
+    "pycocotools",
+    "hotcoco",
+    "safetensors",
+    "tqdm",
+    "matplotlib",
+    "yaml",
+    "jinja2",
+)
 
 
 @dataclass(frozen=True)

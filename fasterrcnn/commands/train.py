@@ -13,10 +13,11 @@ from typing import Any
 
 from fasterrcnn import recipes, schedule
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import proposals
+from fasterrcnn.data import images, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, check_ranks
-from fasterrcnn.engine import checkpoint, resume, run_data, runtime, training
+from fasterrcnn.engine import bad_images, checkpoint, resume, run_data, runtime, training
+from fasterrcnn.engine.resume import Start
 from fasterrcnn.engine.run_data import DataSource, RunData
 from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
@@ -43,6 +44,8 @@ class Options:
     proposals: Path | None = setting(None, "stored proposals of the training split, for Fast R-CNN")
     val_proposals: Path | None = setting(None, "stored proposals of --val-split, for Fast R-CNN")
     bad_data: str = shared.bad_data()
+    check_images: str | None = shared.check_images()
+    max_image_pixels: int = shared.max_image_pixels()
     output_dir: Path | None = setting(None, "run folder (default: output/<recipe>)")
     resume: bool = setting(False, "continue the run in the folder, also past its former end")
     skip_finished: bool = setting(False, "exit with code 0 if this run is already finished")
@@ -65,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     recipe, options = flags.parse_with_recipe(Options, argv, __doc__)
     rt = runtime.start(options.device, deterministic=options.deterministic)
+    images.limit_pixels(options.max_image_pixels)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp))
     folder = RunFolder((options.output_dir or default_folder(recipe)).absolute())
     try:
@@ -91,7 +95,8 @@ def run(
     rt.on_main(folder.open)
     folder.is_ours = True
     describe(recipe, rt)
-    data = read_data(recipe, options, folder, rt)
+    start = rt.on_main(lambda: resume.find_start(folder, resume=options.resume))
+    data = read_data(recipe, options, folder, start, rt)
     plan = Plan(
         data.train.ids,
         data.buckets(recipe),
@@ -102,12 +107,12 @@ def run(
     )
     state = first_state(recipe, options, data, plan, rt)
     rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step))
-    start = rt.on_main(
-        lambda: resume.find_start(
-            folder, state, resume=options.resume, skip_finished=options.skip_finished
+    finished = rt.on_main(
+        lambda: resume.check_start(
+            folder, start, state, resume=options.resume, skip_finished=options.skip_finished
         )
     )
-    if start.finished:
+    if finished:
         rt.say(f"{folder.path}: already finished, {start.step} steps")
         return
     if options.compile:
@@ -153,7 +158,9 @@ def describe(recipe: Recipe, rt: Runtime) -> None:
         rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is faster")
 
 
-def read_data(recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime) -> RunData:
+def read_data(
+    recipe: Recipe, options: Options, folder: RunFolder, start: Start, rt: Runtime
+) -> RunData:
     """Both splits on every rank. Findings are counted on the terminal, listed in problems.jsonl."""
     source = DataSource(
         options.data_path,
@@ -162,20 +169,23 @@ def read_data(recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime) 
         options.val_fraction,
         options.proposals,
         options.val_proposals,
+        options.check_images,
     )
-    problems, listed = Problems(skip=options.bad_data == "skip"), folder.path / "problems.jsonl"
+    skip, listed = options.bad_data == "skip", folder.problems
+    problems = Problems(skip)
+    bad = bad_images.load(options.data_path, start.state, skip=skip)
 
     def read() -> RunData:
         try:
-            train, val, summary = run_data.read_splits(source, recipe, problems)
+            train, val, summary = run_data.read_splits(source, recipe, problems, bad)
         finally:
             problems.write(listed)
         for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):
             rt.say(line)
         stored, val_stored = run_data.read_proposals(source, recipe, train, val)
-        return RunData(train, val, stored, val_stored)
+        return RunData(train, val, stored, val_stored, bad)
 
-    return rt.on_main(read)
+    return rt.on_main(read, slow=True)
 
 
 def first_state(
@@ -195,6 +205,7 @@ def first_state(
             "dataset": options.dataset,
             "val_split": options.val_split,
             "val_fraction": options.val_fraction,
+            "bad_images": data.bad.saved(),
         },
         environment={**rt.environment(), "compiled": options.compile},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fasterrcnn.data.annotations import Annotations, Classes, Strings, clip
-from fasterrcnn.data.images import Header, read_headers
+from fasterrcnn.data.image_check import read_headers
+from fasterrcnn.data.images import Header
 from fasterrcnn.data.problems import Problems
 
 Id: TypeAlias = int | str
@@ -110,7 +112,8 @@ class Builder:
         Reads every header; use it only after the last `add_image`.
         """
         asked = {id: self._images[k] for id, k in self.position.items() if id not in self._rejected}
-        headers = read_headers([self.folder / image.file_name for image in asked.values()])
+        paths = (os.path.join(self.folder, image.file_name) for image in asked.values())  # noqa: PTH118
+        headers = read_headers(paths, self.problems)
         usable = {}
         for (id, image), header in zip(asked.items(), headers, strict=True):
             if isinstance(header, str):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import coco_cache, coco_federated, coco_files, coco_json, mistakes
+from fasterrcnn.data import box_units, coco_cache, coco_federated, coco_files, coco_json
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.builder import Boxes, Builder
 from fasterrcnn.data.coco_json import Content
@@ -57,7 +57,8 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
             builder.add_image(image.id, file or image.file_name, image.size, json_file, field)
     _add_boxes(builder, content)
     annotations = builder.build(content.classes)
-    mistakes.check_pixels(annotations, json_file)
+    box_units.stop_if_fractions(annotations, f"{json_file}: bbox")
+    box_units.stop_if_corners(annotations, f"{json_file}: bbox")
     federated = coco_federated.read(json_file, content, builder.order, problems)
     return replace(annotations, federated=federated)
 

@@ -8,15 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from fasterrcnn.data import split_names
 from fasterrcnn.data.image_files import unsafe
 from fasterrcnn.errors import UsageError
 
-ALIASES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-_SPLITS = {word for words in ALIASES.values() for word in words}
 # Words of file names that say nothing about the split.
 _NOISE = set(
     "instances instance annotations annotation coco bbox bboxes boxes json gt labels label dataset "
@@ -26,15 +21,23 @@ _SNIFFED = 1 << 20  # bytes in which a COCO file shows what it is
 
 
 def find_all(root: Path) -> list[Path]:
-    """The COCO json files in `root`, in a folder of it, or in a folder of that; sorted.
+    """The COCO json files in `root` or a folder of it, or in ``annotations/<split>`` or the other
+    way round; sorted.
 
     Files in a folder `annotations` are taken for one by their place, others by their first bytes.
     """
     return [
         path
         for path in sorted(_json_files(root, depth=2))
-        if path.parent == root / "annotations" or _looks_like_coco(path)
+        if path.parent == root / "annotations"
+        or (_is_of_root(path.relative_to(root).parts[:-1]) and _looks_like_coco(path))
     ]
+
+
+def _is_of_root(folders: tuple[str, ...]) -> bool:
+    """Whether a file in these folders belongs to the root, not to a data set in one of them."""
+    others = [name for name in folders if name != "annotations"]
+    return len(folders) < 2 or (len(others) == 1 and _says_split(others[0]))
 
 
 def _json_files(folder: Path, depth: int) -> Iterator[Path]:
@@ -61,7 +64,7 @@ def _looks_like_coco(path: Path) -> bool:
 def splits(root: Path) -> list[str]:
     """The names of the splits in `root`; none if all is one set without a name."""
     files = find_all(root)
-    if len(files) == 1 and not _words(_name(root, files[0])) & _SPLITS:
+    if len(files) == 1 and not _says_split(_name(root, files[0])):
         return []
     return sorted({_name(root, path) for path in files})
 
@@ -73,17 +76,19 @@ def find(root: Path, split: str) -> Path:
     files = find_all(root)
     if split == "train" and not splits(root) and files:
         return files[0]
+    words = split_names.aliases(split)
     exact = [path for path in files if split in (path.stem, *_names(root, path))]
     same = [
         path
         for path in files
-        if any(_words(name) == {word} for name in _names(root, path) for word in aliases(split))
+        if any(_words(name) <= words and _words(name) for name in _names(root, path))
     ]
-    fits = (
-        exact + [path for path in same if path not in exact] if split in ALIASES else exact or same
-    )
+    if split_names.is_known(split):
+        fits = exact + [path for path in same if path not in exact]
+    else:
+        fits = exact or same
     if not fits:
-        raise UsageError(no_split(root, split, splits(root)))
+        raise UsageError(split_names.missing(root, split, splits(root)))
     if len(fits) > 1:
         shown = " or ".join(path.relative_to(root).as_posix() for path in sorted(fits))
         raise UsageError(
@@ -93,34 +98,20 @@ def find(root: Path, split: str) -> Path:
     return fits[0]
 
 
-def aliases(split: str) -> tuple[str, ...]:
-    """The names that tools give to `split`."""
-    return ALIASES.get(split, (split.lower(),))
-
-
-def no_split(root: Path, split: str, there: list[str]) -> str:
-    """The message for a split that is not there; `there`: those that are."""
-    if not there:
-        return (
-            f"{root}: has no split {split}: everything in it is one set; add --val-fraction 0.1 to "
-            "hold out a tenth of it, or --val-split none"
-        )
-    message = f"{root}: no split {split}; found: {', '.join(there)} (--train-split, --val-split)"
-    if split in ("val", "none"):
-        message += "; --val-fraction 0.1 holds out a tenth of the training split instead"
-    return message
-
-
 def _name(root: Path, path: Path) -> str:
     """What a json file is called in messages: the part of its path that says the split."""
     names = _names(root, path)
-    return next((name for name in names if _words(name) & _SPLITS), names[0])
+    return next((name for name in names if _says_split(name)), names[0])
 
 
 def _names(root: Path, path: Path) -> list[str]:
     """The name of a json file and of the folder it is in, if these can say which split it is."""
     folder = path.parent.name if path.parent != root else ""
     return [path.stem.removeprefix("instances_"), *([folder] if _words(folder) else [])]
+
+
+def _says_split(name: str) -> bool:
+    return any(map(split_names.is_known, _words(name)))
 
 
 def _words(name: str) -> set[str]:
@@ -137,7 +128,7 @@ class ImageFinder:
 
     def __init__(self, root: Path, json_file: Path, split: str) -> None:
         stem = json_file.stem.removeprefix("instances_")
-        names = dict.fromkeys((stem, split, *aliases(split)))
+        names = dict.fromkeys((stem, split, *sorted(split_names.aliases(split))))
         candidates = [
             *(root / part / name for name in names for part in ("", "images")),
             json_file.parent,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import coco, voc, yolo
+from fasterrcnn.data import coco, cvat, image_folder, other_tools, voc, yolo
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
-READERS = {"coco": coco, "voc": voc, "yolo": yolo}
+READERS = {"coco": coco, "voc": voc, "yolo": yolo, "cvat": cvat, "imagefolder": image_folder}
 
 
 def read(
@@ -120,6 +120,8 @@ def recognize(root: Path) -> str:
         raise UsageError(
             f"--data-path: {root}: holds no data set itself; try --data-path {inner[0]}"
         )
+    if advice := other_tools.advice(root):
+        raise UsageError(f"--data-path: {root}: {advice}")
     raise UsageError(
         f"--data-path: {root}: no data set found: annotations/*.json (COCO), Annotations/*.xml "
         f"with JPEGImages/ or VOC2007/ (VOC) or images/ with labels/ (YOLO) expected{_hint(root)}"

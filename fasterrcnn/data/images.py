@@ -3,29 +3,41 @@ on.
 
 Life of a batch, step 3. `read_header` returns the stored size and the EXIF orientation; `decode`
 applies the orientation only if asked to, because annotations may refer to the image before or after
-rotation.
+rotation. Both take it from one place, so training and prediction turn an image the same way.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import stat
+import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.io import ImageReadMode, decode_image, read_file
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from torchvision.io import ImageReadMode, decode_image
 
+from fasterrcnn.data import jpeg_end
 from fasterrcnn.data.image_files import SUFFIXES, images_in
 from fasterrcnn.errors import DataError, UsageError
 
+MAX_PIXELS = 178_956_970  # where Pillow itself takes a file for a decompression bomb
 _FORMATS = (  # never EPS or PDF; JPEG opens MPO too
     "JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF",
 )  # fmt: skip
+_ENDS = {"JPEG": jpeg_end.MARKER, "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 _ORIENTATION = 0x0112
+_REVERSED = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
+
+_max_pixels = MAX_PIXELS
+warnings.filterwarnings("ignore", module=r"PIL\.")  # they do not say of which file
 
 
 class Header(NamedTuple):
@@ -47,72 +59,196 @@ class Header(NamedTuple):
         return (self.width, self.height) if swapped else self.stored
 
 
-def read_header(path: Path) -> Header | str:
-    """Header of an image file, or a phrase saying why it cannot be read. Decodes no pixels."""
+class Seen(IntEnum):
+    """How much of a file a `Verdict` rests on."""
+
+    NOTHING = 0  # it could not be read, which may be different next time
+    HEADER = 1
+    END = 2  # the header, and its format's end mark if it has one
+    PIXELS = 3  # all of it
+
+
+class Verdict(NamedTuple):
+    """What is known of a file."""
+
+    header: Header | str  # or a phrase saying why it cannot be used
+    seen: Seen
+
+
+class Unsettled(ValueError):
+    """An image cannot be used, for a reason that does not lie in the content of its file."""
+
+
+def limit_pixels(count: int) -> None:
+    """Refuse images of more pixels than `count` in this process and those that it forks."""
+    global _max_pixels
+    _max_pixels = count
+    Image.MAX_IMAGE_PIXELS = count  # Pillow refuses twice as many, in frames and tiles too
+
+
+def within_limit(header: Header | str) -> Header | str:
+    """`header`, or a phrase if the image has more pixels than `limit_pixels` allows."""
+    if isinstance(header, str) or header.height * header.width <= _max_pixels:
+        return header
+    return _too_large()
+
+
+def _too_large() -> str:
+    return (
+        f"more than {_max_pixels} pixels; if the file is what it should be, raise the limit with "
+        "--max-image-pixels"
+    )
+
+
+def read_header(path: Path | str) -> Header | str:
+    """Header of an image file, or a phrase saying why it cannot be used. Decodes no pixels."""
+    return within_limit(inspect(path).header)
+
+
+def inspect(path: Path | str) -> Verdict:
+    """What the header and the last bytes of a file say, before `within_limit`."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # a FIFO would block forever
-            return "not a regular file"
-        with Image.open(path, formats=_FORMATS) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-            width, height = image.size
-    except FileNotFoundError:
-        return "missing"
-    except UnidentifiedImageError:
-        return "not an image" if path.stat().st_size else "empty file"
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        return f"unreadable header ({error})"
-    return Header(height, width, orientation if orientation in range(1, 9) else 1)
-
-
-def read_headers(paths: list[Path]) -> list[Header | str]:
-    """`read_header` of many files, in threads to hide the latency of cold disks."""
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(read_header, paths, chunksize=64))
+        with _opened(path) as file:
+            image = _open_image(file)
+            return Verdict(_header(image), Seen.END if _has_end(image, file) else Seen.HEADER)
+    except Unsettled as error:
+        return Verdict(str(error), Seen.NOTHING)
+    except ValueError as error:
+        return Verdict(str(error), Seen.PIXELS)
 
 
 def decode(path: Path | str, *, apply_orientation: bool) -> torch.Tensor:
     """Pixels of an image file: uint8 RGB ``(3, H, W)`` (a view of H W 3 in memory).
 
     Gray is repeated, alpha dropped, 16-bit values are divided by 256; an animation gives its first
-    frame. Raises ValueError with a phrase if the file cannot be decoded.
+    frame. A JPEG file may lack its end marker, but no pixels. Raises ValueError with a phrase if
+    the file cannot be decoded, Unsettled if that may be different next time.
     """
+    with _opened(path) as file:
+        data = file.read()
+    image = _open_image(io.BytesIO(data))
+    header = within_limit(_header(image))
+    if isinstance(header, str):
+        raise Unsettled(header)
+    pixels = _pixels(image, data)
+    height, width = pixels.shape[:2]
+    if (height, width) != header.stored:
+        raise ValueError(
+            f"height {header.height}, width {header.width} in its header, but height {height}, "
+            f"width {width} when decoded"
+        )
+    if apply_orientation:
+        pixels = _turned(pixels, header.orientation)
+    return pixels.permute(2, 0, 1)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[IO[bytes]]:
+    """A regular file to read from. Raises Unsettled."""
     try:
-        image = _decode_with_torchvision(path, apply_orientation)
-    except RuntimeError:  # damaged: Pillow's message says how
-        image = None
-    return _decode_with_pillow(path, apply_orientation) if image is None else image
+        # a Path would cost as much as the rest
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 # a FIFO would block forever
+            raise Unsettled("not a regular file")
+        with open(path, "rb") as file:  # noqa: PTH123
+            yield file
+    except FileNotFoundError:
+        raise Unsettled("missing") from None
+    except OSError as error:
+        raise Unsettled(f"cannot be read ({error.strerror})") from None
 
 
-def _decode_with_torchvision(path: Path | str, apply_orientation: bool) -> torch.Tensor | None:
-    """JPEG and PNG, to the same pixels as Pillow but faster; None for other formats."""
-    data = read_file(str(path))
-    if bytes(data[:2].tolist()) not in (b"\xff\xd8", b"\x89P"):
-        return None
-    image = decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=apply_orientation)
-    if image.dtype == torch.uint16:
-        image = (image.to(torch.int32) >> 8).to(torch.uint8)
+def _open_image(file: IO[bytes]) -> Image.Image:
+    """The image with its header read. Raises ValueError with a phrase."""
+    try:
+        start = file.read(3)
+        file.seek(0)
+        if start == b"\xff\xd8\xff":
+            image: Image.Image = JpegImageFile(file)  # takes half the time of Image.open
+        else:
+            image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError("not an image" if start else "empty file") from None
+    except Image.DecompressionBombError:
+        raise Unsettled(_too_large()) from None
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise _explained(error, "unreadable header") from error
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
     return image
 
 
-def _decode_with_pillow(path: Path | str, apply_orientation: bool) -> torch.Tensor:
-    """All formats. Raises ValueError."""
+def _explained(error: Exception, what: str) -> ValueError:
+    """The exception to raise for one of Pillow's: the file's fault, or that of the system."""
+    if isinstance(error, MemoryError):
+        return Unsettled("not enough memory to decode it")
+    if isinstance(error, OSError) and error.errno:
+        return Unsettled(f"cannot be read ({error.strerror})")
+    return ValueError(f"{what} ({error})")
+
+
+def _header(image: Image.Image) -> Header:
+    """Size and orientation of an opened image: the only place that reads an orientation."""
+    orientation = 1
+    if "exif" in image.info:
+        try:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        except Exception:  # of many kinds; a damaged EXIF block says nothing
+            pass
+    return Header(image.height, image.width, orientation if orientation in range(1, 9) else 1)
+
+
+def _has_end(image: Image.Image, file: IO[bytes]) -> bool:
+    """Whether the file ends as its format says it must."""
+    end = _ENDS.get(image.format or "", b"")
+    file.seek(-len(end), os.SEEK_END)
+    return file.read() == end
+
+
+def _pixels(image: Image.Image, data: bytes) -> torch.Tensor:
+    """Pixels, uint8 ``(H, W, 3)``, of an opened image, whose file holds `data`. Raises ValueError.
+
+    JPEG and PNG are decoded by torchvision, to the same pixels as by Pillow but faster.
+    """
+    if image.format not in ("JPEG", "PNG"):
+        return _pixels_by_pillow(image)
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if apply_orientation:
-                image = ImageOps.exif_transpose(image)
-            if image.mode == "F":
-                raise ValueError("floating-point pixels have no known range")
-            if image.mode.startswith("I"):  # convert("RGB") would clip 16 bits at 255
-                gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                pixels = np.repeat(gray[:, :, None], 3, axis=2)
-            else:
-                pixels = np.array(image.convert("RGB"))
-    except ValueError:
-        raise
+        pixels = decode_image(encoded, mode=ImageReadMode.RGB)
+    except RuntimeError:  # damaged: Pillow's message says how
+        return _pixels_of_damaged_jpeg(data) if image.format == "JPEG" else _pixels_by_pillow(image)
+    if pixels.dtype == torch.uint16:
+        pixels = (pixels.to(torch.int32) >> 8).to(torch.uint8)
+    return pixels.permute(1, 2, 0)
+
+
+def _pixels_by_pillow(image: Image.Image) -> torch.Tensor:
+    """`_pixels` of an image in any format."""
+    try:
+        if image.mode.startswith("I"):  # convert("RGB") would clip 16 bits at 255
+            gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            pixels = np.repeat(gray[:, :, None], 3, axis=2)
+        else:
+            pixels = np.array(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise ValueError(f"cannot be decoded ({error})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        raise _explained(error, "cannot be decoded") from error
+    return torch.from_numpy(pixels)
+
+
+def _pixels_of_damaged_jpeg(data: bytes) -> torch.Tensor:
+    """`_pixels` of a JPEG file if it lacks nothing but its end. Raises ValueError."""
+    first, *others = (
+        _pixels_by_pillow(_open_image(io.BytesIO(ended))) for ended in jpeg_end.endings(data)
+    )
+    if not all(first.equal(other) for other in others):
+        raise ValueError("cannot be decoded (the file is truncated)")
+    return first
+
+
+def _turned(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+    """``(H, W, 3)`` as displayed; the axes are exchanged before they are reversed."""
+    if orientation >= 5:
+        pixels = pixels.transpose(0, 1)
+    return pixels.flip(_REVERSED[orientation]).contiguous()
 
 
 def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:

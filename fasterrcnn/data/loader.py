@@ -1,7 +1,8 @@
 """Loads micro-batches of image positions as pinned uint8 batches, in worker processes.
 
-Life of a batch, step 3. A worker decodes the images of a micro-batch and flips each by a random
-number that depends only on (seed, epoch, image id, copy); everything else happens on the device.
+Life of a batch, step 3. A worker decodes the images of a micro-batch, augments them and flips
+each by random numbers that depend only on (seed, epoch, image id, copy); everything else happens on
+the device.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fasterrcnn import seeds
-from fasterrcnn.data import images
+from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.augment import Augmentation
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.data.stand_ins import StandIns
 from fasterrcnn.errors import DataError
 from fasterrcnn.processes import die_with_parent
 
@@ -40,6 +43,8 @@ class Batch:
     proposals: torch.Tensor | None = None  # stored ones: float32 (sum of proposal_counts, 4)
     proposal_counts: tuple[int, ...] = ()
     proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W of the image they refer to (px)
+    damaged: tuple[tuple[int, str], ...] = ()  # positions of images that others stand in for; why
+    planned: tuple[int, int] | None = None  # padded shape that augmented images have to fit (px)
 
     def pin_memory(self) -> Batch:
         """Called by a DataLoader with `pin_memory`."""
@@ -79,8 +84,9 @@ class Batch:
 
 
 class Loaded(NamedTuple):
-    """One image, decoded and perhaps flipped."""
+    """One image, decoded, perhaps augmented and flipped."""
 
+    name: str  # its file
     pixels: torch.Tensor  # uint8 (H, W, 3)
     boxes: np.ndarray  # float32 (G, 4): x1 y1 x2 y2 (px)
     labels: np.ndarray  # int64 (G,)
@@ -90,7 +96,8 @@ class Loaded(NamedTuple):
 class Images(Dataset):
     """Maps a `MicroBatch` to its `Batch`. `flip` is a probability; 0 in evaluation.
 
-    A DataError is returned, not raised: torch would bury its message in a worker's traceback.
+    A DataError is returned, not raised: torch would bury its message in a worker's traceback. With
+    `stand_ins`, others take the place of images that cannot be used.
     """
 
     def __init__(
@@ -100,29 +107,39 @@ class Images(Dataset):
         flip: float = 0.0,
         seed: int = 0,
         proposals: StoredProposals | None = None,
+        stand_ins: StandIns | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         self.annotations = annotations
         self.flip = flip
         self.seed = seed
         self.proposals = None if proposals is None else proposals.aligned(annotations)
+        self.stand_ins = stand_ins
+        self.augment = augment
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | DataError:
+        damaged: dict[int, str] = {}
         try:
+            copies = micro_batch.copies or (0,) * len(micro_batch.images)
             loaded = [
-                self._load(i, micro_batch.epoch, copy)
-                for i, copy in zip_longest(micro_batch.images, micro_batch.copies, fillvalue=0)
+                self._load_or_replace(i, micro_batch.epoch, copy, damaged)
+                for i, copy in zip(micro_batch.images, copies, strict=True)
             ]
         except DataError as error:
             return error
-        pixels, boxes, labels, proposals = zip(*loaded, strict=True)
+        names, pixels, boxes, labels, proposals = zip(*loaded, strict=True)
         batch = Batch(
             micro_batch,
-            names=[self.annotations.path(i) for i in micro_batch.images],
+            names=list(names),
             sizes=[tuple(p.shape[:2]) for p in pixels],
             counts=[len(b) for b in boxes],
             pixels=torch.cat([p.reshape(-1) for p in pixels]),
             boxes=torch.from_numpy(np.concatenate(boxes)),
             labels=torch.from_numpy(np.concatenate(labels)),
+            damaged=tuple(damaged.items()),
+            planned=self.augment.planned(*self.annotations.sizes[micro_batch.images[0]])
+            if self.augment
+            else None,
         )
         if self.proposals is None:
             return batch
@@ -133,19 +150,40 @@ class Images(Dataset):
             proposal_sizes=tuple(p.size for p in proposals),
         )
 
+    def _place(self, i: int) -> str:
+        return f"{self.annotations.path(i)}: image {self.annotations.ids[i]}"
+
+    def _load_or_replace(self, i: int, epoch: int, copy: int, damaged: dict[int, str]) -> Loaded:
+        """Image i or its stand-in; images found to be damaged are added to `damaged`. Raises
+        DataError."""
+        for k in self.stand_ins.order(i) if self.stand_ins else (i,):
+            try:
+                return self._load(k, epoch, copy)
+            except ValueError as error:
+                if self.stand_ins is None or not self.stand_ins.skip:
+                    advice = "replace the file, or drop such images with --bad-data skip"
+                    raise DataError(f"{self._place(k)}: {error}; {advice}") from None
+                damaged[k] = str(error)
+        raise DataError(
+            f"{self._place(i)}: cannot be used, and neither can the images to replace it with"
+        )
+
     def _load(self, i: int, epoch: int, copy: int = 0) -> Loaded:
-        """Decode image i and flip it if its random number is below `flip`. Raises DataError."""
+        """Decode image i, augment it, and flip it if its random number is below `flip`. Raises
+        ValueError with a phrase."""
         data = self.annotations
         path = data.path(i)
         try:
             image = images.decode(path, apply_orientation=bool(data.rotate[i]))
-        except ValueError as error:
-            raise DataError(
-                f"{path}: image {data.ids[i]}: {error}; replace the file, "
-                "or drop such images with --bad-data skip"
-            ) from None
+            _check_size(image, data.sizes[i].tolist())
+        except ValueError:
+            image_cache.forget(path)  # it was taken for a good one
+            raise
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)
+        if self.augment is not None:
+            key = seeds.key(self.seed, seeds.for_copy("augment", copy), epoch, data.ids[i])
+            image, boxes, labels = self.augment(image, boxes, labels, key)
         proposals = None if self.proposals is None else self.proposals.of(i)
         purpose = seeds.for_copy("flip", copy)
         if self.flip and seeds.fraction(self.seed, purpose, epoch, data.ids[i]) < self.flip:
@@ -153,7 +191,14 @@ class Images(Dataset):
             _mirror(boxes, image.shape[1])
             if proposals is not None:
                 _mirror(proposals.boxes, proposals.size[1])
-        return Loaded(image, boxes, labels, proposals)
+        return Loaded(path, image, boxes, labels, proposals)
+
+
+def _check_size(image: torch.Tensor, expected: list[int]) -> None:
+    """Raise ValueError unless ``(3, H, W)`` is of the size that the boxes refer to."""
+    if list(image.shape[1:]) != expected:
+        (height, width), (h, w) = expected, image.shape[1:]
+        raise ValueError(f"height {h}, width {w}, but it had height {height}, width {width}")
 
 
 def _mirror(boxes: np.ndarray, width: int) -> None:
@@ -182,6 +227,14 @@ def load(
         if isinstance(item, DataError):
             raise item
         yield item
+
+
+def take(stream: Iterator[Batch], count: int) -> tuple[list[Batch], DataError | None]:
+    """The next `count` batches; or none, and the error that an image raised instead."""
+    try:
+        return list(islice(stream, count)), None
+    except DataError as error:
+        return [], error
 
 
 def _start_worker(_: int) -> None:

@@ -11,8 +11,12 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fasterrcnn.errors import DataError
+
+if TYPE_CHECKING:  # it imports this module
+    from fasterrcnn.data.images import Header
 
 _MAX_SHOWN = 20
 
@@ -25,7 +29,7 @@ class Problem:
     field: str
     value: str
     what: str
-    action: str  # "stop", "dropped" or "clipped"
+    action: str  # "stop", "dropped", "clipped", ...
 
     def __str__(self) -> str:
         value = self.value if len(self.value) <= 80 else self.value[:77] + "..."
@@ -34,10 +38,12 @@ class Problem:
 
 class Problems:
     """The problems found while reading a data set. `skip`: a fault drops its box or image and does
-    not stop the run."""
+    not stop the run. `kept`: files, by absolute path, whose damage is no fault, because the run
+    replaces their images; with their headers from before."""
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
+        self.kept: dict[str, Header] = {}
         self.found: list[Problem] = []
 
     def fault(self, file: object, field: str, value: object, what: str) -> None:
@@ -49,6 +55,11 @@ class Problems:
         """Record a box that is dropped or clipped without stopping the run."""
         self.found.append(Problem(str(file), field, _text(value), what, action))
 
+    def add_new(self, other: Problems) -> None:
+        """Add the findings of `other` that are not here yet: splits of one folder have the same."""
+        known = set(self.found)
+        self.found += [problem for problem in other.found if problem not in known]
+
     def counts(self) -> dict[str, int]:
         """``{"zero width or height: dropped": 2, ...}``, the most frequent first."""
         return dict(Counter(f"{p.what}: {p.action}" for p in self.found).most_common())
@@ -57,11 +68,12 @@ class Problems:
         """One log line per kind of problem."""
         return [f"data: {count} x {what}" for what, count in self.counts().items()]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, *, append: bool = False) -> None:
         """Write every problem as one json line; without problems no file is written."""
         if self.found:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(asdict(p)) + "\n" for p in self.found))
+            with path.open("a" if append else "w") as file:
+                file.writelines(json.dumps(asdict(p)) + "\n" for p in self.found)
 
     def stop_if_any(self) -> None:
         """Raise DataError with the first faults and the number of others, if any stop the run."""

@@ -27,7 +27,7 @@ class MicroBatch(NamedTuple):
     index: int  # type: ignore[assignment] # hides tuple.index, which nobody calls
     epoch: int
     images: tuple[int, ...]  # positions in Annotations
-    copies: tuple[int, ...] = ()  # which occurrence of its image in the epoch; 0 where not given
+    copies: tuple[int, ...] = ()  # number of each in the epoch (`Entry`); empty: all 0
 
 
 class Entry(NamedTuple):

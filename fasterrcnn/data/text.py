@@ -38,9 +38,14 @@ def read_text(path: Path) -> str:
     return decode(read_bytes(path), path)
 
 
+def marked_encoding(data: bytes) -> str | None:
+    """The encoding that the byte order mark says; None without one."""
+    return next((e for mark, e in _MARKS.items() if data.startswith(mark)), None)
+
+
 def decode(data: bytes, path: Path) -> str:
     """`data` as text; `path` is for the message. Raises DataError."""
-    encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
+    encoding = marked_encoding(data) or "utf-8"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:

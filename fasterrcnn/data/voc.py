@@ -1,9 +1,9 @@
 """PASCAL VOC: ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/<set>.txt``.
 
 They are in one folder, or in the folders ``VOC2007/``, ``VOC2012/`` ... of a devkit. A split of a
-devkit is one or several sets of a year: ``2007_trainval+2012_trainval``. Objects marked difficult
-are treated like crowd boxes: not trained on, ignored in evaluation. Category ids are the
-alphabetical rank of the class names, from 1.
+devkit is one or several sets of a year: ``2007_trainval+2012_trainval``. `voc_files` knows the
+layouts of other tools. Objects marked difficult are treated like crowd boxes: not trained on,
+ignored in evaluation. Category ids are the alphabetical rank of the class names, from 1.
 
 PASCAL's own files hold pixel indices that start at 1, and xmax and ymax are the last pixels inside
 a box: its edges are xmin - 1, ymin - 1, xmax, ymax. Other tools that write this layout do not agree
@@ -12,51 +12,27 @@ on that; the numbers in their files are taken as edges.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from fasterrcnn.data import box_units, text, voc_files, voc_xml
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
-from fasterrcnn.data.image_files import SUFFIXES
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.voc_files import is_devkit, recognizes, sets, splits
 from fasterrcnn.errors import DataError, UsageError
 
-SHORT_NAMES = {
-    "07": "2007_trainval",
-    "12": "2012_trainval",
-    "07++12": "2007_trainval+2007_test+2012_trainval",
-}
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+__all__ = ["has_boxes", "is_devkit", "read", "read_images", "recognizes", "sets", "splits"]
 
-
-def recognizes(root: Path) -> bool:
-    """Whether `root` looks like a data set in this format."""
-    return (_is_one_folder(root) and (root / "Annotations").is_dir()) or is_devkit(root)
-
-
-def is_devkit(root: Path) -> bool:
-    """Whether `root` holds folders per year, ``VOC2007/`` for example."""
-    return not _is_one_folder(root) and any(root.glob("VOC[0-9][0-9][0-9][0-9]/JPEGImages"))
-
-
-def sets(root: Path, split: str) -> list[tuple[str, str]]:
-    """The sets of `split`: (folder in `root`, "" or "VOC2007/"; name).
-
-    Raises UsageError for a name that is not YEAR_SET, and for a year without a folder.
-    """
-    if _is_one_folder(root):
-        return [("", split)]
-    names = [SHORT_NAMES.get(name, name) for name in SHORT_NAMES.get(split, split).split("+")]
-    return [_year_and_set(root, name) for name in names]
+_OBJECT = re.compile(rb"<\0?o\0?b\0?j\0?e\0?c\0?t")  # in UTF-16 too
 
 
 def has_boxes(root: Path, split: str) -> bool:
     """Whether any annotation file of the split has an object; those of VOC 2012 test do not."""
-    files = (_xml(root, folder, id) for id, folder in _images(root, split).items())
-    return any(file.is_file() and b"<object" in file.read_bytes() for file in files)
+    return _any_object(voc_files.find(root, split, Problems()))
 
 
 def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annotations:
@@ -65,45 +41,42 @@ def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annot
     `declared`: the files are PASCAL's own, not another tool's. Raises UsageError if such files have
     no boxes.
     """
-    if declared and not has_boxes(root, split):
+    found = voc_files.find(root, split, problems)
+    if declared and not _any_object(found):
         raise UsageError(
             f"{root}: {split}: no image has a box; detections can be written for PASCAL's server "
             "by fasterrcnn evaluate --voc-submission"
         )
-    images = _images(root, split)
-    trees = {id: _tree(_xml(root, folder, id), problems) for id, folder in images.items()}
-    objects = [
-        (id, k, element)
-        for id, tree in trees.items()
-        if tree is not None
-        for k, element in enumerate(tree.findall("object"), start=1)
-    ]
-    classes = _classes(root, split, objects)
+    builder = _builder(root, found, problems)
+    objects = []
+    for images in found:
+        users = _Users(builder, images)
+        for id in images.ids:
+            xml = images.folder.xml_of(id)
+            file = voc_xml.read(xml, problems, first_pixel=1 if declared else 0)
+            if file is not None:
+                users.add(id, file)
+                objects += [(id, one) for one in file.objects]
+        if not declared:
+            problems.add_new(_left_out(root, images, users))
+    classes = _classes(root, split, [one.name for _, one in objects], problems)
     label_of = {name: i for i, name in enumerate(classes.names, start=1)}
-    builder = _builder(root, images, problems)
-    for id, tree in trees.items():
-        if tree is not None:
-            _add_image(builder, images[id], id, tree)
-    for id, k, element in objects:
-        file, field = builder.describe((id, k))
-        name = element.findtext("name", "").strip()
-        xywh = _box(element, first_pixel=1 if declared else 0)
-        if not name:
-            problems.fault(file, f"object {k}/name", name, "must be a class name")
-        elif isinstance(xywh, str):
-            problems.fault(file, field, _values(element), xywh)
-        else:
-            difficult = element.findtext("difficult", "0").strip() == "1"
-            builder.add_box(id, label_of[name], xywh, None, difficult, (id, k))
-    return replace(builder.build(classes), voc=declared)
+    for id, one in objects:
+        where = (id, one.number)
+        builder.add_box(id, label_of[one.name], one.xywh, None, one.difficult, where)
+    annotations = builder.build(classes)
+    box_units.stop_if_fractions(annotations, f"{root}: split {split}")
+    return replace(annotations, voc=declared)
 
 
 def read_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
     """The images of a split of PASCAL's own data, without boxes; opens no annotation file."""
-    images = _images(root, split)
-    builder = _builder(root, images, problems)
-    for id, folder in images.items():
-        _add_image(builder, folder, id, ElementTree.Element("annotation"))
+    found = voc_files.find(root, split, problems)
+    builder = _builder(root, found, problems)
+    for images in found:
+        users = _Users(builder, images)
+        for id in images.ids:
+            users.add(id, voc_xml.File("", None, []))
     return replace(builder.build(classes), voc=True)
 
 
@@ -130,142 +103,79 @@ def write_results(
     return files
 
 
-def _is_one_folder(root: Path) -> bool:
-    return (root / "JPEGImages").is_dir()
+def _any_object(found: list[voc_files.Images]) -> bool:
+    """Whether an annotation file of these images may have an object; does not parse them."""
+    known = (images.folder.xml.get(id) for images in found for id in images.ids)
+    return any(_OBJECT.search(text.read_bytes(file)) for file in known if file is not None)
 
 
-def _year_and_set(root: Path, name: str) -> tuple[str, str]:
-    """``2007_trainval`` -> ``("VOC2007/", "trainval")``."""
-    year, _, rest = name.partition("_")
-    if not (len(year) == 4 and year.isdecimal() and rest):
-        raise UsageError(f"{root}: {name}: no such split; {_available(root)}")
-    if not (root / f"VOC{year}").is_dir():
-        raise UsageError(
-            f"{root / f'VOC{year}'}: no such folder; bash datasets/get_voc.sh gets VOC2007 and "
-            "VOC2012"
-        )
-    return f"VOC{year}/", rest
-
-
-def _available(root: Path) -> str:
-    """The splits in `root` and their flags, for messages; lists of a single class are left out."""
-    lists = {*root.glob("ImageSets/Main/*.txt"), *root.glob("VOC????/ImageSets/Main/*.txt")}
-    whole = [p for p in lists if p.with_stem(p.stem.rpartition("_")[2]) not in lists - {p}]
-    years = [p.relative_to(root).parts[0].removeprefix("VOC") for p in whole]
-    names = [
-        p.stem if year == "ImageSets" else f"{year}_{p.stem}"
-        for p, year in zip(whole, years, strict=True)
-    ]
-    return f"found: {', '.join(sorted(names)) or 'none'} (--train-split, --val-split)"
-
-
-def _images(root: Path, split: str) -> dict[str, str]:
-    """Image id -> its folder in `root` ("" or "VOC2007/"), in the order of the image lists."""
-    found: dict[str, str] = {}
-    for folder, name in sets(root, split):
-        ids = _ids(root, folder, name)
-        if twice := found.keys() & ids:
-            raise UsageError(
-                f"{root}: {split}: image {min(twice)} is in two of the sets; join sets without "
-                "common images"
-            )
-        found |= dict.fromkeys(ids, folder)
-    return found
-
-
-def _ids(root: Path, folder: str, name: str) -> list[str]:
-    """The image ids in the list of a set, in order, without duplicates."""
-    path = root / f"{folder}ImageSets/Main/{name}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError:
-        raise UsageError(f"{path}: no such split; {_available(root)}") from None
-    ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
-    if not ids:
-        raise DataError(f"{path}: lists no image; give another split")
-    return ids
-
-
-def _builder(root: Path, images: dict[str, str], problems: Problems) -> Builder:
+def _builder(root: Path, found: list[voc_files.Images], problems: Problems) -> Builder:
     """A builder whose boxes are found by (image id, number of the object in its file)."""
+    folder_of = {id: images.folder for images in found for id in images.ids}
 
     def describe(where: tuple[str, int]) -> tuple[Path, str]:
-        id, k = where
-        return _xml(root, images[id], id), f"object {k}/bndbox"
+        id, number = where
+        return folder_of[id].xml_of(id), f"object {number}/bndbox"
 
     return Builder(root, problems, describe)
 
 
-def _xml(root: Path, folder: str, id: str) -> Path:
-    return root / f"{folder}Annotations/{id}.xml"
+class _Users:
+    """Adds the images of annotation files to a builder, and knows which file uses which image."""
+
+    def __init__(self, builder: Builder, images: voc_files.Images) -> None:
+        self.builder = builder
+        self.images = images
+        self.user: dict[str, str] = {}  # image -> id
+        self.without: list[tuple[Path, str]] = []  # annotation files without an image
+
+    def add(self, id: str, file: voc_xml.File) -> None:
+        """Add the image that the annotation file of `id` is about, or report why it cannot be."""
+        folder, builder = self.images.folder, self.builder
+        xml, found = folder.xml_of(id), folder.images_of(id, file.image)
+        if len(found) == 1 and found[0] not in self.user:
+            self.user[found[0]] = id
+            builder.add_image(id, found[0], file.size, xml, "annotation")
+        elif len(found) == 1:
+            other = self.user[found[0]]
+            for one, two in ((id, other), (other, id)):  # nothing says which has all of the boxes
+                what = f"{folder.xml_of(two).name} is about this image too; leave one of them there"
+                builder.reject_image(one, folder.xml_of(one), "filename", found[0], what)
+        elif found:
+            what = "can be any of these images; leave one of them there"
+            builder.reject_image(id, xml, "filename", ", ".join(found), what)
+        elif self.images.listed_in is not None:
+            missing = folder.image_folders[0] / (Path(file.image).name or f"{id}.jpg")
+            builder.reject_image(id, missing, f"image {id}", missing.name, "missing")
+        else:
+            self.without.append((xml, file.image or id))
 
 
-def _tree(path: Path, problems: Problems) -> ElementTree.Element | None:
-    """The root of an annotation file; None, with a fault reported, if it cannot be used."""
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except FileNotFoundError:
-        problems.fault(path, "file", path.name, "missing")
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        problems.fault(
-            path, f"line {line} column {column + 1}", path.name, f"not XML ({error.msg})"
+def _left_out(root: Path, images: voc_files.Images, users: _Users) -> Problems:
+    """Notes about images without an annotation file and the other way round. Raises DataError if
+    no image was found at all."""
+    notes = Problems()
+    folder = images.folder
+    if users.without and not users.user:
+        xml, name = users.without[0]
+        places = " or ".join(map(str, folder.image_folders))
+        raise DataError(
+            f"{folder.annotations}: none of the annotation files ({len(images.ids)}, the first is "
+            f"{xml.name} about {name}) has an image in {places}; put the images there"
         )
-    else:
-        if root.tag == "annotation":
-            return root
-        problems.fault(path, "root element", root.tag, "must be annotation")
-    return None
+    for xml, name in users.without:
+        notes.note(xml, "filename", name, "annotation file without an image", "left out")
+    for xml in voc_files.in_no_split(root, images):
+        notes.note(xml, "file", xml.name, "annotation file in no split", "left out")
+    for name in folder.images_without_xml(users.user):
+        notes.note(root / name, "file", name, "image without an annotation file", "left out")
+    return notes
 
 
-def _classes(
-    root: Path, split: str, objects: list[tuple[str, int, ElementTree.Element]]
-) -> Classes:
+def _classes(root: Path, split: str, names: list[str], problems: Problems) -> Classes:
     """The classes of all objects of the split."""
-    names = sorted({element.findtext("name", "").strip() for *_, element in objects} - {""})
     if not names:
-        raise DataError(f"{root}: split {split} has no object with a class name")
-    return Classes(tuple(names), tuple(range(1, len(names) + 1)))
-
-
-def _add_image(builder: Builder, folder: str, id: str, tree: ElementTree.Element) -> None:
-    """Add the image that is named like the annotation file, else the one its <filename> names."""
-    file, images = _xml(builder.folder, folder, id), f"{folder}JPEGImages"
-    named = tree.findtext("filename", "").strip()
-    names = [f"{id}{suffix}" for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
-    names += [named] if named else []
-    there = (name for name in names if (builder.folder / images / name).exists())
-    sides = [tree.findtext(f"size/{side}", "").strip() for side in ("height", "width")]
-    if sides in (["", ""], ["0", "0"]):
-        size = None
-    elif all(side.isdecimal() and int(side) > 0 for side in sides):
-        size = (int(sides[0]), int(sides[1]))
-    else:
-        builder.reject_image(
-            id, file, "size", " x ".join(sides), "height and width must be positive"
-        )
-        return
-    name = next(there, named or f"{id}.jpg")
-    builder.add_image(id, f"{images}/{name}", size, file, "annotation")
-
-
-def _box(element: ElementTree.Element, first_pixel: int) -> list[float] | str:
-    """x y w h, or what is wrong with the element's bndbox.
-
-    `first_pixel`: 1 if corners are indices of the pixels inside, 0 if they are edges.
-    """
-    try:
-        x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
-    except ValueError:
-        return "must be four numbers: xmin, ymin, xmax, ymax"
-    if not all(-1e9 < value < 1e9 for value in (x1, y1, x2, y2)):
-        return "must be finite numbers below 1e9"
-    if x2 < x1 or y2 < y1:
-        return "xmax and ymax must not be less than xmin and ymin"
-    x1, y1 = x1 - first_pixel, y1 - first_pixel
-    return [x1, y1, x2 - x1, y2 - y1]
-
-
-def _values(element: ElementTree.Element) -> str:
-    """The corners of an object as written, for messages."""
-    return ", ".join(f"{corner} {element.findtext(f'bndbox/{corner}')}" for corner in _CORNERS)
+        first = f"; the first finding: {problems.found[0]}" if problems.found else ""
+        raise DataError(f"{root}: split {split} has no usable object with a class name{first}")
+    found = sorted(set(names))
+    return Classes(tuple(found), tuple(range(1, len(found) + 1)))

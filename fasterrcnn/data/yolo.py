@@ -1,156 +1,169 @@
 """YOLO txt folders: one text file per image, with a line ``class x y width height`` per box.
 
 Coordinates are fractions of the displayed image (x, y: the box's center), whose size is read from
-its header. Layouts: a ``data.yaml`` that names classes and splits (as written by Ultralytics and
-Roboflow), or ``images/<split>`` with ``labels/<split>`` or ``<split>/images`` with
-``<split>/labels``, and class names in ``classes.txt``. The image id is the relative path; category
-ids are those of the files, from 0.
+its header. `yolo_images` finds the images of a split, `yolo_labels` their label files;
+`yolo_config` knows the classes, `yolo_rows` reads a line. The image id is the path relative to the
+root; category ids are those of the files, from 0.
 """
 
 from __future__ import annotations
 
+import os
+from array import array
 from pathlib import Path
 
-import yaml
+import numpy as np
 
-from fasterrcnn.data.annotations import Annotations, Classes
-from fasterrcnn.data.builder import Builder
-from fasterrcnn.data.image_files import SUFFIXES
+from fasterrcnn.data import text, yolo_config, yolo_images
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.builder import Boxes, Builder
 from fasterrcnn.data.problems import Problems
-from fasterrcnn.errors import DataError, UsageError
-
-_ALIASES = {"val": ("val", "valid", "validation")}
+from fasterrcnn.data.yolo_labels import Labels, is_beside_image
+from fasterrcnn.data.yolo_paths import Finder, short, split_in
+from fasterrcnn.data.yolo_rows import Row, Rows, look_like_corners
+from fasterrcnn.errors import DataError
 
 
 def recognizes(root: Path) -> bool:
     """Whether `root` looks like a data set in this format."""
-    return _yaml_file(root) is not None or any(
-        (root / images).is_dir() and (root / labels).is_dir()
-        for images, labels in (("images", "labels"), ("train/images", "train/labels"))
-    )
+    try:
+        if yolo_config.find(root) is not None:
+            return True
+    except DataError:  # several of them
+        return True
+    finder = Finder(root)
+    inside = [finder.root / name for name in finder.names(finder.root)]
+    pairs = [finder.root, *(path for path in inside if split_in(path.name))]
+    return any(
+        finder.alike(folder, "images") and finder.alike(folder, "labels") for folder in pairs
+    ) or any(is_beside_image(finder, folder) for folder in (finder.root, *inside))
+
+
+def splits(root: Path) -> list[str]:
+    """The splits that exist, of train, val and test; none: everything is one set, which `read`
+    returns as "train". Raises DataError if data.yaml is wrong."""
+    return yolo_images.splits(Finder(root), yolo_config.load(root))
 
 
 def read(root: Path, split: str, problems: Problems) -> Annotations:
     """The split's images and boxes, of all classes (see `formats.read`)."""
-    config = _config(root)
-    classes = _classes(root, config)
-    label_of = {id: label for label, id in enumerate(classes.category_ids, start=1)}
-    names = _image_names(root, split, config)
+    config, finder = yolo_config.load(root), Finder(root)
+    images = yolo_images.images(finder, config, split, problems)
+    names = [image.name for image in images]
+    labels = Labels(finder, names)
+    if names and not any(map(labels.exists, names)):
+        raise DataError(
+            f"{root}: split {split}: no image has a label file; for {names[0]} "
+            f"{labels.path(names[0])} was looked for"
+        )
+    classes = yolo_config.classes(root, config, finder, labels.folders())
+    columns = _Columns()
 
-    def describe(where: tuple[str, int]) -> tuple[Path, str]:
-        return _label_file(root / where[0]), f"line {where[1]}"
+    def describe(k: int) -> tuple[Path, str]:
+        return labels.path(names[columns.image[k]]), f"line {columns.line[k]}"
 
     builder = Builder(root, problems, describe)
-    for name in names:
-        builder.add_image(name, name, None, root / name, "image")
-    for id, (height, width, _) in builder.usable.items():
-        name = str(id)
-        for number, line in _lines(_label_file(root / name), problems):
-            box = _box(line, label_of)
-            if isinstance(box, str):
-                problems.fault(*describe((name, number)), line, box)
-            else:
-                category, x, y, w, h = box
-                xywh = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-                builder.add_box(name, label_of[category], xywh, None, False, (name, number))
+    for image in images:
+        builder.add_image(_id(root, image.name), image.name, None, image.file, image.field)
+    label_of = {id: label for label, id in enumerate(classes.category_ids, start=1)}
+    rows = Rows(classes.category_ids, config.keypoints)
+    for position, image in enumerate(images):
+        for number, row in _rows(builder, labels, image, rows):
+            columns.add(position, label_of[row.category], row, number)
+    for path in labels.without_image():
+        problems.note(path, "file", path.name, "label file without an image", "left out")
+    columns.check(f"{root}: split {split}")
+    if rows.look_like_keypoints():
+        raise DataError(
+            f"{root}: split {split}: the polygons have one number of points and read as boxes with "
+            "keypoints too; if they are keypoints, write kpt_shape: [number, 2] into data.yaml"
+        )
+    builder.add_boxes(columns.boxes(builder), range(len(columns.line)))
     return builder.build(classes)
 
 
-def _yaml_file(root: Path) -> Path | None:
-    there = [
-        root / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (root / name).is_file()
-    ]
-    return there[0] if there else None
+def _id(root: Path, name: str) -> str:
+    return os.path.relpath(name, root) if name.startswith("/") else name
 
 
-def _config(root: Path) -> dict:
-    """The content of data.yaml; {} if there is none."""
-    path = _yaml_file(root)
-    if path is None:
-        return {}
+def _rows(
+    builder: Builder, labels: Labels, image: yolo_images.Image, rows: Rows
+) -> list[tuple[int, Row]]:
+    """The numbered rows of an image's label file; what is wrong with others becomes faults."""
+    problems, id, path = builder.problems, _id(builder.folder, image.name), labels.path(image.name)
+    if not labels.exists(image.name):
+        problems.note(image.file, "labels", image.name, "image without a label file", "no boxes")
+        return []
+    if labels.is_shared(image.name):
+        what = f"another image has the label file {path.name} too"
+        builder.reject_image(id, image.file, image.field, image.name, what)
+        return []
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not yaml: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: /: {type(config).__name__}: must be a mapping with names")
-    return config
-
-
-def _classes(root: Path, config: dict) -> Classes:
-    """The classes named by data.yaml, else by classes.txt."""
-    names = config.get("names")
-    if names is None:
-        for path in (root / "classes.txt", root / "labels" / "classes.txt"):
-            if path.is_file():
-                names = [n.strip() for n in path.read_text("utf-8-sig").split("\n") if n.strip()]
-                break
-        else:
-            raise UsageError(
-                f"{root}: no class names; list them in classes.txt, one per line, or in data.yaml"
-            )
-    table = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(table, dict) or not table or not all(isinstance(k, int) for k in table):
-        raise DataError(f"{_yaml_file(root)}: /names: {names}: must be a list of class names")
-    ids = sorted(table)
-    if len(set(map(str, table.values()))) != len(ids):
-        raise DataError(f"{root}: class names: {', '.join(map(str, table.values()))}: not unique")
-    return Classes(tuple(str(table[id]) for id in ids), tuple(ids))
-
-
-def _image_names(root: Path, split: str, config: dict) -> list[str]:
-    """Relative paths of the split's images, sorted."""
-    names = _ALIASES.get(split, (split,))
-    entries = [config[name] for name in names if config.get(name)]
-    entries = entries[0] if entries and isinstance(entries[0], list) else entries[:1]
-    base = root / str(config.get("path", ""))
-    folders = [base / str(entry) for entry in entries]
-    # Roboflow writes "../train/images" for train/images
-    folders += [root / str(entry).removeprefix("../") for entry in entries]
-    folders += [root / f for name in names for f in (f"images/{name}", f"{name}/images")]
-    for folder in folders:
-        if folder.is_dir() and folder.resolve().is_relative_to(root.resolve()):
-            found = sorted(p for p in folder.resolve().rglob("*") if p.suffix.lower() in SUFFIXES)
-            return [p.relative_to(root.resolve()).as_posix() for p in found]
-    raise UsageError(
-        f"{folders[-2]}: no such folder, nor {folders[-1]}: no images of split {split} "
-        "(--train-split, --val-split)"
-    )
-
-
-def _label_file(image: Path) -> Path:
-    """``.../images/.../x.jpg`` -> ``.../labels/.../x.txt`` (replaces the last "images")."""
-    parts = list(image.parts)
-    last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
-    if last is not None:
-        parts[last] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _lines(path: Path, problems: Problems) -> list[tuple[int, str]]:
-    """Numbered non-empty lines of a label file; none if it does not exist."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = text.lines(path)
     except FileNotFoundError:
+        builder.reject_image(id, path, "file", path.name, "a link to nothing")
         return []
-    except UnicodeDecodeError as error:
-        problems.fault(path, f"byte {error.start}", path.name, "not UTF-8")
+    except DataError as error:
+        what = str(error).removeprefix(f"{path}: ")
+        builder.reject_image(id, path, "text", path.name, what)
         return []
-    return [(n, line.strip()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    numbered = []
+    for number, line in lines:
+        row = rows.parse(line)
+        if isinstance(row, str):
+            problems.fault(path, f"line {number}", _shown(line), row)
+            continue
+        if row.note is not None:
+            problems.note(path, f"line {number}", _shown(line), *row.note)
+        numbered.append((number, row))
+    return numbered
 
 
-def _box(line: str, label_of: dict[int, int]) -> tuple[int, float, float, float, float] | str:
-    """(class, center x, center y, w, h) as fractions, or what is wrong with the line."""
-    fields = line.split()
-    if len(fields) != 5:
-        return "must be five numbers: class, center x, center y, width, height"
-    try:
-        category, box = int(fields[0]), [float(field) for field in fields[1:]]
-    except ValueError:
-        return "must be five numbers: class, center x, center y, width, height"
-    if category not in label_of:
-        return f"no class has the index {category}"
-    if not all(0 <= value <= 1 for value in box):
-        return "coordinates must be fractions between 0 and 1"
-    x, y, w, h = box
-    return category, x, y, w, h
+def _shown(line: str) -> str:
+    return short(" ".join(line[:100].split()))
+
+
+class _Columns:
+    """The boxes of a split as they are read."""
+
+    def __init__(self) -> None:
+        self.image = array("q")  # position of the image
+        self._label = array("q")
+        self._box = array("d")  # center x, center y, width, height (fractions)
+        self.line = array("q")
+        self._plain = array("b")  # the row is a box, not an outline
+
+    def add(self, position: int, label: int, row: Row, number: int) -> None:
+        """Add the box of line `number`."""
+        self.image.append(position)
+        self._label.append(label)
+        self._box.extend(row.box)
+        self.line.append(number)
+        self._plain.append(row.note is None)
+
+    def check(self, where: str) -> None:
+        """Raise DataError if the boxes are not what they are read as."""
+        plain = np.array(self._plain, bool)
+        boxes = np.array(self._box, np.float64).reshape(-1, 4)[plain]
+        if leave := look_like_corners(boxes):
+            raise DataError(
+                f"{where}: {leave} of {len(boxes)} boxes leave their image when read as center x, "
+                "center y, width, height, but they fit as corners x1, y1, x2, y2; convert them"
+            )
+
+    def boxes(self, builder: Builder) -> Boxes:
+        """All boxes, in pixels."""
+        sizes = np.zeros((len(builder.position), 2))
+        for id, (height, width, _) in builder.usable.items():
+            sizes[builder.position[id]] = height, width
+        image = np.array(self.image, np.int64)
+        x, y, w, h = np.array(self._box, np.float64).reshape(-1, 4).T
+        height, width = sizes[image].T
+        columns = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+        return Boxes(
+            image=image,
+            label=np.array(self._label, np.int64),
+            xywh=np.stack(columns, axis=1),
+            area=np.full(len(image), np.nan),
+            crowd=np.zeros(len(image), bool),
+        )

@@ -56,8 +56,10 @@ def in_torchvision(recipe: Recipe) -> bool:
     """Does torchvision have this network, with these conventions?"""
     stock = recipes.get("fasterrcnn_r50_fpn_1x")
     same = replace(recipe.input, min_size=stock.input.min_size, max_size=stock.input.max_size)
-    return (recipe.detector, same, recipe.backbone, recipe.rpn, recipe.roi_heads) == (
-        stock.detector, stock.input, stock.backbone, stock.rpn, stock.roi_heads
+    return (
+        recipe.detector, same, recipe.augment, recipe.backbone, recipe.rpn, recipe.roi_heads
+    ) == (
+        stock.detector, stock.input, stock.augment, stock.backbone, stock.rpn, stock.roi_heads
     )  # fmt: skip
 
 

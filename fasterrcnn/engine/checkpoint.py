@@ -46,7 +46,7 @@ class State:
     recipe: recipes.Recipe
     classes: Classes
     scaler: dict[str, Any]  # GradScaler.state_dict()
-    data: dict[str, Any]  # digest of the training images and boxes, and their paths
+    data: dict[str, Any]  # digest of the training images and boxes, paths, bad images
     environment: dict[str, Any]  # versions, device, threads, ranks
 
 
@@ -59,7 +59,7 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: State, keep
 
     Raises StorageError if the disk is full or not writable; older checkpoints stay.
     """
-    final = folder / f"step-{state.step:08d}"
+    final = path_of(folder, state.step)
     temporary = folder / f".tmp-step-{state.step:08d}-{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
@@ -82,6 +82,11 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: State, keep
         raise _storage_error(folder, error) from None
     _delete_old(folder, keep)
     return final
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is saved in the folder of checkpoints."""
+    return folder / f"step-{step:08d}"
 
 
 def add_results(path: Path, results: dict[str, Any]) -> None:

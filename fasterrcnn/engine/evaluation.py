@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import seeds
-from fasterrcnn.data import formats, holdout, loader
+from fasterrcnn.data import formats, holdout, image_check, loader
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -120,16 +120,24 @@ def find_source(
 
 
 def read_split(
-    source: Source, classes: Classes, problems: Problems, *, images_only: bool = False
+    source: Source,
+    classes: Classes,
+    problems: Problems,
+    check_images: str | None,
+    *,
+    images_only: bool = False,
 ) -> Annotations:
-    """The split with the classes of a run; `images_only`: of PASCAL VOC without its boxes.
+    """The split with the classes of a run, its images checked as `image_check.find_damaged` says.
 
-    Raises UsageError or DataError.
+    `images_only`: of PASCAL VOC without its boxes. Raises UsageError or DataError.
     """
     if images_only:
-        return formats.read_voc_images(source.root, source.split, classes, problems)
-    whole = formats.read(source.root, source.split, source.dataset, classes, problems)
-    return holdout.hold_out(whole, source.fraction)[1] if source.fraction else whole
+        found = formats.read_voc_images(source.root, source.split, classes, problems)
+    else:
+        found = formats.read(source.root, source.split, source.dataset, classes, problems)
+    if source.fraction:
+        found = holdout.hold_out(found, source.fraction)[1]
+    return image_check.check(found, problems, check_images)
 
 
 def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:

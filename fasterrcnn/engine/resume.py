@@ -28,7 +28,6 @@ class Start:
 
     path: Path | None = None
     state: State | None = None
-    finished: bool = False
 
     @property
     def step(self) -> int:
@@ -36,12 +35,11 @@ class Start:
         return 0 if self.state is None else self.state.step
 
 
-def find_start(folder: RunFolder, state: State, *, resume: bool, skip_finished: bool) -> Start:
-    """Where the run that `state` describes starts in this folder. For rank 0; prints what it skips.
+def find_start(folder: RunFolder, *, resume: bool) -> Start:
+    """Where a run in this folder starts. For rank 0; prints what it skips.
 
-    `resume`: continue past the former end too. `skip_finished`: a finished run is no error. Raises
-    UsageError for a folder with another run or a finished one, CheckpointError when there are
-    checkpoints but none can be used.
+    Raises CheckpointError when there are checkpoints but none can be used, and when there is none
+    to `resume` from.
     """
     for name in checkpoint.remove_unfinished(folder.checkpoints):
         print(f"removed {name}, which an earlier process did not finish writing")
@@ -57,18 +55,31 @@ def find_start(folder: RunFolder, state: State, *, resume: bool, skip_finished: 
         if (folder.path / "metrics.jsonl").exists():
             print("no checkpoint yet: starting from the beginning")
         return Start()
-    saved = checkpoint.load_state(found)
+    return Start(found, checkpoint.load_state(found))
+
+
+def check_start(
+    folder: RunFolder, start: Start, state: State, *, resume: bool, skip_finished: bool
+) -> bool:
+    """Whether the run that `state` describes is finished at `start` already.
+
+    `resume`: continue past the former end too. `skip_finished`: a finished run is no error. Raises
+    UsageError for a folder with another run or a finished one.
+    """
+    saved = start.state
+    if saved is None:
+        return False
     _check_same_run(folder, saved, state)
     finished = saved.step >= state.last_step
     if finished and skip_finished:
-        return Start(found, saved, finished=True)
+        return True
     wants_more = resume or skip_finished
     if finished or (saved.step >= saved.last_step and not wants_more):
         raise UsageError(
             f"--output-dir: {folder.path}: this run is finished at step {saved.step}; train longer "
             "with --resume --steps N, or start another with --output-dir"
         )
-    return Start(found, saved)
+    return False
 
 
 def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -> Training:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import formats, holdout, proposals, repeats
+from fasterrcnn.data import formats, holdout, image_check, proposals, repeats
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.engine import evaluation
+from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.errors import DataError
-from fasterrcnn.image_sizes import bucket_of
+from fasterrcnn.image_sizes import bucket_of, training_sizes
 from fasterrcnn.recipes import Recipe
 
 
@@ -27,6 +28,7 @@ class DataSource:
     val_fraction: float = 0.0  # of the training split, held out in place of `val_split`
     proposals: Path | None = None
     val_proposals: Path | None = None
+    check_images: str | None = None  # a level of `image_check.find_damaged`
 
 
 @dataclass
@@ -37,6 +39,7 @@ class RunData:
     val: Annotations | None
     proposals: StoredProposals | None
     val_proposals: StoredProposals | None
+    bad: BadImages
 
     def digest(self) -> str:
         """SHA-256 of everything that training depends on."""
@@ -45,7 +48,8 @@ class RunData:
 
     def buckets(self, recipe: Recipe) -> list[int]:
         """The padded shape of each training image, as its index in `image_sizes.buckets`."""
-        return [bucket_of(int(h), int(w), recipe.input) for h, w in self.train.sizes]
+        sizes = training_sizes(recipe)
+        return [bucket_of(int(h), int(w), sizes) for h, w in self.train.sizes]
 
     def repeats(self, recipe: Recipe) -> np.ndarray | None:
         """`data.repeats.factors` of the training images; None if none is to be repeated."""
@@ -54,13 +58,15 @@ class RunData:
 
 
 def read_splits(
-    source: DataSource, recipe: Recipe, problems: Problems
+    source: DataSource, recipe: Recipe, problems: Problems, bad: BadImages
 ) -> tuple[Annotations, Annotations | None, list[str]]:
     """The training and the validation split, checked, and lines for the log.
 
-    Raises UsageError or DataError; `problems` collects the findings.
+    Raises UsageError or DataError; `problems` collects the findings, `bad` the images that the run
+    leaves out or replaces.
     """
     config = recipe.data
+    problems.kept = bad.kept()
     every = formats.read(source.path, config.train_split, source.dataset, (), problems)
     known = every.classes.names  # left out only because the user asked for it
     whole = every.with_classes(every.classes.subset(config.classes or known))
@@ -79,6 +85,8 @@ def read_splits(
             f"{source.path}: split {config.train_split}: 0 of {len(whole)} images have a box to "
             "train on"
         )
+    train = bad.check(train, problems, source.check_images)
+    val = val and image_check.check(val, problems, source.check_images)
     _note_untrained(train, problems)
     summary = [_count(source.path, train, val, left_out=len(whole) - len(kept))]
     if small.any():

@@ -35,6 +35,11 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def problems(self) -> Path:
+        """The list of problems in the data."""
+        return self.path / "problems.jsonl"
+
     def open(self) -> None:
         """Create the folder and lock it until this process ends, however it ends.
 

@@ -22,6 +22,7 @@ import torch
 import torchvision
 from torch import distributed, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils import deterministic as torch_deterministic
 
@@ -32,6 +33,7 @@ from fasterrcnn.processes import die_with_parent
 
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
+_POLL = 0.1  # s between questions whether rank 0 is done
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -43,6 +45,8 @@ class Runtime:
     rank: int = 0
     ranks: int = 1
     _control: Any = None  # CPU process group: small messages that never wait for a GPU
+    _store: Any = None  # where rank 0 says that slow work is done
+    _slow: int = 0  # how often it was
     _signals: list[int] = field(default_factory=list)
     _signaled: float = 0.0  # time of the last one
 
@@ -58,8 +62,11 @@ class Runtime:
 
     # Collectives. Every rank calls them in the same order.
 
-    def on_main(self, work: Callable[[], T]) -> T:
-        """Call `work` on rank 0; return its result, or raise its Failure, on every rank."""
+    def on_main(self, work: Callable[[], T], *, slow: bool = False) -> T:
+        """Call `work` on rank 0; return its result, or raise its Failure, on every rank.
+
+        `slow`: it may take longer than a collective is waited for, such as reading a data set.
+        """
         if self.ranks == 1:
             return work()
         outcome: list[Any] = [None]
@@ -68,10 +75,22 @@ class Runtime:
                 outcome[0] = work()
             except Failure as failure:
                 outcome[0] = failure
+        if slow:
+            self._wait_for_main()
         distributed.broadcast_object_list(outcome, src=0, group=self._control)
         if isinstance(outcome[0], Failure):
             raise outcome[0]
         return outcome[0]
+
+    def _wait_for_main(self) -> None:
+        """Return when rank 0 calls this too. Until then signals are answered, and only its death
+        ends the waiting."""
+        self._slow += 1
+        key = f"slow/{self._slow}"
+        if self.is_main:
+            self._store.set(key, "done")
+        while not self._store.check([key]):
+            time.sleep(_POLL)
 
     def gather(self, item: T) -> list[T] | None:
         """The items of all ranks in rank order, on rank 0; None elsewhere."""
@@ -94,13 +113,19 @@ class Runtime:
             values /= self.ranks
         return values
 
-    def stop_signal(self) -> int:
-        """SIGINT or SIGTERM if any rank has received one, else 0; the same on all ranks."""
+    def agree(self, news: T | None = None) -> tuple[int, list[T]]:
+        """What any rank knows between two steps, the same on all: SIGINT or SIGTERM if one has
+        received it, else 0; and the `news` of those that have some, in rank order."""
+        number = max(self._signals, default=0)
         if self.ranks == 1:
-            return max(self._signals, default=0)
-        flag = torch.tensor(max(self._signals, default=0))
-        distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._control)
-        return int(flag)
+            return number, [] if news is None else [news]
+        flags = torch.tensor([number, int(news is not None)])
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self._control)
+        number, is_news = flags.tolist()
+        told: list[T | None] = [None] * self.ranks
+        if is_news:
+            distributed.all_gather_object(told, news, group=self._control)
+        return number, [item for item in told if item is not None]
 
     # The model on the device.
 
@@ -210,7 +235,7 @@ class Runtime:
 
     @contextmanager
     def catch_signals(self) -> Iterator[None]:
-        """Inside, SIGINT and SIGTERM only set what `stop_signal` returns.
+        """Inside, SIGINT and SIGTERM only set what `agree` returns.
 
         A second signal more than a second later exits at once, unless other ranks are waiting. An
         earlier one is the same event: a terminal signals the whole group, and torchrun forwards.
@@ -275,8 +300,18 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     if ranks > 1:
         backend = "nccl" if device == "cuda" else "gloo"
         device_id = runtime.device if device == "cuda" else None
-        distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=device_id)
-        runtime.rank, runtime.ranks = distributed.get_rank(), ranks
+        store, rank, _ = next(
+            rendezvous("env://", timeout=COLLECTIVE_TIMEOUT)  # as torch's own default
+        )
+        distributed.init_process_group(
+            backend,
+            timeout=COLLECTIVE_TIMEOUT,
+            store=store,
+            rank=rank,
+            world_size=ranks,
+            device_id=device_id,
+        )
+        runtime.rank, runtime.ranks, runtime._store = rank, ranks, store
         runtime._control = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return runtime
 

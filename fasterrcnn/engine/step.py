@@ -33,10 +33,13 @@ class TrainingForward(nn.Module):
         )
 
     def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        planned: tuple[int, int] | None = None,
     ) -> tuple[Scalars, Scalars]:
-        """Arguments as `Detector.forward`; losses and diagnostics as `Detector.training_losses`."""
-        return self.training_losses(self.detector.transform(images, targets))
+        """Arguments as `Transform.forward`; results as `Detector.training_losses`."""
+        return self.training_losses(self.detector.transform(images, targets, planned))
 
 
 @dataclass
@@ -127,7 +130,9 @@ def train_step(
         is_last = batch.micro_batch == batches[-1].micro_batch
         with nullcontext() if is_last else rt.no_sync(training.forward):
             with rt.precision(recipe.amp):
-                losses, diagnostics = training.forward(batch.images(), batch.targets())
+                losses, diagnostics = training.forward(
+                    batch.images(), batch.targets(), batch.planned
+                )
             loss = sum(losses.values()) / divisor
             scaler.scale(loss).backward()
         scalars.append({k: v.detach() for k, v in (losses | diagnostics).items()})

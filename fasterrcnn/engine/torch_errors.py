@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from fasterrcnn.errors import Failure, Hang, ProcessDied, UsageError
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # rank 0 may read a large data set while others wait
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # rank 0 may measure a large split while others wait
 _NO_COMPILER = ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
 _PEER_LOST = (
     "Connection closed by peer",

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn import schedule
-from fasterrcnn.data import loader
+from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
+from fasterrcnn.data.stand_ins import StandIns
 from fasterrcnn.engine import checkpoint, evaluation, resume
 from fasterrcnn.engine.metric_log import MetricLog, Step
 from fasterrcnn.engine.run_data import RunData
 from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, train_step
-from fasterrcnn.errors import Stopped
+from fasterrcnn.errors import DataError, Failure, Stopped
 from fasterrcnn.reports import tables
 
 
@@ -43,11 +44,11 @@ def train(
 ) -> None:
     """Train from ``state.step`` to ``state.last_step``.
 
-    The host waits for the device only when something is due. Raises Stopped, with the state saved,
-    at the first step boundary after a signal to any rank.
+    The host waits for the device only when something is due. Raises Stopped after a signal to any
+    rank, or DataError for an image, at the next step boundary, with the state saved.
     """
     recipe, last, per_epoch = state.recipe, state.last_step, plan.steps_per_epoch
-    first = state.step + 1
+    first, saved = state.step + 1, state.step
     log = MetricLog(
         rt,
         folder.path / "metrics.jsonl",
@@ -58,19 +59,18 @@ def train(
         micro_batches_per_step=plan.micro_batches_per_step,
         may_overflow=training.scaler.is_enabled(),
     )
-    stream = loader.load(
-        loader.Images(
-            data.train, flip=recipe.input.flip, seed=recipe.seed, proposals=data.proposals
-        ),
-        plan.micro_batches(state.step, last, rt.rank, rt.ranks),
-        workers=workers,
-        pin_memory=rt.pin_memory,
-    )
+    stream = load(state, data, plan, workers, rt)
     own = len(plan.share(rt.rank, rt.ranks))  # ranks can differ by one
     while state.step < last:
         started = time.monotonic()
-        batches = list(itertools.islice(stream, own))
+        batches, fault = loader.take(stream, own)
         log.add_wait(time.monotonic() - started)
+        stop = stop_reason(batches, fault, data, folder, rt)
+        if stop is not None:
+            log.flush()  # before saving: a diverged run raises here
+            if state.step > saved:
+                rt.on_main(lambda: resume.save(training, state, folder, intervals.keep))
+            raise stopped(stop, state.step, folder)
         lr = schedule.lr_at(state.step, recipe.schedule, per_epoch)
         scalars, grad_norm = train_step(
             training, batches, recipe, lr, rt, plan.micro_batches_per_step
@@ -80,22 +80,65 @@ def train(
 
         if state.step == first or schedule.due(state.step, intervals.log, last):
             log.flush()
-        stop = rt.stop_signal()
         evaluating = data.val is not None and schedule.due(state.step, intervals.evaluate, last)
-        if not (stop or evaluating or schedule.due(state.step, intervals.save, last)):
+        if not (evaluating or schedule.due(state.step, intervals.save, last)):
             continue
-        log.flush()  # before saving: a diverged run raises here
+        log.flush()
         path = rt.on_main(lambda: resume.save(training, state, folder, intervals.keep))
-        if stop:
-            raise Stopped(
-                f"{signal.Signals(stop).name}: step {state.step} saved in {path}; "
-                "the same command continues the run",
-                128 + stop,
-            )
+        saved = state.step
         if evaluating:
             evaluate(training, state, data, path, workers, rt)
         log.start_clock()
     log.close()
+
+
+def load(
+    state: checkpoint.State, data: RunData, plan: Plan, workers: int, rt: Runtime
+) -> Iterator[loader.Batch]:
+    """The batches of this rank from ``state.step`` on."""
+    stand_ins = StandIns(plan.bucket, data.bad.positions(data.train), skip=data.bad.skip)
+    images = loader.Images(
+        data.train,
+        flip=state.recipe.input.flip,
+        seed=state.recipe.seed,
+        proposals=data.proposals,
+        stand_ins=stand_ins,
+        augment=augment.of(state.recipe),
+    )
+    micro_batches = plan.micro_batches(state.step, state.last_step, rt.rank, rt.ranks)
+    return loader.load(images, micro_batches, workers=workers, pin_memory=rt.pin_memory)
+
+
+def stop_reason(
+    batches: list[loader.Batch],
+    fault: DataError | None,
+    data: RunData,
+    folder: RunFolder,
+    rt: Runtime,
+) -> DataError | int | None:
+    """Why the run stops before its next step: an image, or a signal; the same on every rank.
+
+    Images that others replace from now on are added to the bad ones, and listed.
+    """
+    own: DataError | dict[int, str] | None = fault or data.bad.new(data.train, batches) or None
+    told: tuple[int, list[DataError | dict[int, str]]] = rt.agree(own)
+    number, news = told
+    for damaged in news:
+        if isinstance(damaged, DataError):
+            return damaged
+        for line in data.bad.replace(data.train, damaged, folder.problems if rt.is_main else None):
+            rt.say(line)
+    return number or None
+
+
+def stopped(reason: DataError | int, step: int, folder: RunFolder) -> Failure:
+    """What to raise for a `stop_reason` once the state is saved."""
+    path = checkpoint.path_of(folder.checkpoints, step)
+    saved = f"step {step} saved in {path}" if step else "before the first step"
+    after = f"{saved}; the same command continues the run"
+    if isinstance(reason, DataError):
+        return DataError(f"{reason}; {after}")
+    return Stopped(f"{signal.Signals(reason).name}: {after}", 128 + reason)
 
 
 def evaluate(

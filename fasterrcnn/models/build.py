@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fasterrcnn import recipes
+from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.models.backbones import Backbone, build_backbone
 from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.roi_heads import RoIHeads, build_box_head
@@ -170,7 +171,8 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
 
     Weights are drawn from torch's global generator: seed it first.
     """
-    transform, (backbone, stage) = Transform(recipe.input), build_backbone(recipe.backbone)
+    transform = Transform(recipe.input, training_sizes(recipe))
+    backbone, stage = build_backbone(recipe.backbone)
 
     def rpn() -> RegionProposalNetwork:
         return RegionProposalNetwork(recipe.rpn, backbone.out_channels, backbone.strides)

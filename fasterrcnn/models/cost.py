@@ -20,7 +20,12 @@ def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tu
     torchvision and MMDetection. Runs on the meta device, so nothing is computed.
     """
     network = dataclasses.replace(  # drop fields that change nothing, for the cache
-        recipe, name="", schedule=recipes.Schedule(), data=recipes.Data(), input=recipes.Input()
+        recipe,
+        name="",
+        schedule=recipes.Schedule(),
+        data=recipes.Data(),
+        input=recipes.Input(),
+        augment=recipes.Augment(),
     )
     return _cost(network, num_classes, shape)
 

@@ -38,19 +38,8 @@ class RegionProposalNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.strides = strides
-        sizes: tuple[tuple[int, ...], ...] = tuple((size,) for size in config.anchor_sizes)
-        if config.all_sizes_per_level:
-            sizes = (config.anchor_sizes,) * len(strides)
-        if len(sizes) != len(strides):
-            raise UsageError(
-                f"--rpn.anchor-sizes: {len(sizes)} given, this backbone has {len(strides)} levels"
-            )
-        self.anchor_generator = AnchorGenerator(sizes, (config.aspect_ratios,) * len(sizes))
-        if not config.round_anchors:
-            self.anchor_generator.cell_anchors = [
-                _cell_anchors(level, config.aspect_ratios) for level in sizes
-            ]
-        per_cell = len(sizes[0]) * len(config.aspect_ratios)
+        self.anchor_generator = anchor_generator(config, len(strides))
+        per_cell = len(self.anchor_generator.cell_anchors[0])
         self.head = RPNHead(channels, per_cell, config.conv_depth)
         self._anchors: dict[tuple, list[Tensor]] = {}
 
@@ -265,6 +254,24 @@ class RegionProposalNetwork(nn.Module):
         )
         deltas = deltas.view(n, s, -1, 4).gather(2, pick[..., None].expand(n, s, 1, 4))
         return objectness.gather(2, pick).squeeze(2), deltas.squeeze(2)
+
+
+def anchor_generator(config: recipes.RPN, levels: int) -> AnchorGenerator:
+    """torchvision's generator with the recipe's anchors on each of so many feature levels.
+
+    Raises UsageError if their numbers differ.
+    """
+    sizes: tuple[tuple[int, ...], ...] = tuple((size,) for size in config.anchor_sizes)
+    if config.all_sizes_per_level:
+        sizes = (config.anchor_sizes,) * levels
+    if len(sizes) != levels:
+        raise UsageError(
+            f"--rpn.anchor-sizes: {len(sizes)} given, this backbone has {levels} levels"
+        )
+    generator = AnchorGenerator(sizes, (config.aspect_ratios,) * levels)
+    if not config.round_anchors:
+        generator.cell_anchors = [_cell_anchors(level, config.aspect_ratios) for level in sizes]
+    return generator
 
 
 def _cell_anchors(sizes: tuple[int, ...], ratios: tuple[float, ...]) -> Tensor:

@@ -40,14 +40,19 @@ class Transform(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: Input) -> None:
+    def __init__(self, config: Input, training_sizes: Input | None = None) -> None:
+        """`training_sizes`: the input whose sizes are those of training, by default `config`."""
         super().__init__()
         self.config = config
+        self.training_sizes = training_sizes or config
         for name, values in (("mean", config.image_mean), ("std", config.image_std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        planned: tuple[int, int] | None = None,
     ) -> PaddedImages:
         """Pad uint8 RGB images ``(3, H, W)`` and their targets to one batch.
 
@@ -56,12 +61,12 @@ class Transform(nn.Module):
 
         In training, images are padded to a bucket's shape (`image_sizes.buckets`), so that few
         shapes occur; otherwise to the next multiple of `size_divisible`, so that the detections in
-        an image do not depend on the batch it is in.
+        an image do not depend on the batch it is in. Images that augmentation gave other shapes
+        are made to fit `planned` (H, W; px), the bucket's shape of the images as they were.
         """
-        config, old = self.config, [tuple(image.shape[-2:]) for image in images]
-        short = self._short_side()
-        new = [resized(h, w, config, short) for h, w in old]
-        shape = len(images), 3, *self._padded_shape(new)
+        old, short = [tuple(image.shape[-2:]) for image in images], self._short_side()
+        new = [resized(h, w, self._sizes, short, planned) for h, w in old]
+        shape = len(images), 3, *self._padded_shape(new, planned)
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, size in zip(pixels, images, new, strict=True):
             row[:, : size[0], : size[1]] = self._normalize(image, size)
@@ -75,19 +80,29 @@ class Transform(nn.Module):
         proposals = _pad_proposals(targets, sizes / stored_sizes) if has_proposals else None
         return PaddedImages(pixels, sizes, original_sizes, *ground_truth, proposals)
 
+    @property
+    def _sizes(self) -> Input:
+        """The input whose sizes apply now."""
+        return self.training_sizes if self.training else self.config
+
     def _short_side(self) -> int:
         """In multi-scale training drawn on the host, by torch's seed, set for every micro-batch."""
-        sides: Sequence[int] = self.config.train_min_sizes
+        sides: Sequence[int] = self._sizes.train_min_sizes
         if not self.training or not sides:
-            return self.config.min_size
-        if self.config.train_sampling == "range":
+            return self._sizes.min_size
+        if self._sizes.train_sampling == "range":
             sides = range(sides[0], sides[1] + 1)
         return sides[int(seeds.fraction(torch.initial_seed(), "short side") * len(sides))]
 
-    def _padded_shape(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-        """H, W that hold all resized `sizes`."""
-        if self.training:
-            shapes = [smallest_bucket(h, w, self.config) for h, w in sizes]
+    def _padded_shape(
+        self, sizes: list[tuple[int, int]], planned: tuple[int, int] | None
+    ) -> tuple[int, int]:
+        """H, W that hold all resized `sizes`; no more than `planned`."""
+        if planned is not None:
+            height, width = (max(side) for side in zip(*sizes, strict=True))
+            shapes = [smallest_bucket(height, width, self.training_sizes, planned)]
+        elif self.training:
+            shapes = [smallest_bucket(h, w, self.training_sizes) for h, w in sizes]
         else:
             step = self.config.size_divisible
             shapes = [(math.ceil(h / step) * step, math.ceil(w / step) * step) for h, w in sizes]

@@ -1,7 +1,8 @@
 """Recipes: everything that decides the weights. No torch, and nothing about where a run happens.
 
-`fields` says what a recipe is, `conventions` what frameworks define differently, `zoo` has the
-recipes by name, `aliases` what they were called before, `changes` what one does with a recipe.
+`fields` says what a recipe is, `checks` which values go together, `conventions` what frameworks
+define differently, `zoo` has the recipes by name, `aliases` what they were called before, `changes`
+what one does with a recipe.
 ``fasterrcnn recipes`` shows them.
 """
 
@@ -16,15 +17,25 @@ from fasterrcnn.recipes.changes import (
     with_epochs,
     with_images_per_step,
 )
-from fasterrcnn.recipes.fields import RPN, Backbone, Data, Input, Recipe, RoIHeads, Schedule, check
+from fasterrcnn.recipes.checks import check
+from fasterrcnn.recipes.fields import (
+    RPN,
+    Augment,
+    Backbone,
+    Data,
+    Input,
+    Recipe,
+    RoIHeads,
+    Schedule,
+)
 from fasterrcnn.recipes.zoo import RECIPES, describe, find, get
 from fasterrcnn.recipes.zoo.entry import Entry, Published
 from fasterrcnn.recipes.zoo.of_torchvision import fasterrcnn_r50_fpn_1x
 from fasterrcnn.recipes.zoo.shapes import fasterrcnn_r10_fpn_shapes
 
 __all__ = [
-    "RECIPES", "RENAMED_FIELDS", "RENAMED_RECIPES", "RPN", "Backbone", "Data", "Entry", "Input",
-    "Published", "Recipe", "RoIHeads", "Schedule", "as_text", "change", "check", "describe",
-    "difference", "fasterrcnn_r10_fpn_shapes", "fasterrcnn_r50_fpn_1x", "find", "flat",
+    "RECIPES", "RENAMED_FIELDS", "RENAMED_RECIPES", "RPN", "Augment", "Backbone", "Data", "Entry",
+    "Input", "Published", "Recipe", "RoIHeads", "Schedule", "as_text", "change", "check",
+    "describe", "difference", "fasterrcnn_r10_fpn_shapes", "fasterrcnn_r50_fpn_1x", "find", "flat",
     "former_names", "from_dict", "get", "with_coco_weights", "with_epochs", "with_images_per_step",
 ]  # fmt: skip

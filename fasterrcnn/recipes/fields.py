@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fasterrcnn.errors import UsageError
 from fasterrcnn.settings import setting
 
 
@@ -51,6 +50,33 @@ class Input:
     )
     size_divisible: int = setting(32, "multiple to which images are padded in evaluation (px)")
     flip: float = setting(0.5, "probability of a horizontal flip in training")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Augmentation of training images besides flips, in this order, by torchvision.transforms.v2's
+    classes with their defaults."""
+
+    photometric: bool = setting(
+        False, "distort brightness, contrast, saturation, hue and the order of channels (SSD)"
+    )
+    zoom_out: bool = setting(
+        False, "put every other image on a canvas of 1 to 4 times its sides (SSD)"
+    )
+    iou_crop: bool = setting(
+        False, "crop 0.3 to 1 of each side, around the center of at least one gt box (SSD)"
+    )
+    jitter: bool = setting(
+        False,
+        "large-scale jitter: resize to 0.1 to 2 times what fits a square, then crop or pad to the "
+        "square; in training it takes the place of input.min-size, max-size and train-min-sizes",
+    )
+    jitter_size: int = setting(1024, "side of the square of large-scale jitter (px)")
+
+    @property
+    def moves_boxes(self) -> bool:
+        """Whether images change in more than their colors."""
+        return self.zoom_out or self.iou_crop or self.jitter
 
 
 @dataclass(frozen=True)
@@ -215,7 +241,7 @@ class Data:
     min_image_side: int = setting(0, "minimum width and height of a training image (px)")
     repeat_threshold: float = setting(
         0.0,
-        "repeat images of classes that less than this fraction of the training images show, "
+        "repeat images of classes that are in less than this fraction of the training images: "
         "sqrt(threshold / fraction) times (LVIS: 0.001); 0: off",
     )
 
@@ -277,91 +303,12 @@ class Recipe:
         choices=("auto", "fp16", "bf16", "off"),
     )
     seed: int = setting(
-        0, "random seed of data order, flips, sampling and fresh weights", flag="--seed"
+        0, "random seed of data order, augmentation, sampling and fresh weights", flag="--seed"
     )
     input: Input = Input()
+    augment: Augment = Augment()
     backbone: Backbone = Backbone()
     rpn: RPN = RPN()
     roi_heads: RoIHeads = RoIHeads()
     data: Data = Data()
     schedule: Schedule = Schedule()
-
-
-def check(recipe: Recipe) -> None:
-    """Raise UsageError for values that cannot mean what they say."""
-    _check_sizes(recipe.input)
-    _check_network(recipe)
-    _check_data(recipe.data)
-    _check_schedule(recipe.schedule)
-
-
-def _positive(flag: str, value: float) -> None:
-    if value <= 0:
-        raise UsageError(f"{flag}: {value}: must be positive")
-
-
-def _check_sizes(sizes: Input) -> None:
-    _positive("--input.min-size", sizes.min_size)
-    if sizes.min_size > sizes.max_size:
-        raise UsageError(
-            f"--input.min-size: {sizes.min_size}: larger than --input.max-size {sizes.max_size}"
-        )
-    for size in sizes.train_min_sizes:
-        if not 0 < size <= sizes.min_size:
-            raise UsageError(
-                f"--input.train-min-sizes: {size}: must be 1 to --input.min-size {sizes.min_size}"
-            )
-    if sizes.train_sampling == "range" and len(sizes.train_min_sizes) != 2:
-        raise UsageError("--input.train-sampling: range: needs two --input.train-min-sizes")
-
-
-def _check_network(recipe: Recipe) -> None:
-    if recipe.roi_heads.sampling_ratio < 0:
-        raise UsageError("--roi-heads.sampling-ratio: must be positive, or 0 for one per cell")
-    vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
-    if vgg and not one_level:
-        raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
-    if not vgg and recipe.backbone.base_channels != 64:
-        raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
-    res5 = recipe.roi_heads.head == "res5"
-    if res5 != (one_level and not vgg) and recipe.detector != "rpn":
-        raise UsageError(
-            "--roi-heads.head: res5 goes with a ResNet and --backbone.neck none, and only with them"
-        )
-    if one_level and not recipe.rpn.all_sizes_per_level:
-        raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
-    if recipe.roi_heads.dropout and recipe.roi_heads.head != "2fc":
-        raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
-    if not 0 <= recipe.roi_heads.dropout < 1:
-        raise UsageError(f"--roi-heads.dropout: {recipe.roi_heads.dropout}: must be 0 to below 1")
-    if recipe.roi_heads.pooling == "pool" and not one_level:
-        raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
-
-
-def _check_data(data: Data) -> None:
-    if not 0 <= data.repeat_threshold <= 1:
-        raise UsageError(
-            f"--data.repeat-threshold: {data.repeat_threshold}: must be a fraction, 0 to 1"
-        )
-
-
-def _check_schedule(schedule: Schedule) -> None:
-    _positive("--epochs", schedule.epochs)
-    _positive("--images-per-step", schedule.images_per_step)
-    _positive("--images-per-gpu", schedule.images_per_gpu)
-    milestones = schedule.milestones
-    for milestone in milestones:
-        if not 0 < milestone < schedule.epochs:
-            raise UsageError(
-                f"--schedule.milestones: {milestone:g}: can never fire in a run of "
-                f"{schedule.epochs:g} epochs; choose epochs between 0 and {schedule.epochs:g}"
-            )
-    if list(milestones) != sorted(set(milestones)):
-        raise UsageError(f"--schedule.milestones: {milestones}: must increase")
-    images = schedule.images_per_step
-    if images % schedule.images_per_gpu:
-        fits = ", ".join(str(n) for n in range(1, images + 1) if images % n == 0)
-        raise UsageError(
-            f"--images-per-gpu: {schedule.images_per_gpu}: does not divide --images-per-step "
-            f"{images}; choose from {fits}"
-        )

@@ -22,6 +22,10 @@ from tests.conftest import HANG, PROJECT, TINY, clean_environment, command
 
 ONE = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_torch.sh"
 ALL = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_dist_torch.sh"
+AUGMENTED = (
+    *("--augment.photometric", "--augment.zoom-out", "--augment.iou-crop"),
+    *("--augment.jitter", "--augment.jitter-size", 96),
+)
 
 
 def start(script: Path, out: Path, *flags: object, ngpu: int = 1) -> subprocess.Popen:
@@ -196,7 +200,7 @@ def test_killing_any_process_leaves_no_other_and_the_same_command_ends_with_the_
     shapes_folder: Path, run_folder: Path, victim: str
 ):
     flags = ("--data-path", shapes_folder, "--val-split", "none", "--steps", 16)
-    flags += ("--save-every", 3, "--log-every", 1, "--workers", 1)
+    flags += ("--save-every", 3, "--log-every", 1, "--workers", 1, *AUGMENTED)
     undisturbed = train(
         ALL, run_folder.parents[1] / "undisturbed", *flags, "--skip-finished", ngpu=2
     )
@@ -220,6 +224,23 @@ def test_killing_any_process_leaves_no_other_and_the_same_command_ends_with_the_
 
     assert_same_bits(undisturbed, train(ALL, out, *flags, ngpu=2))
     assert [row["step"] for row in rows(out)] == list(range(1, 17))
+
+
+def test_a_killed_run_with_every_augmentation_ends_with_the_same_bits(
+    shapes_folder: Path, run_folder: Path
+):
+    """One process; two are killed above."""
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--steps", 8, *AUGMENTED)
+    flags += ("--save-every", 3, "--log-every", 1)
+    undisturbed = train(ONE, run_folder.with_name("undisturbed"), *flags, "--workers", 2)
+    process = start(ONE, run_folder, *flags, "--workers", 1)
+    wait_for_step(run_folder, 5, process)
+    process.kill()
+    process.wait(timeout=HANG)
+    assert left_after(run_folder) == {}
+    assert len(rows(run_folder)) < 8
+    assert_same_bits(undisturbed, train(ONE, run_folder, *flags, "--workers", 0))
+    assert "continuing at step" in run_folder.with_suffix(".log").read_text()
 
 
 @pytest.mark.parametrize(

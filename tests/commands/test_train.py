@@ -25,6 +25,7 @@ from fasterrcnn.errors import (
     UsageError,
 )
 from fasterrcnn.models import boxes
+from fasterrcnn.models.transform import Transform
 from tests.conftest import TINY
 from tests.data import make
 
@@ -56,12 +57,14 @@ def rows(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+AUGMENTED = ("--augment.photometric", "--augment.zoom-out", "--augment.iou-crop")
 FP16 = ("--amp", "fp16", "--schedule.clip-grad-norm", "1", "--schedule.ema-decay", "0.9")
 
 
 @pytest.mark.parametrize("flags", [
     pytest.param((), id="fp32"),
     pytest.param((*FP16, "--steps", "6"), id="fp16 with clipping and averaged weights"),
+    pytest.param((*AUGMENTED, "--steps", "6"), id="augmented"),
     pytest.param(("--amp", "bf16"), id="bf16", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_however_it_is_run_the_bits_are_the_same(shapes_folder: Path, tmp_path: Path, flags: tuple):
@@ -130,6 +133,38 @@ def test_a_batch_cut_in_two_is_the_whole_batch(shapes_folder: Path, tmp_path: Pa
     for key in a:  # momentum after one step is the gradient
         difference = (a[key] - b[key]).norm() / a[key].norm().clamp(min=1e-12)
         assert difference < 1e-5, key
+
+
+def test_augmentation_changes_pixels_but_not_the_plan(
+    shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    """Every padded shape fits into the one that the images have without augmentation."""
+    batches, shapes = [], []
+    forward, train_step = Transform.forward, training.train_step
+
+    def watch_transform(self, *args):
+        padded = forward(self, *args)
+        shapes.append(tuple(padded.pixels.shape[2:]))
+        return padded
+
+    def watch_step(state, own, *args):
+        batches.extend(own)
+        return train_step(state, own, *args)
+
+    monkeypatch.setattr(Transform, "forward", watch_transform)
+    monkeypatch.setattr(training, "train_step", watch_step)
+    flags = ("--steps", "6", "--val-split", "none")
+    run(shapes_folder, tmp_path / "plain", *flags)
+    run(shapes_folder, tmp_path / "augmented", *flags, *AUGMENTED)
+    plain, augmented = batches[:12], batches[12:]
+    assert [b.micro_batch for b in plain] == [b.micro_batch for b in augmented]
+    assert all(b.planned is None for b in plain)
+    assert [b.planned for b in augmented] == shapes[:12]
+    assert all(a.sizes != b.sizes for a, b in zip(plain, augmented, strict=True))
+    for (height, width), (most_height, most_width) in zip(shapes[12:], shapes[:12], strict=True):
+        assert (height, width) in [(64, 64), (64, 96), (96, 64)]
+        assert height <= most_height
+        assert width <= most_width
 
 
 @pytest.mark.parametrize("threshold", ["0", "0.9"])
@@ -343,6 +378,13 @@ def test_wrong_numbers(shapes_folder: Path, tmp_path: Path):
     assert "choose from 1, 2, 4" in refused(UsageError, shapes_folder, out, "--images-per-gpu", "3")
     assert "positive" in refused(UsageError, shapes_folder, out, "--steps", "0")
     assert not out.exists()  # nothing is touched before the flags are right
+
+
+def test_stored_proposals_do_not_follow_a_crop(shapes_folder: Path, tmp_path: Path):
+    flags = ("--detector", "fast_rcnn", "--proposals", tmp_path / "p", "--augment.iou-crop")
+    message = refused(UsageError, shapes_folder, tmp_path / "run", *flags)
+    assert "do not follow zoom-out, iou-crop and jitter" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_errors_come_before_the_first_step(tmp_path: Path, capsys):

@@ -8,13 +8,17 @@ from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
-from tests.data import make, test_voc, test_yolo
+from tests.data import make, test_cvat, test_image_folder, test_voc, test_yolo
 
 
 def test_each_format_is_recognized(tmp_path: Path):
     make.coco(tmp_path / "coco")
     test_voc.write(tmp_path / "voc", test_voc.obj(1, 1, 5, 5))
     test_yolo.write(tmp_path / "yolo")
+    test_cvat.write(tmp_path / "cvat" / "annotations.xml", test_cvat.image("a.png"))
+    test_image_folder.write(
+        tmp_path / "imagefolder" / "metadata.jsonl", test_image_folder.line("a.png")
+    )
     for name in formats.READERS:
         assert formats.recognize(tmp_path / name) == name
 

@@ -55,11 +55,11 @@ def test_autocast_and_scaler(rt: runtime.Runtime, amp: str, dtype: torch.dtype):
 def test_signals_are_flags_inside_only(rt: runtime.Runtime, capsys):
     before = signal.getsignal(signal.SIGTERM)
     with rt.catch_signals():
-        assert rt.stop_signal() == 0
+        assert rt.agree() == (0, [])
         rt.raise_if_signaled()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # at once: the same event
-        assert rt.stop_signal() == signal.SIGTERM
+        assert rt.agree() == (signal.SIGTERM, [])
         with pytest.raises(Stopped) as stopped:
             rt.raise_if_signaled()
         assert stopped.value.code == 143

@@ -26,6 +26,16 @@ def test_torchvision_recipe_is_its_reference_run():
     assert (schedule.lr, schedule.images_per_step, schedule.warmup_steps) == (0.02, 16, 1000)
 
 
+def test_v2_recipe_is_torchvisions_run():
+    """Pull request 5763: 32 GPUs x 2 images, --lr 0.1 --data-augmentation lsj, 1024 px."""
+    recipe = recipes.get("fasterrcnn_r50_fpn_v2_torchvision")
+    assert (recipe.schedule.images_per_step, recipe.schedule.lr) == (64, 0.1)
+    assert (recipe.schedule.epochs, recipe.schedule.milestones) == (400, (352, 384))
+    assert recipe.schedule.weight_decay == 4e-5
+    assert recipe.augment == recipes.Augment(jitter=True, jitter_size=1024)
+    assert (recipe.input.min_size, recipe.input.max_size) == (800, 1333)  # in evaluation
+
+
 def test_another_batch_scales_lr_and_keeps_warm_up_in_images():
     base = recipes.fasterrcnn_r50_fpn_1x()
     small = recipes.with_images_per_step(base, 4).schedule
@@ -59,6 +69,10 @@ def test_difference_names_fields():
         (dict(input=dict(min_size=2000)), "larger than --input.max-size"),
         (dict(input=dict(train_min_sizes=(640, 900))), "900: must be 1 to --input.min-size 800"),
         (dict(input=dict(train_sampling="range", train_min_sizes=(640,))), "needs two"),
+        (dict(augment=dict(jitter_size=0)), "jitter-size: 0: must be positive"),
+        (dict(augment=dict(jitter=True), detector="fast_rcnn"), "do not follow"),
+        (dict(augment=dict(zoom_out=True), detector="fast_rcnn"), "do not follow"),
+        (dict(augment=dict(iou_crop=True), detector="fast_rcnn"), "do not follow"),
         (dict(backbone=dict(neck="none")), "res5 goes with"),
         (dict(roi_heads=dict(head="res5")), "res5 goes with"),
         (dict(backbone=dict(neck="none"), detector="rpn"), "needs --rpn.all-sizes-per-level"),
@@ -67,6 +81,17 @@ def test_difference_names_fields():
 def test_impossible_recipes_are_refused(changes: dict, message: str):
     with pytest.raises(UsageError, match=message):
         recipes.check(recipes.change(recipes.fasterrcnn_r50_fpn_1x(), **changes))
+
+
+def test_colors_can_be_distorted_where_stored_proposals_stay_valid():
+    base = recipes.fasterrcnn_r50_fpn_1x()
+    recipes.check(recipes.change(base, augment=dict(photometric=True), detector="fast_rcnn"))
+
+
+def test_a_recipe_saved_before_there_was_augmentation_has_none():
+    saved = asdict(recipes.fasterrcnn_r50_fpn_1x())
+    del saved["augment"]
+    assert recipes.from_dict(saved) == recipes.fasterrcnn_r50_fpn_1x()
 
 
 def test_unknown_names():

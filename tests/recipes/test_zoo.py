@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fasterrcnn import recipes, schedule
-from fasterrcnn.data import formats, loader, proposals
+from fasterrcnn.data import augment, formats, loader, proposals
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
@@ -178,6 +178,7 @@ def trains(name: str, data: Annotations, folder: Path) -> None:
         weights="none",
         amp="off",
         input=dict(min_size=128, max_size=192, train_min_sizes=()),
+        augment=dict(jitter_size=192),
         roi_heads=dict(batch_size_per_image=32),
     )
     torch.manual_seed(0)
@@ -186,7 +187,11 @@ def trains(name: str, data: Annotations, folder: Path) -> None:
     rt = runtime.start("cpu")
     training = make_training(rt.place(model), recipe, rt)
     alone = recipe.detector == "fast_rcnn"
-    images = loader.Images(data, proposals=stored_gt(data, folder / "p") if alone else None)
+    images = loader.Images(
+        data,
+        proposals=stored_gt(data, folder / "p") if alone else None,
+        augment=augment.of(recipe),
+    )
     batch = images[MicroBatch(0, 0, 0, (0, 1))]
     losses = []
     for _ in range(3):  # the last only to look

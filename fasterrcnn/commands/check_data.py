@@ -1,0 +1,193 @@
+"""Check a data set without training: what is in it, what is wrong with it, and a page to look at.
+
+Reads it as `train` does, names everything that is found and changes nothing. Exit code 0: it can be
+trained on; 3: something in it stops a training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from fasterrcnn import recipes
+from fasterrcnn.cli import flags, shared
+from fasterrcnn.data import duplicates, formats, statistics
+from fasterrcnn.data.annotations import Annotations, Classes
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import runtime
+from fasterrcnn.errors import DataError, Failure, UsageError
+from fasterrcnn.models.backbones import build_backbone
+from fasterrcnn.recipes import Recipe
+from fasterrcnn.reports import data_page, data_pictures, data_report, pages
+from fasterrcnn.reports.data_report import Report
+from fasterrcnn.settings import setting
+
+_VAL = "val"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The data set, and where the results go."""
+
+    folder: tuple[Path, ...] = setting((), "folder of the data set", positional=True)
+    data_path: Path | None = shared.data_path(shown=", instead of naming it without a flag")
+    dataset: str = shared.dataset()
+    val_split: str | None = setting(
+        None, f"split to validate on; none: only --train-split (default: {_VAL} if there is one)"
+    )
+    page: Path | None = setting(
+        None, "write the page to this file (default: output/<folder>-data/index.html)"
+    )
+    json: Path | None = setting(None, "write everything that was found to this file")
+    images: int = setting(
+        100, "images on the page, evenly spread; as many more of which something was found"
+    )
+    workers: int | None = setting(
+        None, "threads that read images (default: number of cores, at most 8)"
+    )
+
+
+class _EveryProblem(Problems):
+    """Faults are as in a training, but reading goes on to the end."""
+
+    def stop_if_any(self) -> None:
+        """Go on."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Raises Failure."""
+    recipe, options = flags.parse_with_recipe(Options, argv, __doc__)
+    recipes.check(recipe)
+    root = find_root(options)
+    page = options.page or shared.output_root() / f"{root.resolve().name}-data" / "index.html"
+    check_outside(root, "--page", page)
+    if options.json is not None:
+        check_outside(root, "--json", options.json)
+    threads = max(1, runtime.start("cpu").loader_workers(options.workers))
+    name = formats.recognize(root) if options.dataset == "auto" else options.dataset
+    problems = _EveryProblem()
+    splits, failures = read(root, recipe, options, problems)
+    if not splits and not problems.found:
+        raise failures[0]
+    report = Report(
+        data_path=str(root),
+        format=name,
+        recipe=recipe.name,
+        splits=[statistics.describe(split, data) for split, data in splits.items()],
+        problems=problems.found,
+        failures=[str(failure) for failure in failures],
+        odd={split: data_report.odd_boxes(data) for split, data in splits.items()},
+        duplicates=duplicates.find(splits, threads, partial(progress, "files")),
+        anchors=fit_anchors(splits, recipe),
+    )
+    html = draw(report, splits, recipe, options.images, threads)
+    for line in data_report.lines(report):
+        say(line)
+    pages.write(html, page)
+    say(f"page: {page}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
+        say(f"json: {options.json}")
+    stop_if_faulty(report, type(failures[0]) if failures else DataError)
+
+
+def find_root(options: Options) -> Path:
+    """The one folder that was given. Raises UsageError."""
+    given = [*options.folder, *([options.data_path] if options.data_path else [])]
+    if len(given) != 1:
+        raise UsageError(f"{len(given)} folders given; give one: fasterrcnn check-data DIR")
+    return given[0]
+
+
+def check_outside(root: Path, flag: str, path: Path) -> None:
+    """Raise UsageError for a file in the data set's folder, where nothing is written."""
+    if path.resolve().is_relative_to(root.resolve()):
+        raise UsageError(
+            f"{flag}: {path}: lies in {root}, where nothing is written; give a path outside"
+        )
+
+
+def read(
+    root: Path, recipe: Recipe, options: Options, problems: Problems
+) -> tuple[dict[str, Annotations], list[Failure]]:
+    """The splits by name, as `train` reads them, and why others cannot be read."""
+    splits: dict[str, Annotations] = {}
+    failures: list[Failure] = []
+    classes: Classes | None = None
+    known: Collection[str] = ()
+    for name in dict.fromkeys((recipe.data.train_split, options.val_split or _VAL)):
+        try:
+            if name != "none":
+                data = formats.read(
+                    root, name, options.dataset, classes or (), problems, known=known
+                )
+                if classes is None:
+                    known = data.classes.names
+                    classes = data.classes.subset(recipe.data.classes or known)
+                splits[name] = data.with_classes(classes)
+        except Failure as failure:
+            if isinstance(failure, UsageError) and name == _VAL and options.val_split is None:
+                say(f"no split {_VAL}: {failure}")
+            else:
+                failures.append(failure)
+    return splits, failures
+
+
+def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:
+    """The recipe's and better anchors; None for a detector without any."""
+    if recipe.detector == "fast_rcnn":
+        return None
+    with torch.device("meta"):  # only the levels are of interest
+        backbone, _ = build_backbone(recipe.backbone)
+    return data_report.fit_anchors(splits, recipe, backbone.strides)
+
+
+def draw(
+    report: Report, splits: dict[str, Annotations], recipe: Recipe, count: int, threads: int
+) -> str:
+    """The page. Images that cannot be decoded become failures of the report."""
+    torch.manual_seed(recipe.seed)  # of the short side in multi-scale training
+    found = data_pictures.marks(report, splits)
+    chosen, with_findings = data_pictures.choose(found, splits, count)
+    pictures, undecodable = data_pictures.make(
+        chosen, found, splits, recipe, threads, partial(progress, "pictures")
+    )
+    report.failures.extend(undecodable)
+    extremes = [
+        (f"{title} of {split.name}", data_pictures.crops(boxes, split.name, splits[split.name]))
+        for split in report.splits[:1]
+        for title, boxes in (("Smallest boxes", split.smallest), ("Largest boxes", split.largest))
+    ]
+    return data_page.render(
+        report, pictures, extremes, with_findings=with_findings, found=len(found)
+    )
+
+
+def stop_if_faulty(report: Report, kind: type[Failure]) -> None:
+    """Raise a failure of this kind that says what stops a training, if anything does."""
+    reasons = [*report.failures]
+    if report.faults:
+        reasons.append(
+            f"{report.data_path}: {len(report.faults)} boxes or images cannot be used; correct "
+            "them, or leave them out of training with --bad-data skip"
+        )
+    if reasons:
+        raise kind("\n".join(reasons))
+
+
+def progress(what: str, items: Iterable[Any], total: int) -> Iterable[Any]:
+    """`items`, with a progress bar on a terminal."""
+    return tqdm(items, what, total, leave=False, disable=None)
+
+
+def say(line: str) -> None:
+    """Print a line; bytes of file names that are no text become question marks."""
+    print(line.encode("utf-8", "replace").decode(), flush=True)

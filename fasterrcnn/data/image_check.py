@@ -1,0 +1,147 @@
+"""Looks at the image files of a split before the first step: headers always, pixels once.
+
+Every verdict goes to `image_cache` as it comes, so nothing is looked at twice unless it changes,
+and a check that is interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from fasterrcnn.data import images
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.image_cache import ImageCache, key_of
+from fasterrcnn.data.images import Header, Seen, Verdict
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import DataError
+
+LEVELS = ("all", "headers")
+MANY = 20_000  # images; of more than these, only headers and end marks are looked at by default
+_CHUNK = 2048  # files between two queries of the cache
+_PART = 16  # files that a thread takes at once
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def read_headers(
+    paths: Iterable[Path | str], problems: Problems | None = None
+) -> list[Header | str]:
+    """The header of each image file, or a phrase saying why it cannot be used.
+
+    Of files in ``problems.kept`` it is the one kept there, whatever has become of the file.
+    """
+    files = [str(path) for path in paths]
+    verdicts = _verdicts(files, len(files), Seen.HEADER, images.inspect, "image headers", problems)
+    headers = [images.within_limit(verdict.header) for verdict in verdicts]
+    if problems is not None and problems.kept:
+        names = (os.path.abspath(file) for file in files)  # noqa: PTH100
+        headers = [problems.kept.get(name, h) for name, h in zip(names, headers, strict=True)]
+    return headers
+
+
+def check(annotations: Annotations, problems: Problems, level: str | None) -> Annotations:
+    """The images that `find_damaged` finds nothing wrong with; the others become faults.
+
+    Raises DataError for faults, and if no image is left.
+    """
+    damaged = find_damaged(annotations, problems, level)
+    for i, phrase in damaged.items():
+        problems.fault(*place_of(annotations, i), phrase)
+    problems.stop_if_any()
+    if len(damaged) == len(annotations):
+        raise DataError(f"{annotations.folder}: none of {len(annotations)} images can be decoded")
+    usable = np.ones(len(annotations), bool)
+    usable[[*damaged]] = False
+    return annotations.select(usable) if damaged else annotations
+
+
+def place_of(annotations: Annotations, i: int) -> tuple[str, str, str]:
+    """File, field and value of a problem with the file of image i."""
+    return annotations.path(i), f"image {annotations.ids[i]}", annotations.files[i]
+
+
+def find_damaged(annotations: Annotations, problems: Problems, level: str | None) -> dict[int, str]:
+    """What is wrong with the images that cannot be decoded, by position.
+
+    `level` "all" decodes every image; "headers" only those that lack the end mark of their format.
+    None is "all" if bad data is skipped or there are at most `MANY` images, else "headers".
+    """
+    n = len(annotations)
+    every = level == "all" or (level is None and (problems.skip or n <= MANY))
+    wanted, look = (Seen.PIXELS, _decode) if every else (Seen.END, _decode_if_cut)
+    paths = (annotations.path(i) for i in range(n))
+    verdicts = _verdicts(paths, n, wanted, look, "checking images", problems)
+    return {i: v.header for i, v in enumerate(verdicts) if isinstance(v.header, str)}
+
+
+def _decode(path: str) -> Verdict:
+    """The verdict on a file after all its pixels were decoded."""
+    verdict = images.inspect(path)
+    if isinstance(verdict.header, str):
+        return verdict
+    try:
+        images.decode(path, apply_orientation=False)
+    except images.Unsettled as error:
+        return Verdict(str(error), Seen.NOTHING)
+    except ValueError as error:
+        return Verdict(str(error), Seen.PIXELS)
+    return Verdict(verdict.header, Seen.PIXELS)
+
+
+def _decode_if_cut(path: str) -> Verdict:
+    verdict = images.inspect(path)
+    return _decode(path) if verdict.seen == Seen.HEADER else verdict
+
+
+def _verdicts(
+    paths: Iterable[str],
+    total: int,
+    wanted: Seen,
+    look: Callable[[str], Verdict],
+    title: str,
+    problems: Problems | None,
+) -> list[Verdict]:
+    """Verdicts on files that rest on at least `wanted`: the cached ones, or else what `look` says."""
+    verdicts: list[Verdict] = []
+    same: dict[Verdict, Verdict] = {}  # equal ones are one object: there can be millions
+    remaining = iter(paths)
+    cache, pool = ImageCache(problems), ThreadPoolExecutor()  # decoders release Python's lock
+    bar = tqdm(total=total, desc=title, unit=" images", delay=1, leave=False, disable=None)
+    try:
+        while chunk := list(islice(remaining, _CHUNK)):
+            keys = list(_in_threads(pool, key_of, chunk))
+            cached = cache.find(keys)
+            settled = [verdict is not None and verdict.seen >= wanted for verdict in cached]
+            todo = [path for path, done in zip(chunk, settled, strict=True) if not done]
+            fresh = _in_threads(pool, look, todo)
+            for key, verdict in zip(keys, cached, strict=True):
+                if verdict is None or verdict.seen < wanted:
+                    verdict = next(fresh)
+                    verdict = same.setdefault(verdict, verdict)
+                    if key is not None and verdict.seen > Seen.NOTHING:
+                        cache.add(key, verdict)
+                verdicts.append(verdict)
+                bar.update()
+    finally:
+        bar.close()
+        pool.shutdown(cancel_futures=True)
+        cache.close()
+    return verdicts
+
+
+def _in_threads(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result]:
+    """`work` of each item, in their order."""
+    parts = (items[k : k + _PART] for k in range(0, len(items), _PART))
+    for results in pool.map(lambda part: [work(item) for item in part], parts):
+        yield from results

@@ -1,0 +1,97 @@
+"""What the values of a recipe must be, alone and together."""
+
+from __future__ import annotations
+
+from fasterrcnn.errors import UsageError
+from fasterrcnn.recipes.fields import Data, Input, Recipe, Schedule
+
+
+def check(recipe: Recipe) -> None:
+    """Raise UsageError for values that cannot mean what they say."""
+    _check_sizes(recipe.input)
+    _check_augment(recipe)
+    _check_network(recipe)
+    _check_data(recipe.data)
+    _check_schedule(recipe.schedule)
+
+
+def _positive(flag: str, value: float) -> None:
+    if value <= 0:
+        raise UsageError(f"{flag}: {value}: must be positive")
+
+
+def _check_sizes(sizes: Input) -> None:
+    _positive("--input.min-size", sizes.min_size)
+    if sizes.min_size > sizes.max_size:
+        raise UsageError(
+            f"--input.min-size: {sizes.min_size}: larger than --input.max-size {sizes.max_size}"
+        )
+    for size in sizes.train_min_sizes:
+        if not 0 < size <= sizes.min_size:
+            raise UsageError(
+                f"--input.train-min-sizes: {size}: must be 1 to --input.min-size {sizes.min_size}"
+            )
+    if sizes.train_sampling == "range" and len(sizes.train_min_sizes) != 2:
+        raise UsageError("--input.train-sampling: range: needs two --input.train-min-sizes")
+
+
+def _check_augment(recipe: Recipe) -> None:
+    augment = recipe.augment
+    _positive("--augment.jitter-size", augment.jitter_size)
+    if recipe.detector == "fast_rcnn" and augment.moves_boxes:
+        raise UsageError(
+            "--augment: Fast R-CNN takes only --augment.photometric; its stored proposals do not "
+            "follow zoom-out, iou-crop and jitter"
+        )
+
+
+def _check_network(recipe: Recipe) -> None:
+    if recipe.roi_heads.sampling_ratio < 0:
+        raise UsageError("--roi-heads.sampling-ratio: must be positive, or 0 for one per cell")
+    vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
+    if vgg and not one_level:
+        raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
+    if not vgg and recipe.backbone.base_channels != 64:
+        raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
+    res5 = recipe.roi_heads.head == "res5"
+    if res5 != (one_level and not vgg) and recipe.detector != "rpn":
+        raise UsageError(
+            "--roi-heads.head: res5 goes with a ResNet and --backbone.neck none, and only with them"
+        )
+    if one_level and not recipe.rpn.all_sizes_per_level:
+        raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
+    if recipe.roi_heads.dropout and recipe.roi_heads.head != "2fc":
+        raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
+    if not 0 <= recipe.roi_heads.dropout < 1:
+        raise UsageError(f"--roi-heads.dropout: {recipe.roi_heads.dropout}: must be 0 to below 1")
+    if recipe.roi_heads.pooling == "pool" and not one_level:
+        raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
+
+
+def _check_data(data: Data) -> None:
+    if not 0 <= data.repeat_threshold <= 1:
+        raise UsageError(
+            f"--data.repeat-threshold: {data.repeat_threshold}: must be a fraction, 0 to 1"
+        )
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    _positive("--epochs", schedule.epochs)
+    _positive("--images-per-step", schedule.images_per_step)
+    _positive("--images-per-gpu", schedule.images_per_gpu)
+    milestones = schedule.milestones
+    for milestone in milestones:
+        if not 0 < milestone < schedule.epochs:
+            raise UsageError(
+                f"--schedule.milestones: {milestone:g}: can never fire in a run of "
+                f"{schedule.epochs:g} epochs; choose epochs between 0 and {schedule.epochs:g}"
+            )
+    if list(milestones) != sorted(set(milestones)):
+        raise UsageError(f"--schedule.milestones: {milestones}: must increase")
+    images = schedule.images_per_step
+    if images % schedule.images_per_gpu:
+        fits = ", ".join(str(n) for n in range(1, images + 1) if images % n == 0)
+        raise UsageError(
+            f"--images-per-gpu: {schedule.images_per_gpu}: does not divide --images-per-step "
+            f"{images}; choose from {fits}"
+        )

@@ -1,0 +1,162 @@
+"""Which files are looked at, how closely, how often, and what is said about the bad ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasterrcnn.data import image_check, images
+from fasterrcnn.data.annotations import Annotations, Strings
+from fasterrcnn.data.images import Header
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import DataError
+from tests.data import make
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Annotations:
+    """Files that were written long ago: whole, truncated, without an end mark, float, no image."""
+    names = ["good.jpg", "cut.jpg", "endless.jpg", "cut.png", "good.bmp", "float.tif", "page.jpg"]
+    noise = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
+    for name in names:
+        path = tmp_path / name
+        Image.fromarray(noise[..., 0].astype(np.float32) if "float" in name else noise).save(path)
+        if "cut" in name:
+            path.write_bytes(path.read_bytes()[:-300])
+        if "endless" in name:
+            path.write_bytes(path.read_bytes()[:-2])
+    (tmp_path / "page.jpg").write_text("<html>")
+    for name in names:
+        os.utime(tmp_path / name, (10**9, 10**9))
+    found = make.annotations_of([[(1, 1, 9, 9)]] * len(names))
+    files = Strings(names)
+    return Annotations(**{**vars(found), "folder": tmp_path, "files": files})
+
+
+@pytest.fixture
+def looked_at(monkeypatch) -> list[str]:
+    """Names of the files whose pixels are decoded."""
+    names: list[str] = []
+    decode = images.decode
+
+    def watch(path, **options):
+        names.append(Path(path).name)
+        return decode(path, **options)
+
+    monkeypatch.setattr(images, "decode", watch)
+    return names
+
+
+def test_headers_come_from_the_files_once(data: Annotations, monkeypatch):
+    paths = [data.path(i) for i in range(len(data))]
+    good = Header(40, 60, 1)
+    floats, page = "floating-point pixels have no known range", "not an image"
+    expected = [good, good, good, good, good, floats, page]
+    assert image_check.read_headers(paths) == expected
+    assert image_check.read_headers(map(Path, paths)) == expected
+    monkeypatch.setattr(images, "inspect", None)  # would fail if it were called
+    assert image_check.read_headers(paths) == expected
+    Path(paths[4]).touch()
+    with pytest.raises(TypeError):
+        image_check.read_headers(paths)
+
+
+def test_the_limit_of_pixels_is_not_part_of_what_is_kept(data: Annotations):
+    paths = [data.path(0)]
+    try:
+        for limit, ok in ((2399, False), (2400, True), (2399, False)):
+            images.limit_pixels(limit)
+            (header,) = image_check.read_headers(paths)
+            assert isinstance(header, Header) == ok
+    finally:
+        images.limit_pixels(images.MAX_PIXELS)
+
+
+def test_headers_of_replaced_images_are_those_from_before(data: Annotations, monkeypatch):
+    problems = Problems()
+    problems.kept = {data.path(6): Header(1, 2, 3)}
+    monkeypatch.chdir(data.folder)
+    found = image_check.read_headers(["page.jpg", "good.jpg"], problems)
+    assert found == [Header(1, 2, 3), Header(40, 60, 1)]
+
+
+def test_every_image_is_decoded_once(data: Annotations, looked_at: list[str]):
+    first = image_check.find_damaged(data, Problems(), "all")
+    assert sorted(first) == [1, 3, 5, 6]
+    assert "truncated" in first[1] and "truncated" in first[3]
+    assert sorted(looked_at) == ["cut.jpg", "cut.png", "endless.jpg", "good.bmp", "good.jpg"]
+    looked_at.clear()
+    assert image_check.find_damaged(data, Problems(), "all") == first
+    assert looked_at == []
+
+
+def test_only_images_without_an_end_mark_are_decoded_of_large_splits(
+    data: Annotations, looked_at: list[str], monkeypatch
+):
+    monkeypatch.setattr(image_check, "MANY", len(data) - 1)
+    assert sorted(image_check.find_damaged(data, Problems(), None)) == [1, 3, 5, 6]
+    assert sorted(looked_at) == ["cut.jpg", "cut.png", "endless.jpg"]
+    looked_at.clear()
+    assert sorted(image_check.find_damaged(data, Problems(), "headers")) == [1, 3, 5, 6]
+    assert looked_at == []
+    image_check.find_damaged(data, Problems(skip=True), None)  # skipping implies all
+    assert sorted(looked_at) == ["good.bmp", "good.jpg"]
+
+
+def test_faults_stop_and_are_listed_together(data: Annotations):
+    problems = Problems()
+    with pytest.raises(DataError) as error:
+        image_check.check(data, problems, None)
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(problems.found) == 4
+    assert lines[0].startswith(f"{data.folder}/cut.jpg: image 1: cut.jpg: cannot be decoded")
+    assert "--bad-data skip" in lines[0]
+
+
+def test_skipping_leaves_out_exactly_the_damaged(data: Annotations):
+    problems = Problems(skip=True)
+    left = image_check.check(data, problems, None)
+    assert list(left.files) == ["good.jpg", "endless.jpg", "good.bmp"]
+    assert [p.action for p in problems.found] == ["dropped"] * 4
+    with pytest.raises(DataError, match="none of 1 images can be decoded"):
+        image_check.check(data.take(np.array([1])), problems, None)
+
+
+def test_an_interrupted_check_goes_on_where_it_stopped(
+    data: Annotations, looked_at: list[str], monkeypatch
+):
+    monkeypatch.setattr(image_check, "_PART", 1)
+    decode = image_check._decode
+
+    def interrupted(path: str):
+        if path.endswith("good.bmp"):
+            raise KeyboardInterrupt
+        return decode(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(image_check, "_decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            image_check.find_damaged(data, Problems(), "all")
+    looked_at.clear()
+    assert sorted(image_check.find_damaged(data, Problems(), "all")) == [1, 3, 5, 6]
+    assert looked_at == ["good.bmp"]
+
+
+def test_what_cannot_be_read_now_is_looked_at_again(data: Annotations, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "decode", out_of_memory)
+        assert image_check.find_damaged(data, Problems(), "all")[0] == "no memory"
+    assert 0 not in image_check.find_damaged(data, Problems(), "all")
+
+
+def out_of_memory(*_, **__):
+    raise images.Unsettled("no memory")
