@@ -1,4 +1,4 @@
-"""Evaluate a trained detector with COCO's metrics, on PASCAL VOC with its own as well."""
+"""Evaluate a trained detector with COCO's metrics, on PASCAL VOC and LVIS with theirs."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
         ),
         slow=True,
     )
-    for line in problems.summary():
+    for line in (*problems.summary(), *evaluation.notes(data, recipe)):
         rt.say(line)
     rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
     results, detections = evaluation.evaluate(

@@ -58,6 +58,69 @@ class Classes:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """A list of labels for each of n images, in one buffer."""
+
+    first: np.ndarray  # int64 (n + 1,): list i is labels[first[i] : first[i + 1]]
+    labels: np.ndarray  # int64
+
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[int]]) -> Lists:
+        """The same lists, flat."""
+        lists = list(lists)
+        labels = np.array([label for own in lists for label in own], np.int64)
+        return cls(np.cumsum([0, *map(len, lists)], dtype=np.int64), labels)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.labels[self.first[i] : self.first[i + 1]]
+
+    def relabeled(self, table: np.ndarray) -> Lists:
+        """Label k becomes table[k]; those that become 0 are left out."""
+        labels = table[self.labels]
+        kept = np.flatnonzero(labels)
+        return Lists(np.searchsorted(kept, self.first), labels[kept])
+
+    def take(self, index: np.ndarray) -> Lists:
+        """The lists of the images at positions `index`."""
+        first, rows = _rows(self.first, index)
+        return Lists(first, self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Federated:
+    """What a federated data set, such as LVIS, says about objects that have no box.
+
+    Each image was searched for some classes only: those that it has boxes of, and those `absent`.
+    Whether it shows any of the other classes is not known.
+    """
+
+    absent: Lists  # labels of classes that the image does not show
+    not_exhaustive: Lists  # labels of classes of which the image may show more than its boxes
+    frequency: tuple[str, ...]  # of each class: r(are), c(ommon), f(requent), or "": not known
+
+    def undecided(self, i: int, labels: np.ndarray, with_boxes: np.ndarray) -> np.ndarray:
+        """Bool ``(D,)``: whether a detection that matches no box may be right nevertheless.
+
+        `labels` ``(D,)``: of the detections in image i. `with_boxes`: the labels of its boxes.
+        """
+        searched = np.isin(labels, self.absent[i]) | np.isin(labels, with_boxes)
+        return ~searched | np.isin(labels, self.not_exhaustive[i])
+
+    def relabeled(self, table: np.ndarray, count: int) -> Federated:
+        """With `count` classes, where label k becomes table[k], 0: left out."""
+        frequency = [""] * count
+        for old, new in zip(self.frequency, table[1:].tolist(), strict=True):
+            if new:
+                frequency[new - 1] = old
+        lists = (self.absent.relabeled(table), self.not_exhaustive.relabeled(table))
+        return Federated(*lists, tuple(frequency))
+
+    def take(self, index: np.ndarray) -> Federated:
+        """Of the images at positions `index`."""
+        return Federated(self.absent.take(index), self.not_exhaustive.take(index), self.frequency)
+
+
+@dataclass(frozen=True)
 class Annotations:
     """n images with B boxes, grouped by image: image i owns rows first[i] to first[i + 1] - 1."""
 
@@ -74,6 +137,7 @@ class Annotations:
     trainable: np.ndarray  # bool (B,): not crowd, and of positive size inside the image
     classes: Classes
     voc: bool = False  # PASCAL VOC's own data: its metrics are computed too
+    federated: Federated | None = None  # LVIS: its own metric is computed instead of COCO's
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,6 +176,7 @@ class Annotations:
             crowd=self.crowd[kept],
             trainable=self.trainable[kept],
             classes=classes,
+            federated=self.federated and self.federated.relabeled(table, len(classes.names)),
         )
 
     def select(self, chosen: np.ndarray) -> Annotations:
@@ -120,9 +185,7 @@ class Annotations:
 
     def take(self, index: np.ndarray) -> Annotations:
         """The images at positions `index` (int64 ``(m,)``, repeats allowed), with their boxes."""
-        counts = np.diff(self.first)[index]
-        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        boxes = np.arange(first[-1]) + np.repeat(self.first[index] - first[:-1], counts)
+        first, boxes = _rows(self.first, index)
         return replace(
             self,
             ids=Strings(self.ids[i] for i in index),
@@ -135,6 +198,7 @@ class Annotations:
             area=self.area[boxes],
             crowd=self.crowd[boxes],
             trainable=self.trainable[boxes],
+            federated=self.federated and self.federated.take(index),
         )
 
     def digest(self) -> str:
@@ -147,6 +211,13 @@ class Annotations:
         for array in (self.sizes, self.rotate, self.first, self.xywh, self.labels, self.trainable):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _rows(first: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of images at positions `index`: their own `first`, and the rows that they had."""
+    counts = np.diff(first)[index]
+    new = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return new, np.arange(new[-1]) + np.repeat(first[index] - new[:-1], counts)
 
 
 def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:

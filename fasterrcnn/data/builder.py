@@ -135,10 +135,15 @@ class Builder:
             f"{image.file_name} has height {header.height}, width {header.width}{seen}",
         )
 
+    @cached_property
+    def order(self) -> list[Id]:
+        """The ids of the usable images, sorted as in pycocotools."""
+        return sorted(self.usable, key=lambda id: (isinstance(id, str), id))
+
     def build(self, classes: Classes) -> Annotations:
-        """Flat arrays of the usable images, sorted by id as in pycocotools, with the boxes of each
-        in the order they were added."""
-        ids = sorted(self.usable, key=lambda id: (isinstance(id, str), id))
+        """Flat arrays of the usable images in their `order`, with the boxes of each in the order
+        they were added."""
+        ids = self.order
         seen = [self.usable[id] for id in ids]
         sizes = np.array([(height, width) for height, width, _ in seen], np.int32).reshape(-1, 2)
         rank = np.full(len(self._images), -1, np.int64)  # of each added image among `ids`

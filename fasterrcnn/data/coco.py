@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import box_units, coco_cache, coco_files, coco_json
+from fasterrcnn.data import box_units, coco_cache, coco_federated, coco_files, coco_json
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.builder import Boxes, Builder
 from fasterrcnn.data.coco_json import Content
@@ -58,7 +59,8 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
     annotations = builder.build(content.classes)
     box_units.stop_if_fractions(annotations, f"{json_file}: bbox")
     box_units.stop_if_corners(annotations, f"{json_file}: bbox")
-    return annotations
+    federated = coco_federated.read(json_file, content, builder.order, problems)
+    return replace(annotations, federated=federated)
 
 
 def _content(json_file: Path, problems: Problems) -> Content:

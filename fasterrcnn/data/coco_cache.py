@@ -19,7 +19,7 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.builder import Boxes
 from fasterrcnn.data.coco_json import Content, Image
 
-_VERSION = 1  # of the rules by which files are read: a change of them makes older copies worthless
+_VERSION = 2  # of the rules by which files are read: a change of them makes older copies worthless
 _WORTH_IT = 4 << 20  # bytes from which reading a copy is faster
 
 
@@ -76,7 +76,10 @@ def _arrays(content: Content) -> dict[str, np.ndarray]:
         "file_names": _bytes(json.dumps([image.file_name for image in images])),
         "sizes": np.array([image.size or (0, 0) for image in images], np.int64).reshape(-1, 2),
         "image_rows": np.array([image.row for image in images], np.int64),
-        "classes": _bytes(json.dumps([content.classes.names, content.classes.category_ids])),
+        "lists": _bytes(
+            json.dumps([(i.neg_category_ids, i.not_exhaustive_category_ids) for i in images])
+        ),
+        "classes": _bytes(json.dumps([*vars(content.classes).values(), content.frequency])),
         "rows": content.row,
         "ids": content.id,
         **vars(content.boxes),
@@ -84,19 +87,21 @@ def _arrays(content: Content) -> dict[str, np.ndarray]:
 
 
 def _content(arrays: dict[str, np.ndarray]) -> Content:
-    names, ids = json.loads(bytes(arrays["classes"]))
+    names, ids, frequency = json.loads(bytes(arrays["classes"]))
     images = [
-        Image(id, name, (h, w) if h else None, row)
-        for id, name, (h, w), row in zip(
+        Image(id, name, (h, w) if h else None, row, *lists)
+        for id, name, (h, w), row, lists in zip(
             json.loads(bytes(arrays["image_ids"])),
             json.loads(bytes(arrays["file_names"])),
             arrays["sizes"].tolist(),
             arrays["image_rows"].tolist(),
+            json.loads(bytes(arrays["lists"])),
             strict=True,
         )
     ]
     boxes = Boxes(*(arrays[name] for name in Boxes.__annotations__))
-    return Content(images, Classes(tuple(names), tuple(ids)), boxes, arrays["rows"], arrays["ids"])
+    classes = Classes(tuple(names), tuple(ids))
+    return Content(images, classes, boxes, arrays["rows"], arrays["ids"], tuple(frequency))
 
 
 def _bytes(text: str) -> np.ndarray:

@@ -57,7 +57,7 @@ def _looks_like_coco(path: Path) -> bool:
             start = file.read(_SNIFFED).replace(b"\0", b"")  # as in UTF-16
     except OSError:
         return False
-    has_images = b'"images"' in start and b'"file_name"' in start
+    has_images = b'"images"' in start and (b'"file_name"' in start or b'"coco_url"' in start)
     return has_images or (b'"annotations"' in start and b'"image_id"' in start)
 
 

@@ -25,6 +25,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
 
 _KEYS = ("images", "annotations", "categories")
+_FREQUENCIES = ("r", "c", "f")  # rare, common, frequent, as LVIS has them
 _REJECTED = -1  # the position of an image that cannot be used
 
 
@@ -41,7 +42,10 @@ class _ImageRow(msgspec.Struct):
     file_name: Any = None
     height: Any = None
     width: Any = None
-    coco_url: Any = None  # LVIS has no file names
+    # LVIS has no file names, and these two lists of category ids.
+    coco_url: Any = None
+    neg_category_ids: Any = None
+    not_exhaustive_category_ids: Any = None
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Image:
     file_name: str
     size: tuple[int, int] | None  # H, W (px); None: not given
     row: int  # its position in ``images``
+    neg_category_ids: list[int] | None = None  # LVIS: classes that it does not show
+    not_exhaustive_category_ids: list[int] | None = None  # LVIS: classes with objects without a box
 
 
 @dataclass
@@ -63,6 +69,7 @@ class Content:
     boxes: Boxes
     row: np.ndarray  # int64 (B,): position of each box in ``annotations``
     id: np.ndarray  # int64 (B,): id of the annotation; -1: none, or not a number
+    frequency: tuple[str, ...]  # of each class in LVIS: r, c, f; else ""
 
 
 def parse(path: Path, problems: Problems) -> Content:
@@ -121,7 +128,8 @@ def _content(
     used = np.bincount(boxes.label, minlength=len(table)) > 0
     classes, labels = _classes(path, problems, table, used)
     boxes.label = labels[boxes.label]
-    return Content(usable, classes, boxes, row, id)
+    frequency = tuple(table[category[id]].frequency for id in classes.category_ids)
+    return Content(usable, classes, boxes, row, id, frequency)
 
 
 # Images.
@@ -173,7 +181,21 @@ def _image(row: _ImageRow | None, k: int) -> Image:
         if side is None or side < 0 or side >= LIMIT:
             raise Wrong(f"/{key}", getattr(row, key), "must be a positive integer", id)
         sides.append(side)
-    return Image(id, name, (sides[0], sides[1]) if all(sides) else None, k)
+    size = (sides[0], sides[1]) if all(sides) else None
+    lists = (_ids(row, key, id) for key in ("neg_category_ids", "not_exhaustive_category_ids"))
+    return Image(id, name, size, k, *lists)
+
+
+def _ids(row: _ImageRow, key: str, image: int | str) -> list[int] | None:
+    """A list of category ids, None if there is none. Raises Wrong."""
+    value = getattr(row, key)
+    if value is None:
+        return None
+    ids = [whole(item) for item in value] if isinstance(value, list) else [None]
+    known = [id for id in ids if id is not None]
+    if len(known) < len(ids):
+        raise Wrong(f"/{key}", value, "must be a list of category ids", image)
+    return known
 
 
 # Classes.
@@ -184,6 +206,7 @@ class _Category(NamedTuple):
     id: int
     name: str
     parent: str  # its supercategory
+    frequency: str
 
 
 def _categories(path: Path, rows: Sequence[Any]) -> list[_Category]:
@@ -200,7 +223,8 @@ def _categories(path: Path, rows: Sequence[Any]) -> list[_Category]:
             raise DataError(f"{place}/name: {short(name)}: must be a name")
         if id in table:
             raise DataError(f"{place}/id: {id}: also the id of {table[id].name}")
-        table[id] = _Category(k, id, name, parent if isinstance(parent, str) else "")
+        parent, frequency = parent if isinstance(parent, str) else "", str(get("frequency"))
+        table[id] = _Category(k, id, name, parent, frequency if frequency in _FREQUENCIES else "")
     if not table:
         raise DataError(f"{path}: /categories: []: no category listed; list at least one")
     return [table[id] for id in sorted(table)]

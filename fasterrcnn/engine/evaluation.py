@@ -28,13 +28,15 @@ from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import resized
-from fasterrcnn.metrics import coco, proposals, voc
+from fasterrcnn.metrics import coco, lvis, proposals, voc
 from fasterrcnn.models.build import Detector, split
 from fasterrcnn.recipes import Input, Recipe
 
 
 def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
-    """COCO's metrics, and on PASCAL VOC its own as well."""
+    """COCO's metrics, on PASCAL VOC its own as well, on a federated data set LVIS's alone."""
+    if annotations.federated is not None:
+        return lvis.evaluate(annotations, detections)
     shared = coco.evaluate(annotations, detections)
     if not annotations.voc:
         return shared
@@ -136,6 +138,20 @@ def read_split(
     if source.fraction:
         found = holdout.hold_out(found, source.fraction)[1]
     return image_check.check(found, problems, check_images)
+
+
+def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
+    """Lines for the log: where the recipe's detections are fewer than the metric counts."""
+    limit = recipe.roi_heads.detections_per_img
+    if annotations is None or annotations.federated is None or recipe.detector == "rpn":
+        return []
+    if limit >= lvis.MAX_DETECTIONS:
+        return []
+    return [
+        f"note: LVIS's metric counts {lvis.MAX_DETECTIONS} detections per image, this recipe gives "
+        f"{limit}; to compare with published AP, train with --roi-heads.detections-per-img "
+        f"{lvis.MAX_DETECTIONS}"
+    ]
 
 
 def micro_batches(

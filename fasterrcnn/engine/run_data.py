@@ -11,6 +11,7 @@ from fasterrcnn.data import formats, holdout, image_check, proposals, repeats
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
+from fasterrcnn.engine import evaluation
 from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.errors import DataError
 from fasterrcnn.image_sizes import bucket_of, training_sizes
@@ -94,7 +95,7 @@ def read_splits(
         )
     if config.repeat_threshold:
         summary.append(repeats.describe(train, config.repeat_threshold))
-    return train, val, summary
+    return train, val, summary + evaluation.notes(val, recipe)
 
 
 def _note_untrained(train: Annotations, problems: Problems) -> None:

@@ -7,12 +7,13 @@ boxes included, with ids renumbered from 1, because pycocotools takes id 0 for "
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import hotcoco
 import numpy as np
 
-from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.annotations import Annotations, Federated
 
 NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -26,7 +27,13 @@ def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]
     `detections`: float64 ``(D, 7)``: image (position in `annotations`), x, y, w, h (px of the
     annotated image), score, label. Without detections every AP is 0.
     """
-    done = evaluate_arrays(annotations, detections)
+    return results(annotations, evaluate_arrays(annotations, detections), NAMES)
+
+
+def results(
+    annotations: Annotations, done: hotcoco.COCOeval, names: Sequence[str]
+) -> dict[str, Any]:
+    """The numbers of an evaluator that is done by their `names`, and `per_class`."""
     assert done.eval is not None  # filled by accumulate
     precision = done.eval["precision"]  # (IoU T, recall, class K, area, max detections)
     per_class = {
@@ -34,38 +41,47 @@ def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]
         for k, name in enumerate(annotations.classes.names)
     }
     return {
-        **{name: _known(value) for name, value in zip(NAMES, done.stats, strict=True)},
+        **{name: _known(value) for name, value in zip(names, done.stats, strict=True)},
         "per_class": per_class,
     }
 
 
 def evaluate_arrays(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
     """hotcoco's evaluator after evaluation, with `stats` filled."""
-    done = evaluator(annotations, detections)
-    done.evaluate()
-    done.accumulate()
-    done.summary_lines()  # fills stats; summarize() would print
-    return done
+    return run(evaluator(annotations, detections))
 
 
-def evaluator(annotations: Annotations, detections: np.ndarray) -> hotcoco.COCOeval:
-    """hotcoco's evaluator before evaluation."""
+def run(evaluator: hotcoco.COCOeval) -> hotcoco.COCOeval:
+    """Evaluate and fill `stats`, printing nothing."""
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summary_lines()  # fills stats; summarize() would print
+    return evaluator
+
+
+def evaluator(
+    annotations: Annotations, detections: np.ndarray, *, lvis: bool = False
+) -> hotcoco.COCOeval:
+    """hotcoco's evaluator before evaluation; `lvis`: with the rules of `metrics.lvis`."""
     gt = ground_truth(annotations)
     shifted = detections.copy()
     shifted[:, 0] += 1
-    return hotcoco.COCOeval(gt, gt.load_res(shifted), "bbox")
+    return hotcoco.COCOeval(gt, gt.load_res(shifted), "bbox", lvis_style=lvis)
 
 
 def ground_truth(annotations: Annotations) -> hotcoco.COCO:
-    """The annotations as hotcoco takes them: image id = position + 1, category id = label."""
+    """The annotations as hotcoco takes them: image id = position + 1, category id = label.
+
+    With what a federated data set says, which only its own metric looks at.
+    """
     owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
     return hotcoco.COCO.from_arrays(
         images=[
-            {"id": i + 1, "height": int(h), "width": int(w)}
+            {"id": i + 1, "height": int(h), "width": int(w), **_lists(annotations.federated, i)}
             for i, (h, w) in enumerate(annotations.sizes)
         ],
         categories=[
-            {"id": label, "name": name}
+            {"id": label, "name": name, **_frequency(annotations.federated, label)}
             for label, name in enumerate(annotations.classes.names, start=1)
         ],
         image_ids=owner + 1,
@@ -75,6 +91,20 @@ def ground_truth(annotations: Annotations) -> hotcoco.COCO:
         area=annotations.area,
         iscrowd=annotations.crowd,
     )
+
+
+def _lists(federated: Federated | None, i: int) -> dict[str, list[int]]:
+    if federated is None:
+        return {}
+    return {
+        "neg_category_ids": federated.absent[i].tolist(),
+        "not_exhaustive_category_ids": federated.not_exhaustive[i].tolist(),
+    }
+
+
+def _frequency(federated: Federated | None, label: int) -> dict[str, str]:
+    known = federated is not None and federated.frequency[label - 1]
+    return {"frequency": known} if known else {}
 
 
 def mean(values: np.ndarray) -> float | None:

@@ -24,7 +24,8 @@ class Comparison:
     """The detections of one image, best first, and the objects that none of them found.
 
     Boxes are x1 y1 x2 y2 in pixels of the image. A detection is `found` when it is the best one
-    left for an object, `ignored` on a crowd, and false otherwise.
+    left for an object, `ignored` on a crowd or where a federated data set does not say, and false
+    otherwise.
     """
 
     boxes: np.ndarray  # float64 (D, 4)
@@ -99,13 +100,15 @@ def _compare(data: Annotations, i: int, rows: np.ndarray, by_class: bool) -> Com
         if (iou[d] * left >= IOU).any():
             left[(iou[d] * left).argmax()] = False
             found[d] = True
-    on_crowd = (_inside(boxes, gt_boxes) * allowed)[:, crowd] >= IOU
+    ignored = ((_inside(boxes, gt_boxes) * allowed)[:, crowd] >= IOU).any(axis=1)
+    if by_class and data.federated is not None:
+        ignored |= data.federated.undecided(i, detected, labels)
     return Comparison(
         boxes=boxes,
         scores=rows[:, 5],
         labels=detected,
         found=found,
-        ignored=~found & on_crowd.any(axis=1),
+        ignored=~found & ignored,
         missed_boxes=gt_boxes[left],
         missed_labels=labels[left],
         by_class=by_class,

@@ -81,8 +81,8 @@ def draw_comparison(image: Tensor, comparison: Comparison, names: Sequence[str])
     """What was found, missed (dashed) and falsely detected, above a line that counts them.
 
     `image` uint8 ``(3, H, W)``; label 1 is ``names[0]``. An object that was found is drawn once, as
-    it was detected. The color says which of the three a box is, not its class; on a crowd it is
-    gray. Of proposals only those that found an object are drawn.
+    it was detected. The color says which of the three a box is, not its class; a detection that
+    counts as none of them is gray. Of proposals only those that found an object are drawn.
     """
     found, missed, others = [], [], []
     for box, score, label, is_found, is_ignored in zip(
@@ -113,7 +113,7 @@ def draw_comparison(image: Tensor, comparison: Comparison, names: Sequence[str])
     else:
         legend.append(_Mark((), f"{len(comparison.boxes) - n_found} other proposals", _NO_BOX))
     if comparison.by_class and comparison.ignored.any():
-        legend.append(_Mark((), f"{comparison.ignored.sum()} in a crowd", IGNORED))
+        legend.append(_Mark((), f"{comparison.ignored.sum()} not counted", IGNORED))
     ordered = [*missed, *others, *found]  # errors are what one looks for: on top
     return _with_legend(_picture(image, ordered), legend)
 

@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fasterrcnn.metrics import coco, voc
+from fasterrcnn.metrics import coco, lvis, voc
+
+_KINDS = ("AP", "AR", "mAP")  # a line each
+_MAX_CLASSES = 100  # more would scroll the lines above them away
 
 
 def metrics(results: dict[str, Any]) -> str:
     """What `engine.evaluation.evaluate` returns, in a few lines.
 
-    Of a detector with the AP of each class that has ground truth; of an RPN its kinds of AR.
+    Of a detector with the AP of each class that has ground truth, unless these are more than a
+    hundred; of an RPN its kinds of AR.
     """
     loss = f"validation loss {results['validation_loss']:.4f}"
     if "per_class" not in results:
         kinds = {name: v for name, v in results.items() if isinstance(v, dict)}
         return "\n".join([*_aligned((name, _numbers(v)) for name, v in kinds.items()), loss])
-    groups = [coco.NAMES[:6], coco.NAMES[6:], *([voc.NAMES] if voc.NAMES[0] in results else [])]
-    lines = [_numbers({name: results[name] for name in names}) for names in groups]
+    names = (*(lvis.NAMES if "AP_rare" in results else coco.NAMES), *voc.NAMES)
+    groups = ([n for n in names if n.startswith(kind) and n in results] for kind in _KINDS)
+    lines = [_numbers({name: results[name] for name in group}) for group in groups if group]
     known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
-    lines += [loss, *(f"  {line}" for line in _aligned(_classes(known)))]
+    lines.append(loss)
+    if len(known) <= _MAX_CLASSES:
+        lines += [f"  {line}" for line in _aligned(_classes(known))]
+    else:
+        lines.append(f"  (AP of {len(known)} classes: in results.json)")
     if left_out := len(results["per_class"]) - len(known):
         lines.append(f"  (classes without a box in this split: {left_out})")
     return "\n".join(lines)

@@ -11,10 +11,11 @@ import torch
 
 from fasterrcnn import recipes
 from fasterrcnn.data import formats, loader
+from fasterrcnn.data.annotations import Federated, Lists
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import evaluation, runtime
-from fasterrcnn.metrics import coco
+from fasterrcnn.metrics import coco, lvis
 from fasterrcnn.models.build import build
 from fasterrcnn.reports import tables
 from tests.data import make
@@ -126,6 +127,50 @@ def test_table_of_voc():
     text = tables.metrics(results | {"validation_loss": 1.5, "per_class": {"cat": values}})
     assert "mAP_07 71.2  mAP_10 73.8" in text
     assert "cat  AP  50.0  AP50 100.0  AP_07  25.0  AP_10  12.5" in text
+
+
+def test_table_of_lvis():
+    results = dict.fromkeys(lvis.NAMES, 0.1234) | {"AP_rare": 0.05, "validation_loss": 1.5}
+    classes = {f"thing {k}": {"AP": 0.5, "AP50": 1.0} for k in range(101)}
+    text = tables.metrics(results | {"per_class": classes})
+    assert text.splitlines()[0] == (
+        "AP 12.3  AP50 12.3  AP75 12.3  AP_small 12.3  AP_medium 12.3  AP_large 12.3  "
+        "AP_rare 5.0  AP_common 12.3  AP_frequent 12.3"
+    )
+    assert text.splitlines()[1] == "AR_300 12.3  AR_small 12.3  AR_medium 12.3  AR_large 12.3"
+    assert text.splitlines()[3:] == ["  (AP of 101 classes: in results.json)"]
+    del classes["thing 0"]
+    assert len(tables.metrics(results | {"per_class": classes}).splitlines()) == 3 + 100
+
+
+def federated_data():
+    """Two images with a thing each; whether the second shows more things is not known."""
+    federated = Federated(Lists.of([[], []]), Lists.of([[], [1]]), ("r",))
+    return replace(make.annotations_of([[(0, 0, 10, 10)]] * 2), federated=federated)
+
+
+def test_a_federated_data_set_has_the_metric_of_lvis():
+    """COCO's counts the detection on the second image that may be right."""
+    found = np.array([
+        [1, 50, 50, 10, 10, 0.9, 1.0], [0, 0, 0, 10, 10, 0.8, 1.0], [1, 0, 0, 10, 10, 0.8, 1.0]
+    ])  # fmt: skip
+    results = evaluation.detector_metrics(federated_data(), found)
+    assert results["AP"] == results["AP_rare"] == pytest.approx(1)
+    assert "AR_100" not in results
+    results = evaluation.detector_metrics(replace(federated_data(), federated=None), found)
+    assert results["AP"] == pytest.approx(2 / 3)
+    assert "AP_rare" not in results
+
+
+def test_fewer_detections_than_lvis_counts_are_noted():
+    (note,) = evaluation.notes(federated_data(), RECIPE)
+    assert "counts 300 detections per image, this recipe gives 100" in note
+    assert "--roi-heads.detections-per-img 300" in note
+    heads = replace(RECIPE.roi_heads, detections_per_img=300)
+    assert evaluation.notes(federated_data(), replace(RECIPE, roi_heads=heads)) == []
+    assert evaluation.notes(federated_data(), replace(RECIPE, detector="rpn")) == []
+    assert evaluation.notes(replace(federated_data(), federated=None), RECIPE) == []
+    assert evaluation.notes(None, RECIPE) == []
 
 
 def test_only_voc_has_its_own_metrics():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data.annotations import Annotations, Classes, Strings
+from fasterrcnn.data.annotations import Annotations, Classes, Federated, Lists, Strings
 from fasterrcnn.reports import comparison
 
 
@@ -76,6 +77,20 @@ def test_a_crowd_is_neither_missed_nor_false():
     )
     assert one.ignored.tolist() == [True, False, False]
     assert one.counts == (0, 0, 2)
+
+
+def test_where_a_federated_data_set_does_not_say_nothing_is_false():
+    """Class 2 was looked for in the second image only, where it is not."""
+    data = scene([(A, 1, False)], [(A, 1, False)])
+    federated = Federated(Lists.of([[], [2]]), Lists.of([[], [1]]), ("r", "f"))
+    data = replace(data, federated=federated)
+    found = rows(*((i, B, 0.9, label) for i in (0, 1) for label in (1, 2)), (1, A, 0.8, 1))
+    first, second = comparison.compare_all(data, found, 0.5)
+    assert first.ignored.tolist() == [False, True]  # by labels: 1, 2
+    assert first.counts == (0, 1, 1)
+    assert second.ignored.tolist() == [True, False, False]  # the last one is found
+    assert second.counts == (1, 0, 1)
+    assert not comparison.compare_all(data, found, 0.5, by_class=False)[0].ignored.any()
 
 
 def test_proposals_have_no_class():
