@@ -16,7 +16,7 @@ from tests.data import test_coco_federated
 
 def test_jittered_images_are_all_in_one_bucket(shapes_folder: Path):
     train = formats.read(shapes_folder, "train", "auto", (), Problems())
-    data = RunData(train, None, None, None)
+    data = RunData(train, None, None, None, BadImages(shapes_folder, begun=False, skip=False))
     recipe = recipes.fasterrcnn_r10_fpn_shapes()
     plain = [bucket_of(int(h), int(w), recipe.input) for h, w in train.sizes]
     assert data.buckets(recipe) == plain
