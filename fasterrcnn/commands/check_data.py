@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import duplicates, formats, statistics
+from fasterrcnn.data import duplicates, formats, image_check, images, statistics
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
@@ -50,6 +51,8 @@ class Options:
     images: int = setting(
         100, "images on the page, evenly spread; as many more of which something was found"
     )
+    check_images: str | None = shared.check_images()
+    max_image_pixels: int = shared.max_image_pixels()
     workers: int | None = setting(
         None, "threads that read images (default: number of cores, at most 8)"
     )
@@ -66,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     recipe, options = flags.parse_with_recipe(Options, argv, __doc__)
     recipes.check(recipe)
+    images.limit_pixels(options.max_image_pixels)
     root = find_root(options)
     page = options.page or shared.output_root() / f"{root.resolve().name}-data" / "index.html"
     check_outside(root, "--page", page)
@@ -88,10 +92,9 @@ def main(argv: list[str] | None = None) -> None:
         duplicates=duplicates.find(splits, threads, partial(progress, "files")),
         anchors=fit_anchors(splits, recipe),
     )
-    html = draw(report, splits, recipe, options.images, threads)
     for line in data_report.lines(report):
         say(line)
-    pages.write(html, page)
+    pages.write(draw(report, splits, recipe, options.images, threads), page)
     say(f"page: {page}")
     if options.json is not None:
         options.json.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
@@ -132,13 +135,23 @@ def read(
                 if classes is None:
                     known = data.classes.names
                     classes = data.classes.subset(recipe.data.classes or known)
-                splits[name] = data.with_classes(classes)
+                splits[name] = decodable(data.with_classes(classes), problems, options)
         except Failure as failure:
             if isinstance(failure, UsageError) and name == _VAL and options.val_split is None:
                 say(f"no split {_VAL}: {failure}")
             else:
                 failures.append(failure)
     return splits, failures
+
+
+def decodable(data: Annotations, problems: Problems, options: Options) -> Annotations:
+    """The images that can be decoded; the others become faults."""
+    damaged = image_check.find_damaged(data, problems, options.check_images)
+    for i, phrase in damaged.items():
+        problems.fault(*image_check.place_of(data, i), phrase)
+    usable = np.ones(len(data), bool)
+    usable[[*damaged]] = False
+    return data.select(usable) if damaged else data
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,24 +277,32 @@ def test_signals_save_and_exit(
     assert "Traceback" not in text
 
 
-def test_a_failure_of_one_rank_has_its_code_and_one_line(
+def test_an_image_that_goes_bad_stops_all_ranks_with_the_state_saved(
     shapes_folder: Path, tmp_path: Path, run_folder: Path
 ):
-    """An image that cannot be decoded reaches one rank only."""
-    import shutil
-
-    data = shutil.copytree(shapes_folder, tmp_path / "data")
-    for path in (data / "train").glob("*.png"):
-        if path.stem.endswith(("3", "4", "7")):
-            path.write_bytes(path.read_bytes()[:200])  # the header is fine
-    flags = ("--data-path", data, "--val-split", "none", "--steps", 9)
-    process = start(ALL, run_folder, *flags, ngpu=2)
+    """One rank meets it, none is left waiting, and the same command continues once it is mended."""
+    data, out = shutil.copytree(shapes_folder, tmp_path / "data"), run_folder
+    flags = ("--data-path", data, "--val-split", "none", "--save-every", 0, "--log-every", 1)
+    process = start(ALL, out, *flags, "--steps", 900, ngpu=2)
+    wait_for_step(out, 3, process)
+    victim = sorted((data / "train").glob("*.png"))[7]
+    content = victim.read_bytes()
+    victim.write_bytes(content[:200])  # the header is fine
     assert process.wait(timeout=HANG) == 3
-    text = (tmp_path / "run.log").read_text()
-    assert len([line for line in text.splitlines() if line.startswith("error:")]) == 1
-    assert "cannot be decoded" in text
+    text = out.with_suffix(".log").read_text()
+    (error,) = [line for line in text.splitlines() if line.startswith("error:")]
+    (saved,) = (out / "checkpoints").glob("step-*")
+    step = int(saved.name[5:])
+    assert error.startswith(f"error: {victim}: image ")
+    assert f"step {step} saved in {saved}; the same command continues" in error
     assert "Traceback" not in text
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["code"] == 3
+    status = json.loads((out / "status.json").read_text())
+    assert (status["code"], status["step"]) == (3, step)
+
+    victim.write_bytes(content)
+    flags = (*flags, "--steps", step + 2)
+    continued = train(ALL, out, *flags, ngpu=2)
+    assert_same_bits(train(ALL, tmp_path / "undisturbed", *flags, ngpu=2), continued)
 
 
 def test_a_second_run_in_the_same_folder_exits_2(shapes_folder: Path, run_folder: Path):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from fasterrcnn.commands import train
-from fasterrcnn.engine import training
+from fasterrcnn.data import images
+from fasterrcnn.engine import run_data, training
 from fasterrcnn.errors import (
     CheckpointError,
     DataError,
@@ -399,6 +402,155 @@ def test_data_errors_come_before_the_first_step(tmp_path: Path, capsys):
     flags = ("--val-split", "none", "--bad-data", "skip", "--steps", "1")
     run(tmp_path / "data", tmp_path / "run", *flags)
     assert "data: 1 x width and height must not be negative: dropped" in capsys.readouterr().out
+
+
+def copy_of(folder: Path, place: Path) -> tuple[Path, Path]:
+    """A data set to break, and one of its training images."""
+    shutil.copytree(folder, place)
+    return place, sorted((place / "train").glob("*.png"))[7]
+
+
+@contextmanager
+def after_step(number: int, action, monkeypatch):
+    """Inside, `action` is called after step `number` (from 1), before the next batch is loaded."""
+    train_step, done = training.train_step, []
+
+    def watch(*args, **options):
+        result = train_step(*args, **options)
+        done.append(result)
+        if len(done) == number:
+            action()
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_step", watch)
+        yield
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def kill() -> None:
+    raise KeyboardInterrupt
+
+
+STEPS = ("--steps", "14", "--val-split", "none", "--log-every", "20")  # two epochs
+
+
+def test_an_image_that_goes_bad_stops_the_run_with_its_state_saved(
+    shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    data, victim = copy_of(shapes_folder, tmp_path / "data")
+    out = tmp_path / "run"
+    with after_step(6, lambda: cut(victim), monkeypatch):
+        message = refused(DataError, data, out, *STEPS)
+    (saved,) = (out / "checkpoints").glob("step-*")
+    step = int(saved.name[5:])
+    assert 6 <= step < 14
+    assert message.startswith(f"{victim}: image 7: cannot be decoded")
+    assert f"; step {step} saved in {saved}; the same command continues" in message
+    assert json.loads((out / "status.json").read_text())["step"] == step
+    assert len(rows(out)) == step
+    message = refused(DataError, data, out, *STEPS)  # found at once now
+    assert message.startswith(f"{victim}: image 7: ")
+    shutil.copy(shapes_folder / "train" / victim.name, victim)
+    assert_same_bits(run(data, out, *STEPS), run(shapes_folder, tmp_path / "straight", *STEPS))
+
+
+def test_a_bad_image_in_the_first_step_leaves_no_checkpoint(
+    shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    data, _ = copy_of(shapes_folder, tmp_path / "data")
+    check = run_data.image_check.find_damaged
+
+    def check_and_cut(*args):
+        found = check(*args)
+        for path in (data / "train").glob("*.png"):
+            cut(path)
+        return found
+
+    monkeypatch.setattr(run_data.image_check, "find_damaged", check_and_cut)
+    message = refused(DataError, data, tmp_path / "run", *STEPS)
+    assert "before the first step; the same command continues" in message
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("killed_after", [8, 11])
+def test_with_skip_it_is_replaced_and_a_killed_run_ends_with_the_same_bits(
+    shapes_folder: Path, tmp_path: Path, monkeypatch, capsys, killed_after: int
+):
+    flags = (*STEPS, "--bad-data", "skip", "--save-every", "3")
+    data, victim = copy_of(shapes_folder, tmp_path / "data")
+    with after_step(6, lambda: cut(victim), monkeypatch):
+        undisturbed = run(data, tmp_path / "undisturbed", *flags)
+    text = capsys.readouterr().out
+    assert text.count(f"data: {victim}: image 7: ") == 1
+    assert "; replaced by another image" in text
+    listed = (tmp_path / "undisturbed" / "problems.jsonl").read_text().splitlines()
+    assert [json.loads(line)["field"] for line in listed] == ["image 7"]
+
+    data, victim = copy_of(shapes_folder, tmp_path / "again")
+    out = tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        with after_step(6, lambda: cut(victim), monkeypatch):
+            with after_step(killed_after, kill, monkeypatch):
+                run(data, out, *flags)
+    victim.unlink() if killed_after == 11 else None  # its checkpoint knows the image
+    assert_same_bits(undisturbed, run(data, out, *flags))
+    straight = run(shapes_folder, tmp_path / "straight", *flags)
+    with pytest.raises(AssertionError):
+        assert_same_bits(undisturbed, straight)
+    state = json.loads((undisturbed / "state.json").read_text())
+    assert state["data"]["bad_images"] == {
+        "left_out": [],
+        "replaced": {"7": [f"train/{victim.name}", *state_size(shapes_folder, victim.name), False]},
+    }
+
+
+def state_size(root: Path, name: str) -> list[int]:
+    images = json.loads((root / "annotations" / "instances_train.json").read_text())["images"]
+    (image,) = [image for image in images if image["file_name"] == name]
+    return [image["height"], image["width"]]
+
+
+def test_what_was_left_out_at_the_start_stays_left_out(shapes_folder: Path, tmp_path: Path, capsys):
+    data, victim = copy_of(shapes_folder, tmp_path / "data")
+    cut(victim)
+    message = refused(DataError, data, tmp_path / "refused", *STEPS)
+    assert message.startswith(f"{victim}: image 7: ")
+    flags = (*STEPS, "--bad-data", "skip")
+    straight = run(data, tmp_path / "straight", *flags)
+    assert "23 training images" in capsys.readouterr().out
+    run(data, tmp_path / "parts", *flags, "--steps", "4")
+    shutil.copy(shapes_folder / "train" / victim.name, victim)
+    parts = run(data, tmp_path / "parts", *flags, "--resume")
+    assert "earlier in this run: still left out" in capsys.readouterr().out
+    assert_same_bits(straight, parts)
+
+
+def test_a_validation_image_is_checked_before_the_first_step(shapes_folder: Path, tmp_path: Path):
+    data, _ = copy_of(shapes_folder, tmp_path / "data")
+    victim = sorted((data / "val").glob("*.png"))[2]
+    cut(victim)
+    message = refused(DataError, data, tmp_path / "run", "--steps", "1")
+    assert message.startswith(f"{victim}: image ")
+    run(data, tmp_path / "run", "--steps", "1", "--bad-data", "skip")
+
+
+@pytest.fixture
+def _limit_as_before():
+    yield
+    images.limit_pixels(images.MAX_PIXELS)
+
+
+@pytest.mark.usefixtures("_limit_as_before")
+def test_the_limit_of_pixels(shapes_folder: Path, tmp_path: Path):
+    flags = ("--steps", "1", "--val-split", "none", "--max-image-pixels")
+    message = refused(DataError, shapes_folder, tmp_path / "run", *flags, 120 * 120)
+    assert "more than 14400 pixels" in message
+    assert "raise the limit with --max-image-pixels" in message
+    run(shapes_folder, tmp_path / "run", *flags, 160 * 160)
 
 
 def test_no_image_with_boxes(tmp_path: Path):

@@ -10,6 +10,7 @@ import torch
 
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import Stopped, UsageError
+from tests.conftest import command
 
 
 @pytest.fixture
@@ -65,3 +66,27 @@ def test_signals_are_flags_inside_only(rt: runtime.Runtime, capsys):
         assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert capsys.readouterr().out.count("saving after this step") == 1
+
+
+TWO = ("--standalone", "--nproc-per-node", 2, "-m", "tests.engine.slow_rank_0")
+
+
+def test_ranks_wait_for_slow_work_longer_than_for_a_collective(shell):
+    done = shell(command("torchrun", *TWO, "slow"))
+    said = ["0 after 3 s", "0 after 8 s", "1 after 3 s", "1 after 8 s"]
+    assert sorted(done.out.split("\n")) == ["", *said]
+    assert done.code == 3
+    assert done.err.count("error: a fault of the data") == 1
+    assert "Traceback" not in done.err
+
+
+def test_other_work_is_not_waited_for_forever(shell):
+    done = shell(command("torchrun", *TWO, "plain"))
+    assert done.code != 0
+    assert "1 after" not in done.out
+
+
+def test_what_one_process_knows_is_what_all_know(rt: runtime.Runtime):
+    assert rt.agree() == (0, [])
+    assert rt.agree("news") == (0, ["news"])
+    assert rt.agree({}) == (0, [{}])

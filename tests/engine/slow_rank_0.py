@@ -1,0 +1,36 @@
+"""Run by test_runtime.py on two ranks: rank 0 works for longer than a collective is waited for.
+
+torchrun ... -m tests.engine.slow_rank_0 slow|plain
+"""
+
+import sys
+import time
+from datetime import timedelta
+
+from fasterrcnn.cli.exit_codes import run
+from fasterrcnn.engine import runtime
+from fasterrcnn.errors import DataError
+
+
+def main() -> None:
+    """Print what rank 0's work gave, and that its failure is every rank's."""
+    runtime.COLLECTIVE_TIMEOUT = timedelta(seconds=3)
+    rt = runtime.start("cpu")
+    slow = sys.argv[1] == "slow"
+    for k in range(2):
+        print(rt.rank, rt.on_main(lambda k=k: work(8 - 5 * k), slow=slow), flush=True)
+    rt.on_main(fail, slow=slow)
+
+
+def work(seconds: float) -> str:
+    time.sleep(seconds)
+    return f"after {seconds} s"
+
+
+def fail() -> None:
+    time.sleep(4)
+    raise DataError("a fault of the data")
+
+
+if __name__ == "__main__":
+    run(main)
