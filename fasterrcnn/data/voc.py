@@ -52,8 +52,7 @@ def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annot
     for images in found:
         users = _Users(builder, images)
         for id in images.ids:
-            xml = images.folder.xml_of(id)
-            file = voc_xml.read(xml, problems, first_pixel=1 if declared else 0)
+            file = _file(images.folder, id, problems, first_pixel=1 if declared else 0)
             if file is not None:
                 users.add(id, file)
                 objects += [(id, one) for one in file.objects]
@@ -107,6 +106,17 @@ def _any_object(found: list[voc_files.Images]) -> bool:
     """Whether an annotation file of these images may have an object; does not parse them."""
     known = (images.folder.xml.get(id) for images in found for id in images.ids)
     return any(_OBJECT.search(text.read_bytes(file)) for file in known if file is not None)
+
+
+def _file(
+    folder: voc_files.Folder, id: str, problems: Problems, *, first_pixel: int
+) -> voc_xml.File | None:
+    """The annotation file of an image; None, with a fault reported, if it cannot be used."""
+    xml = folder.xml_of(id)
+    if id in folder.xml:
+        return voc_xml.read(xml, problems, first_pixel=first_pixel)
+    problems.fault(xml, "file", xml.name, "missing")  # not opened: a list can name any place
+    return None
 
 
 def _builder(root: Path, found: list[voc_files.Images], problems: Problems) -> Builder:
