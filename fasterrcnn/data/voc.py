@@ -52,15 +52,7 @@ def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annot
     for images in found:
         users = _Users(builder, images)
         for id in images.ids:
-            xml = images.folder.xml_of(id)
-            if not declared and id not in images.folder.xml and images.folder.images_of(id, ""):
-                # as Datumaro leaves an image without objects
-                problems.note(
-                    xml, "file", id, "listed image without an annotation file", "no boxes"
-                )
-                users.add(id, voc_xml.File("", None, []))
-                continue
-            file = voc_xml.read(xml, problems, first_pixel=1 if declared else 0)
+            file = _file(images.folder, id, problems, declared=declared)
             if file is not None:
                 users.add(id, file)
                 objects += [(id, one) for one in file.objects]
@@ -114,6 +106,23 @@ def _any_object(found: list[voc_files.Images]) -> bool:
     """Whether an annotation file of these images may have an object; does not parse them."""
     known = (images.folder.xml.get(id) for images in found for id in images.ids)
     return any(_OBJECT.search(text.read_bytes(file)) for file in known if file is not None)
+
+
+def _file(
+    folder: voc_files.Folder, id: str, problems: Problems, *, declared: bool
+) -> voc_xml.File | None:
+    """The annotation file of an image; None, with a fault reported, if it cannot be used.
+
+    Other tools than PASCAL's (Datumaro) write none for an image without objects.
+    """
+    xml = folder.xml_of(id)
+    if id in folder.xml:
+        return voc_xml.read(xml, problems, first_pixel=1 if declared else 0)
+    if not declared and folder.images_of(id, ""):
+        problems.note(xml, "file", id, "listed image without an annotation file", "no boxes")
+        return voc_xml.File("", None, [])
+    problems.fault(xml, "file", xml.name, "missing")  # not opened: a list can name any place
+    return None
 
 
 def _builder(root: Path, found: list[voc_files.Images], problems: Problems) -> Builder:

@@ -111,11 +111,11 @@ def sets(root: Path, split: str) -> list[tuple[str, str]]:
 
 def splits(root: Path) -> list[str]:
     """Names of the splits; none where everything is one set."""
-    if is_devkit(root) or _lists(root):
-        return _names_of_lists(root)
     place = _place(root)
-    if place is None:
+    if place is None and not is_devkit(root):
         return sorted(_split_places(root))
+    if place is None or _lists(root):
+        return _names_of_lists(root)
     return _sub_folders(files_in(place.annotations[0], ".xml"))
 
 
@@ -145,13 +145,15 @@ def find(root: Path, split: str, problems: Problems) -> list[Images]:
 def in_no_split(root: Path, images: Images) -> list[Path]:
     """Annotation files in the folder of a split that belong to none."""
     xml = images.folder.xml
+    inside = {*xml}
     if images.listed_in is not None:
-        lists = [_lists(root)[name] for name in _names_of_lists(root)] or [images.listed_in]
-        inside = {id for path in lists for id in _ids(path, images.folder)}
+        paths = [_lists(root)[name] for name in _names_of_lists(root)]
+        try:
+            inside = {id for path in paths for id in _listed(path, images.folder)}
+        except (DataError, OSError):  # nothing is known of a list that cannot be read
+            pass
     elif _sub_folders(list(xml)):
         inside = {id for id in xml if "/" in id}
-    else:
-        inside = {*xml}
     return [xml[id] for id in sorted(xml.keys() - inside)]
 
 
@@ -244,7 +246,8 @@ def _has_annotations(folder: Path, depth: int = 2) -> bool:
 def _xml_files(folder: Path, depth: int) -> Iterator[Path]:
     """XML files in `folder` and its sub-folders, found without listing all of their images."""
     try:
-        entries = [*itertools.islice(os.scandir(folder), 50 * _FEW)]
+        with os.scandir(folder) as all_entries:
+            entries = [*itertools.islice(all_entries, 50 * _FEW)]
     except OSError:
         return
     visible = sorted((e for e in entries if e.name[0] != "."), key=lambda entry: entry.name)
@@ -313,18 +316,20 @@ def _available(root: Path) -> str:
 
 
 def _ids(path: Path, folder: Folder, root: Path | None = None) -> list[str]:
-    """The image ids in a list, in order, without duplicates.
-
-    `root`: where other lists are, for the message if there is no such list.
-    """
+    """The image ids in a list; `root` is where other lists are, for the message if there is no
+    such list. Raises UsageError and DataError."""
     try:
-        lines = text.lines(path)
+        ids = _listed(path, folder)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such split; {_available(root or path.parent)}") from None
-    ids = list(dict.fromkeys(id for _, line in lines if (id := _id(line, folder))))
     if not ids:
         raise DataError(f"{path}: lists no image; give another split")
     return ids
+
+
+def _listed(path: Path, folder: Folder) -> list[str]:
+    """The image ids in a list, in order, without duplicates."""
+    return list(dict.fromkeys(id for _, line in text.lines(path) if (id := _id(line, folder))))
 
 
 def _id(line: str, folder: Folder) -> str:

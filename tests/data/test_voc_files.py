@@ -176,11 +176,15 @@ def test_places_and_names_of_lists(tmp_path: Path, place: str):
     write_list(tmp_path / place.format("Train"), "a/1\n")
     write_list(tmp_path / place.format("Validation"), "2\n3\n")
     write_list(tmp_path / "label_list.txt", "cat\n")
-    assert voc.splits(tmp_path) == ["Train", "Validation"]
-    assert list(read(tmp_path)[0].files) == ["JPEGImages/a/1.jpg"]
+    write_list(tmp_path / place.format("Test"), "")
+    assert voc.splits(tmp_path) == ["Test", "Train", "Validation"]
+    data, problems = read(tmp_path)
+    assert list(data.files) == ["JPEGImages/a/1.jpg"]
+    assert not problems.found
     assert list(read(tmp_path, "val")[0].ids) == ["2", "3"]
-    assert "test.txt: no such split; found: Train, Validation (--train-split" in fails(
-        tmp_path, "test", UsageError
+    assert "Test.txt: lists no image" in fails(tmp_path, "test")
+    assert "more.txt: no such split; found: Test, Train, Validation (--train-split" in fails(
+        tmp_path, "more", UsageError
     )
 
 
@@ -212,12 +216,12 @@ def test_a_listed_image_must_be_there(tmp_path: Path):
     write(tmp_path, "Annotations/1.xml", "Annotations/2.xml", "JPEGImages/1.jpg")
     write_list(tmp_path / "ImageSets/Main/train.txt", "1\n2\n")
     assert "JPEGImages/2.jpg: image 2: 2.jpg: missing" in fails(tmp_path)
-    write_list(tmp_path / "ImageSets/Main/train.txt", "1\n../../../etc/passwd\n")
-    assert "passwd.xml: missing" in fails(tmp_path)
-    write_list(tmp_path / "ImageSets/Main/train.txt", f"1\n{'9' * 5000}\n")
-    assert "cannot be read: File name too long" in fails(tmp_path)
-    with pytest.raises(DataError, match="too long"):
-        formats.read(tmp_path, "train", "voc", (), Problems())
+    write(tmp_path, "elsewhere/a.xml", "elsewhere/a.jpg")
+    for line in ("../elsewhere/a", f"{tmp_path}/elsewhere/a", "9" * 5000):
+        write_list(tmp_path / "ImageSets/Main/train.txt", f"1\n{line}\n")
+        assert ": missing; correct it" in fails(tmp_path)
+        with pytest.raises(DataError, match=": missing; correct it"):
+            formats.read(tmp_path, "train", "voc", (), Problems())
     assert list(read(tmp_path, skip=True)[0].ids) == ["1"]
 
 
