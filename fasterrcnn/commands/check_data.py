@@ -88,10 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         duplicates=duplicates.find(splits, threads, partial(progress, "files")),
         anchors=fit_anchors(splits, recipe),
     )
-    html = draw(report, splits, recipe, options.images, threads)
     for line in data_report.lines(report):
         say(line)
-    pages.write(html, page)
+    pages.write(draw(report, splits, recipe, options.images, threads), page)
     say(f"page: {page}")
     if options.json is not None:
         options.json.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")

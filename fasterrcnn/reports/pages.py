@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["color"] = color
+    environment.globals["palette"] = [f"rgb({r} {g} {b})" for r, g, b in PALETTE]
     environment.filters["percent"] = percent
     return environment.get_template(template).render(values)
 
@@ -40,12 +40,6 @@ def write(page: str, path: Path) -> None:
     of file names) becomes a question mark."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", errors="replace")
-
-
-def color(label: int) -> str:
-    """CSS color of a class, that of its boxes in pictures."""
-    red, green, blue = PALETTE[(label - 1) % len(PALETTE)]
-    return f"rgb({red} {green} {blue})"
 
 
 def percent(value: float | None) -> str:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 _EMPTY = {"meta", "link", "img", "br", "input", "hr"}
 _LOADING = re.compile(r"@import|\bimport\b|url\(|fetch\(|XMLHttpRequest|https?://")
+_SVG = "http://www.w3.org/2000/svg"  # a name, which nothing loads
 _LOADS = ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
 
 
@@ -58,7 +59,8 @@ class Page(HTMLParser):
             for name in _LOADS
             if name in attributes and not attributes[name].startswith(("data:", "#"))
         ]
-        return found + [match[0] for s in self.scripts for match in _LOADING.finditer(s)]
+        scripts = [s.replace(_SVG, "") for s in self.scripts]
+        return found + [match[0] for s in scripts for match in _LOADING.finditer(s)]
 
 
 def check(source: str) -> Page:

@@ -86,7 +86,7 @@ def test_everything_that_was_found_is_on_the_page():
         (["1"], "box clipped"), ([], "")
     ]  # fmt: skip
     assert {"x": "1.0", "y": "2.0", "width": "30.0", "height": "40.0"}.items() <= next(
-        rect for rect in page.all("rect") if "--c" in rect.get("style", "")
+        rect for rect in page.all("rect") if "data-class" in rect
     ).items()
 
 

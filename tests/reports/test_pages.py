@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.reports import pages
+from fasterrcnn.reports.drawing import PALETTE
 from tests.reports import html_pages
 
 
@@ -64,3 +65,12 @@ def test_pictures_are_made_smaller_until_they_fit():
 def test_file_names_that_are_no_text_can_be_written(tmp_path: Path):
     pages.write("a\udcff", tmp_path / "new" / "page.html")
     assert (tmp_path / "new" / "page.html").read_bytes() == b"a?"
+
+
+def test_every_class_has_its_color_once(template):
+    """On paper too: no rule is nested in another."""
+    html = pages.render(template("<h1>x</h1>"), name="")
+    for k, (r, g, b) in enumerate(PALETTE):
+        rule = f".color{k} {{ stroke: rgb({r} {g} {b}); background: rgb({r} {g} {b}); }}"
+        assert html.count(rule) == html.count(f".color{k} ") == 1
+    assert html.count("{") == html.count("}")
