@@ -91,8 +91,8 @@ def choose(
 ) -> tuple[list[Where], int]:
     """The images to show, and how many of them are shown because something was found about them.
 
-    A systematic sample of `count` of all images, and as many at most of those in `found`, evenly
-    of each kind.
+    A systematic sample of `count` of all images, and as many at most of those in `found`: all of
+    them, or a systematic sample of every kind.
     """
     every = [(name, i) for name, data in splits.items() for i in range(len(data))]
     chosen = {every[k] for k in systematic(len(every), count)}
@@ -100,9 +100,11 @@ def choose(
     for where in every:
         for kind in found.get(where, ()):
             kinds[kind].append(where)
-    for places in kinds.values():
-        some = systematic(len(places), max(1, count // len(kinds)) if count else 0)
+    left = count
+    for done, places in enumerate(sorted(kinds.values(), key=len)):  # what is rare leaves room
+        some = systematic(len(places), left // (len(kinds) - done))
         chosen |= {places[k] for k in some}
+        left -= len(some)
     return [where for where in every if where in chosen], sum(where in found for where in chosen)
 
 
