@@ -23,7 +23,7 @@ done
 run=$(realpath -m -- "$(flag_value --output-dir "${OUTPUT_DIR:-$PROJECT/output}/${recipe}_alternating" "$@")")
 val=$(flag_value --val-split 2007_test "$@")
 data=(--data-path "$(flag_value --data-path "$DATA_DIR" "$@")")
-for flag in --dataset --workers --bad-data --device; do # flags that the other commands need too
+for flag in --dataset --workers --bad-data --check-images --max-image-pixels --device; do # the others need them too
   value=$(flag_value "$flag" "" "$@")
   [[ -z $value ]] || data+=("$flag" "$value")
 done

@@ -59,7 +59,8 @@ class BadImages:
 
     def positions(self, train: Annotations) -> list[int]:
         """Where the replaced images are."""
-        return [i for i, id in enumerate(train.ids) if id in self.replaced]
+        replaced = self.replaced
+        return [i for i, id in enumerate(train.ids) if id in replaced] if replaced else []
 
     def check(self, train: Annotations, problems: Problems, level: str | None) -> Annotations:
         """The training images that are not left out, after `image_check.find_damaged`.

@@ -70,7 +70,7 @@ def train(
             log.flush()  # before saving: a diverged run raises here
             if state.step > saved:
                 rt.on_main(lambda: resume.save(training, state, folder, intervals.keep))
-            raise stopped(stop, state.step, folder)
+            raise stopped(stop, state.step, folder.checkpoints)
         lr = schedule.lr_at(state.step, recipe.schedule, per_epoch)
         scalars, grad_norm = train_step(
             training, batches, recipe, lr, rt, plan.micro_batches_per_step
@@ -131,9 +131,9 @@ def stop_reason(
     return number or None
 
 
-def stopped(reason: DataError | int, step: int, folder: RunFolder) -> Failure:
+def stopped(reason: DataError | int, step: int, checkpoints: Path) -> Failure:
     """What to raise for a `stop_reason` once the state is saved."""
-    path = checkpoint.path_of(folder.checkpoints, step)
+    path = checkpoint.path_of(checkpoints, step)
     saved = f"step {step} saved in {path}" if step else "before the first step"
     after = f"{saved}; the same command continues the run"
     if isinstance(reason, DataError):
@@ -156,15 +156,18 @@ def evaluate(
     assert data.val is not None
     model = training.ema.model if training.ema else training.detector
     rt.broadcast([*model.buffers()])  # statistics of norms: rank 0's are those saved
-    results, _ = evaluation.evaluate(
-        model,
-        data.val,
-        state.recipe,
-        rt,
-        images_per_gpu=state.recipe.schedule.images_per_gpu,
-        workers=workers,
-        stored=data.val_proposals,
-    )
+    try:
+        results, _ = evaluation.evaluate(
+            model,
+            data.val,
+            state.recipe,
+            rt,
+            images_per_gpu=state.recipe.schedule.images_per_gpu,
+            workers=workers,
+            stored=data.val_proposals,
+        )
+    except DataError as error:
+        raise stopped(error, state.step, path.parent) from None
     if rt.is_main:
         evaluation.save_results(results, state.step, path)
         rt.say(tables.metrics(results))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from fasterrcnn.data import formats, images, loader
 from fasterrcnn.data.annotations import Strings
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
+from fasterrcnn.data.stand_ins import StandIns
 from fasterrcnn.errors import DataError
+from tests.data import make
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +114,6 @@ def test_images_without_boxes_make_empty_targets(data):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int):
-    from tests.data import make
-
     make.coco(tmp_path)
     data = formats.read(tmp_path, "train", "auto", (), Problems())
     path = tmp_path / "train2017" / "b.png"
@@ -122,6 +123,82 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int):
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"{path}: image 2: ")
     assert "--bad-data skip" in line
+
+
+def test_an_image_that_was_exchanged_for_one_of_another_size(tmp_path: Path):
+    """Its boxes would be drawn on something else."""
+    make.coco(tmp_path)
+    data = formats.read(tmp_path, "train", "auto", (), Problems())
+    make.image(tmp_path / "train2017" / "a.png", 80, 120)
+    error = loader.Images(data)[MicroBatch(0, 0, 0, (0,))]
+    assert isinstance(error, DataError)
+    assert "image 1: height 80, width 120, but it had height 40, width 60" in str(error)
+
+
+@pytest.fixture
+def own(shapes_folder: Path, tmp_path: Path):
+    """The shapes, in files to break."""
+    shutil.copytree(shapes_folder, tmp_path / "data")
+    return formats.read(tmp_path / "data", "train", "auto", (), Problems())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stand_ins_replace_images_that_went_bad(own, workers: int):
+    for i in (2, 3):
+        Path(own.path(i)).write_bytes(b"")
+    # 2 to 6 have one shape; 4 is known to be replaced
+    bucket = [0, 0, 1, 1, 1, 1, 1, *[0] * (len(own) - 7)]
+    planned = [MicroBatch(0, 0, 7, (0, 2)), MicroBatch(0, 1, 7, (6, 3))]
+    dataset = loader.Images(own, flip=0.5, stand_ins=StandIns(bucket, [4], skip=True))
+    batches = list(loader.load(dataset, planned, workers=workers, pin_memory=False))
+    plain = loader.Images(own, flip=0.5)
+    for batch, used in zip(batches, [(0, 5), (6, 5)], strict=True):
+        expected = plain[MicroBatch(0, 0, 7, used)]
+        assert batch.names == expected.names
+        assert batch.pixels.equal(expected.pixels)
+        assert batch.boxes.equal(expected.boxes)
+    assert batches[0].micro_batch == planned[0]
+    assert batches[0].damaged == ((2, "empty file"), (3, "empty file"))
+    assert batches[1].damaged == ((3, "empty file"),)
+
+
+def test_stand_ins_of_a_run_that_stops_at_bad_data(own):
+    """It goes on replacing the images that it knows, and no other."""
+    dataset = loader.Images(own, stand_ins=StandIns([0] * len(own), [1], skip=False))
+    assert dataset[MicroBatch(0, 0, 0, (1,))].names == [own.path(2)]
+    Path(own.path(2)).unlink()
+    for i in (1, 2):
+        assert f"{own.path(2)}: image 2: missing; " in str(dataset[MicroBatch(0, 0, 0, (i,))])
+
+
+def test_no_image_left_to_stand_in(own):
+    Path(own.path(1)).unlink()
+    alone = StandIns([k == 1 for k in range(len(own))], [], skip=True)
+    error = loader.Images(own, stand_ins=alone)[MicroBatch(0, 0, 0, (1,))]
+    assert "image 1: cannot be used, and neither can the images to replace it with" in str(error)
+
+
+def test_a_bad_image_loses_its_verdict(own, monkeypatch):
+    """Else a file that changed without a new time would be taken for good in the next run too."""
+    forgotten: list[str] = []
+    monkeypatch.setattr(loader.image_cache, "forget", forgotten.append)
+    Path(own.path(1)).write_bytes(b"")
+    loader.Images(own)[MicroBatch(0, 0, 0, (0, 1))]
+    assert forgotten == [own.path(1)]
+
+
+def test_take(data):
+    stream = loader.load(loader.Images(data), micro_batches(3), workers=0, pin_memory=False)
+    batches, error = loader.take(stream, 2)
+    assert [batch.micro_batch.step for batch in batches] == [0, 1]
+    assert error is None
+    fault = DataError("bad")
+
+    def failing():
+        yield batches[0]
+        raise fault
+
+    assert loader.take(failing(), 2) == ([], fault)
 
 
 def test_memory_of_workers_is_flat_over_epochs(data):

@@ -104,11 +104,8 @@ def test_after_it_they_are_replaced_whatever_becomes_of_the_file(root: Path, how
     assert again.positions(same) == [3]
     assert again.saved() == bad.saved()
     (found,) = problems.found
-    assert found.action == (
-        "replaced by another image"
-        if how in ("truncated", "empty", "missing")
-        else "still replaced"
-    )
+    fine = how in ("repaired", "another size")
+    assert found.action == ("still replaced" if fine else "replaced by another image")
 
 
 def test_a_data_set_that_was_moved(root: Path):
