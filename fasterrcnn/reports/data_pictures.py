@@ -18,11 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fasterrcnn.data import augment
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.loader import Batch, Images
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.data.statistics import Box, systematic
 from fasterrcnn.errors import DataError
+from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.models.transform import Transform
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.reports import pages
@@ -120,15 +122,19 @@ def make(
 
     `shown` passes items on, given their number, for a progress bar.
     """
-    transform = Transform(recipe.input).train()
+    transform = Transform(recipe.input, training_sizes(recipe)).train()
+    train, augmentation = recipe.data.train_split, augment.of(recipe)
     loaders = {
         name: Images(
             data,
-            flip=recipe.input.flip if name == recipe.data.train_split else 0.0,
+            flip=recipe.input.flip if name == train else 0.0,
             seed=recipe.seed,
+            augment=augmentation if name == train else None,
         )
         for name, data in splits.items()
     }
+    if augmentation is not None:
+        threads = 1  # it draws from torch's global generator
     limit = min(_MOST, _PAGE // max(1, len(chosen)))
 
     def picture(where: Where) -> Picture | DataError:
@@ -161,7 +167,7 @@ def _as_trained(
     batch: Batch, transform: Transform, split: str, file: str, marks: list[str], limit: int
 ) -> Picture:
     """The first image of the batch."""
-    padded = transform(batch.images(), batch.targets())
+    padded = transform(batch.images(), batch.targets(), batch.planned)
     valid = padded.gt_valid[0]
     boxes = padded.gt_boxes[0][valid].tolist()
     height, width = padded.pixels.shape[2:]

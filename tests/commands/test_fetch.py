@@ -80,6 +80,7 @@ def test_archives_are_unpacked_once(server: Server, tmp_path: Path, name, body, 
         ("a.zip", b"not an archive" * 100),
         ("a.tar", b"not an archive" * 100),
     ],
+    ids=[str(k) for k in range(11)],  # the content has the time in it, and would be the name
 )
 def test_archives_that_would_leave_the_folder(server: Server, tmp_path: Path, name, body):
     server.body = body

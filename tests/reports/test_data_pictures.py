@@ -159,3 +159,18 @@ def test_no_images_are_wanted():
         [],
         0,
     )
+
+
+def test_augmentation_is_seen_in_the_training_split_only(tmp_path: Path):
+    """Of a seed with which the image is zoomed out."""
+    splits = dict.fromkeys(("train", "val"), one_image(tmp_path))
+    config = recipes.change(recipe(flip=0.0), augment=dict(zoom_out=True), seed=1)
+    (train, val), failures = data_pictures.make([("train", 0), ("val", 0)], {}, splits, config, 2)
+    assert failures == []
+    assert val.boxes == [data_pictures.Drawn(50.0, 25.0, 100.0, 50.0, 1)]
+    (box,) = train.boxes
+    assert box.width < 60
+    assert (train.width, train.height) == (256, 224)
+    shown = pixels_of(train)
+    middle = shown[round(box.y + box.height / 2), round(box.x + box.width / 2)]
+    assert middle == pytest.approx([255] * 3, abs=12)
