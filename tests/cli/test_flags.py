@@ -31,7 +31,7 @@ def test_help_groups_the_everyday_flags_with_defaults(capsys: pytest.CaptureFixt
     for flag in EVERYDAY:
         assert f" {flag}" in everyday, flag
     assert [g.split(":")[0] for g in groups] == [
-        "input", "backbone", "rpn", "roi_heads", "data", "schedule",
+        "input", "augment", "backbone", "rpn", "roi_heads", "data", "schedule",
     ]  # fmt: skip
     assert "(default: 26.0)" in " ".join(text.split())  # of the recipe that was named
     for name in recipes.flat(recipes.get("fasterrcnn_r50_fpn_1x")):
