@@ -57,9 +57,6 @@ class Augment:
     """Augmentation of training images besides flips, in this order, by torchvision.transforms.v2's
     classes with their defaults."""
 
-    photometric: bool = setting(
-        False, "distort brightness, contrast, saturation, hue and the order of channels (SSD)"
-    )
     zoom_out: bool = setting(
         False, "put every other image on a canvas of 1 to 4 times its sides (SSD)"
     )
@@ -72,6 +69,9 @@ class Augment:
         "square; in training it takes the place of input.min-size, max-size and train-min-sizes",
     )
     jitter_size: int = setting(1024, "side of the square of large-scale jitter (px)")
+    photometric: bool = setting(
+        False, "distort brightness, contrast, saturation, hue and the order of channels (SSD)"
+    )
 
     @property
     def moves_boxes(self) -> bool:
