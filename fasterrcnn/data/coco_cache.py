@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fasterrcnn.data import user_cache
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.builder import Boxes
 from fasterrcnn.data.coco_json import Content, Image
@@ -23,18 +24,13 @@ _VERSION = 2  # of the rules by which files are read: a change of them makes old
 _WORTH_IT = 4 << 20  # bytes from which reading a copy is faster
 
 
-def folder() -> Path:
-    """The user's cache folder of this program; it may not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasterrcnn"
-
-
 def load(source: Path) -> Content | None:
     """The content of `source` if there is a valid copy."""
     try:
         with np.load(_place(source), allow_pickle=False) as file:
             if bytes(file["stamp"]).decode() == _stamp(source):
                 return _content(dict(file))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+    except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
         pass  # there is none, or it is damaged
     return None
 
@@ -50,13 +46,13 @@ def save(source: Path, content: Content) -> None:
             arrays = _arrays(content) | {"stamp": _bytes(_stamp(source))}
             np.savez(file, **arrays)  # type: ignore[arg-type] # none is called allow_pickle
         Path(file.name).replace(place)
-    except OSError:
+    except (OSError, RuntimeError):
         pass  # the next run reads the source again
 
 
 def _place(source: Path) -> Path:
     name = hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:32]
-    return folder() / "annotations" / f"{name}.npz"
+    return user_cache.folder() / "annotations" / f"{name}.npz"
 
 
 def _stamp(source: Path) -> str:

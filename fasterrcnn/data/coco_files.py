@@ -17,6 +17,7 @@ _NOISE = set(
     "instances instance annotations annotation coco bbox bboxes boxes json gt labels label dataset "
     "data objects detection detections result results export default lvis v".split()
 )
+_SPECIAL = re.compile(r"[/\\%:\0]|^\.*$")  # in a name that is more than that of a file
 _SNIFFED = 1 << 20  # bytes in which a COCO file shows what it is
 
 
@@ -161,6 +162,9 @@ def path_parts(name: str) -> list[str]:
 
 def _spellings(name: str) -> Iterator[str]:
     """The relative paths that `name` may mean, the most literal first."""
+    if not _SPECIAL.search(name):  # as nearly all are
+        yield name
+        return
     plain = [name, unquote(name)] if "%" in name else [name]
     for text in plain:
         if not unsafe(text):

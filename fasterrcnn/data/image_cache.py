@@ -21,6 +21,7 @@ from typing import NamedTuple
 import PIL
 import torchvision
 
+from fasterrcnn.data import user_cache
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 
@@ -67,10 +68,8 @@ def _normal(folder: str) -> bytes:
 
 def location() -> Path:
     """The file of the cache. Raises RuntimeError if this user has no home folder."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))  # to be ignored unless it is absolute
-    folder = given if given.is_absolute() else Path.home() / ".cache"
     readers = f"pillow-{PIL.__version__}_torchvision-{torchvision.__version__}"
-    return folder / "fasterrcnn" / f"images-{_RULES}_{readers}.sqlite"
+    return user_cache.folder() / f"images-{_RULES}_{readers}.sqlite"
 
 
 class ImageCache:

@@ -194,7 +194,8 @@ def _header(image: Image.Image) -> Header:
             orientation = image.getexif().get(_ORIENTATION, 1)
         except Exception:  # of many kinds; a damaged EXIF block says nothing
             pass
-    return Header(image.height, image.width, orientation if orientation in range(1, 9) else 1)
+    turned = int(orientation) if orientation in range(1, 9) else 1
+    return Header(image.height, image.width, turned)
 
 
 def _has_end(image: Image.Image, file: IO[bytes]) -> bool:

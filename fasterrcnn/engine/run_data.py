@@ -49,7 +49,9 @@ class RunData:
     def buckets(self, recipe: Recipe) -> list[int]:
         """The padded shape of each training image, as its index in `image_sizes.buckets`."""
         sizes = training_sizes(recipe)
-        return [bucket_of(int(h), int(w), sizes) for h, w in self.train.sizes]
+        few, which = np.unique(self.train.sizes, axis=0, return_inverse=True)
+        shapes = np.array([bucket_of(h, w, sizes) for h, w in few.tolist()])
+        return shapes[which.reshape(-1)].tolist()
 
     def repeats(self, recipe: Recipe) -> np.ndarray | None:
         """`data.repeats.factors` of the training images; None if none is to be repeated."""
