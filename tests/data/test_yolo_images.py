@@ -176,6 +176,14 @@ def test_a_list_with_some_images_missing(tmp_path: Path):
     assert problems.counts() == {"no such image: dropped": 1, "image listed twice: used once": 1}
 
 
+def test_lines_are_relative_to_the_list_only_with_a_dot(tmp_path: Path):
+    tree(tmp_path, SETS)
+    tree(tmp_path, {f"sub/{name}": content for name, content in SETS.items()})
+    lines = "./images/north/north.png\nimages/south/south.png\n"
+    tree(tmp_path, {"data.yaml": f"train: sub/train.txt\n{NAMES}", "sub/train.txt": lines})
+    assert ids(tmp_path) == ["images/south/south.png", "sub/images/north/north.png"]
+
+
 def test_a_list_that_another_machine_wrote_has_one_root_there(tmp_path: Path):
     tree(tmp_path, SETS)
     lines = "C:\\ds\\images\\north\\north.png\nC:\\other\\images\\south\\south.png\n"
