@@ -124,7 +124,8 @@ def recognize(root: Path) -> str:
         raise UsageError(f"--data-path: {root}: {advice}")
     raise UsageError(
         f"--data-path: {root}: no data set found: annotations/*.json (COCO), Annotations/*.xml "
-        f"with JPEGImages/ or VOC2007/ (VOC) or images/ with labels/ (YOLO) expected{_hint(root)}"
+        "with JPEGImages/ or VOC2007/ (VOC), images/ with labels/ (YOLO), annotations.xml (CVAT) "
+        f"or metadata.jsonl (Hugging Face) expected{_hint(root)}"
     )
 
 

@@ -35,8 +35,15 @@ def recognizes(root: Path) -> bool:
     inside = [finder.root / name for name in finder.names(finder.root)]
     pairs = [finder.root, *(path for path in inside if split_in(path.name))]
     return any(
-        finder.alike(folder, "images") and finder.alike(folder, "labels") for folder in pairs
+        finder.alike(folder, "images")
+        and any(not _holds_xml(finder, labels) for labels in finder.alike(folder, "labels"))
+        for folder in pairs
     ) or any(is_beside_image(finder, folder) for folder in (finder.root, *inside))
+
+
+def _holds_xml(finder: Finder, folder: Path) -> bool:
+    """Whether these are labels of another format, as FiftyOne writes PASCAL VOC's."""
+    return any(name.endswith(".xml") for name in finder.names(folder))
 
 
 def splits(root: Path) -> list[str]:

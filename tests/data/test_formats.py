@@ -63,3 +63,12 @@ def test_a_models_classes_decide_labels_by_name(tmp_path: Path):
     assert data.classes is model
     with pytest.raises(DataError, match="no box of the classes zebra"):
         formats.read(tmp_path, "train", "auto", Classes(("zebra",), (1,)), Problems())
+
+
+def test_xml_in_a_folder_called_labels_is_not_yolo(tmp_path: Path):
+    make.image(tmp_path / "images" / "a.png", 40, 60)
+    (tmp_path / "labels").mkdir()
+    xml = f"<annotation><filename>a.png</filename>{test_voc.obj(1, 1, 5, 5)}</annotation>"
+    (tmp_path / "labels" / "a.xml").write_text(xml)
+    assert formats.recognize(tmp_path) == "voc"
+    assert formats.read(tmp_path, "train", "auto", (), Problems()).xywh.tolist() == [[1, 1, 4, 4]]
