@@ -15,7 +15,7 @@ import yaml
 
 from fasterrcnn.data import text
 from fasterrcnn.data.annotations import Classes
-from fasterrcnn.data.yolo_paths import SPLITS, Finder, short
+from fasterrcnn.data.yolo_paths import SPLITS, Finder, is_file, short
 from fasterrcnn.errors import DataError, UsageError
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -42,8 +42,8 @@ def find(root: Path) -> Path | None:
 
     Raises DataError if there are several.
     """
-    usual = [root / name for name in YAML_NAMES if (root / name).is_file()]
-    darknet = [root / "obj.data"] if (root / "obj.data").is_file() else []
+    usual = [root / name for name in YAML_NAMES if is_file(root / name)]
+    darknet = [root / "obj.data"] if is_file(root / "obj.data") else []
     others = [*sorted(root.glob("*.y*ml")), *sorted(root.glob("*.data"))]
     found = usual or darknet or [p for p in others if _describes_data(p)]
     if len(found) > 1:
@@ -82,7 +82,7 @@ def classes(root: Path, config: Config, finder: Finder, folders: Iterable[Path])
 
 def _describes_data(path: Path) -> bool:
     """Whether a file of another name than the usual ones names classes and images."""
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.startswith(".") or not is_file(path):
         return False
     try:
         content = text.read_text(path)

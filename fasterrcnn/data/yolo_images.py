@@ -131,7 +131,7 @@ def _paths_of(
         tops = _paths_of(finder, config, folders, start, where) if start else folders
         if "**" in pattern and any(map(finder.is_inside, tops)):
             raise DataError(f"{where}: starts above the data set; name the folder of the images")
-        if matches := [match for top in tops for match in _glob(top, pattern)]:
+        if matches := next(filter(None, (_glob(top, pattern) for top in tops)), []):
             return matches
     missing = " or ".join(dict.fromkeys(str(folder / short(entry)) for folder in folders))
     path = f", path: {short(config.folder)}" if config.folder else ""

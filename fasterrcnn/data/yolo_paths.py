@@ -40,6 +40,14 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether this is a file; False in a folder that may not be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def is_foreign(path: str) -> bool:
     """Whether a path is written as seen from another place than the data set."""
     return re.match(r"[/\\~]|[A-Za-z]:[/\\]|\.\.([/\\]|$)", path) is not None
@@ -144,12 +152,12 @@ class Finder:
         absolute if it lies outside. Links are not resolved: labels are found by the written
         path."""
         written = _absolute(path)
-        # folder/../x is not x where folder is a symbolic link
-        path = written if exists(written) and written.samefile(path) else path.resolve()
+        if ".." in path.parts and not (exists(written) and written.samefile(path)):
+            written = path.resolve()  # folder/../x is not x where folder is a symbolic link
         for root in (self.root, self._real_root):
-            if path.is_relative_to(root):
-                return "" if path == root else path.relative_to(root).as_posix()
-        return str(path)
+            if written.is_relative_to(root):
+                return "" if written == root else written.relative_to(root).as_posix()
+        return str(written)
 
 
 def _absolute(path: Path) -> Path:

@@ -312,6 +312,19 @@ def test_what_is_recognized(tmp_path: Path, files: dict[str, str | bytes], recog
     assert yolo.recognizes(tree(tmp_path, files)) is recognized
 
 
+def test_a_folder_that_may_not_be_entered_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stat = Path.stat
+
+    def forbid(path: Path, **options: bool) -> os.stat_result:
+        if path.parent == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    tree(tmp_path, {"data.yaml": NAMES})
+    monkeypatch.setattr(Path, "stat", forbid)
+    assert not yolo.recognizes(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path: Path):
     write(tmp_path)
     with pytest.raises(UsageError, match=r"no split val; found: train \(--train-split"):

@@ -57,6 +57,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("names: [cat\n", "data.yaml: not yaml: while parsing a flow sequence"),
         ("names: [cat]\ntrain:\timages\n\t- x\n", "data.yaml: not yaml"),
         ("names: [cat]\n---\nnames: [dog]\n", "data.yaml: not yaml: expected a single document"),
+        ('names: ["\\UFFFFFFFF"]\n', "data.yaml: not yaml: "),
         ("names: [cat, \x07]\n", "data.yaml: not yaml: unacceptable character #x0007"),
         ("[" * 5000, "data.yaml: not yaml for a data set: nested too deeply"),
         ("", "data.yaml: /: nothing: must be a mapping with names"),

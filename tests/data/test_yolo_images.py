@@ -94,6 +94,12 @@ def test_path_of_data_yaml(tmp_path: Path, path: str, entry: str):
     assert boxes(root) == {"inner/images/a/x.png": [BOX]}
 
 
+def test_a_pattern_is_relative_to_path_first(tmp_path: Path):
+    tree(tmp_path, {"images/x.png": "", "inner/images/y.png": "", "inner/labels/y.txt": LINE})
+    tree(tmp_path, {"data.yaml": f"path: inner\ntrain: im*\n{NAMES}"})
+    assert ids(tmp_path) == ["inner/images/y.png"]
+
+
 def test_a_place_elsewhere_on_this_machine_is_used_as_said(tmp_path: Path):
     tree(tmp_path / "there", {"images/train/x.png": "", "labels/train/x.txt": LINE})
     config = f"path: {tmp_path}/there\ntrain: images/train\n{NAMES}"
