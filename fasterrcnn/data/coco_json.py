@@ -20,7 +20,16 @@ import numpy as np
 from fasterrcnn.data import coco_boxes, text
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.builder import Boxes
-from fasterrcnn.data.json_values import LIMIT, Wrong, as_object, as_struct, identifier, short, whole
+from fasterrcnn.data.json_values import (
+    LIMIT,
+    Wrong,
+    as_object,
+    as_struct,
+    identifier,
+    is_unicode,
+    short,
+    whole,
+)
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
 
@@ -173,7 +182,7 @@ def _image(row: _ImageRow | None, k: int) -> Image:
     name = row.file_name
     if name is None and isinstance(row.coco_url, str):
         name = unquote(urlsplit(row.coco_url).path)
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or not is_unicode(name):
         raise Wrong("/file_name", row.file_name, "must be a file name", id)
     sides = []
     for key in ("height", "width"):
@@ -219,7 +228,7 @@ def _categories(path: Path, rows: Sequence[Any]) -> list[_Category]:
         if id is None:
             raise DataError(f"{place}/id: {short(get('id'))}: must be an integer")
         name = str(name) if whole(name) is not None else name
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or not is_unicode(name):
             raise DataError(f"{place}/name: {short(name)}: must be a name")
         if id in table:
             raise DataError(f"{place}/id: {id}: also the id of {table[id].name}")

@@ -19,11 +19,19 @@ class Wrong(Exception):
 
 def as_struct(row: Any, kind: type[Struct]) -> Struct | None:
     """The row as a struct; None if it does not fit."""
+    if isinstance(row, dict):  # whose strings may be no Unicode, which msgspec refuses
+        return kind(**{name: row[name] for name in kind.__struct_fields__ if name in row})
+    if not isinstance(row, msgspec.Raw):
+        return None
     try:
-        is_raw = isinstance(row, msgspec.Raw)
-        return msgspec.json.decode(row, type=kind) if is_raw else msgspec.convert(row, kind)
+        return msgspec.json.decode(row, type=kind)
     except msgspec.ValidationError:
         return None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written to a file; json can hold half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def as_object(row: Any) -> Any:
@@ -39,7 +47,9 @@ def known(id: Any, table: Mapping[Any, int]) -> Any:
 
 def identifier(value: Any) -> int | str | None:
     """A whole number or a string; None for anything else."""
-    return value if isinstance(value, str) else whole(value)
+    if isinstance(value, str):
+        return value if is_unicode(value) else None
+    return whole(value)
 
 
 def whole(value: Any) -> int | None:

@@ -90,4 +90,5 @@ class Problems:
 
 def _text(value: object) -> str:
     """`value` as it stands in json; strings without quotes."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    shown = value if isinstance(value, str) else json.dumps(value, default=str)
+    return shown.encode("utf-8", "backslashreplace").decode()

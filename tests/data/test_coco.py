@@ -407,3 +407,14 @@ def test_boxes_that_only_cross_the_border_do_not_stop_the_run(tmp_path: Path):
     data, problems = read(tmp_path)
     assert problems.counts() == {"box partly outside the image: clipped": 1}
     assert [20, 20, 60, 40] in data.training_boxes(0)[0].tolist()
+
+
+@pytest.mark.parametrize(
+    "place", [("images", 1, "file_name"), ("images", 1, "id"), ("categories", 1, "name")]
+)
+def test_half_of_a_surrogate_pair_is_one_line(tmp_path: Path, place: tuple):
+    make.coco(tmp_path, make.changed(place, "\ud800"))  # json.dumps writes it as an escape
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    for line in str(error.value).splitlines():
+        line.encode()
