@@ -123,7 +123,7 @@ def read_split(
     source: Source,
     classes: Classes,
     problems: Problems,
-    check_images: str | None,
+    check_images: str | None = None,
     *,
     images_only: bool = False,
 ) -> Annotations:
