@@ -18,6 +18,7 @@ REQUIRED = (
     "matplotlib",
     "yaml",
     "jinja2",
+    "msgspec",
 )
 
 
