@@ -7,8 +7,9 @@ objects they would copy every page on which a reference count changes. Masks are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,27 @@ class Strings(Sequence[str]):
     def __init__(self, items: Iterable[str]) -> None:
         encoded = [item.encode("utf-8", "surrogatepass") for item in items]
         self._buffer = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([len(e) for e in encoded], dtype=np.int64)
+        self._first = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._first) - 1
 
     def __getitem__(self, i: int) -> str:  # type: ignore[override] # slices are not needed
-        start = self._ends[i - 1] if i else 0
-        return self._buffer[start : self._ends[i]].tobytes().decode("utf-8", "surrogatepass")
+        i = range(len(self))[i]  # raises IndexError
+        part = self._buffer[self._first[i] : self._first[i + 1]]
+        return part.tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:  # several times as fast as item by item
+        buffer, first = self._buffer.tobytes(), self._first.tolist()
+        for start, end in pairwise(first):
+            yield buffer[start:end].decode("utf-8", "surrogatepass")
+
+    def take(self, index: np.ndarray) -> Strings:
+        """The strings at positions `index`."""
+        taken = Strings(())
+        taken._first, rows = _rows(self._first, index)
+        taken._buffer = self._buffer[rows]
+        return taken
 
 
 @dataclass(frozen=True)
@@ -188,8 +202,8 @@ class Annotations:
         first, boxes = _rows(self.first, index)
         return replace(
             self,
-            ids=Strings(self.ids[i] for i in index),
-            files=Strings(self.files[i] for i in index),
+            ids=self.ids.take(index),
+            files=self.files.take(index),
             sizes=self.sizes[index],
             rotate=self.rotate[index],
             first=first,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from fasterrcnn.commands import check_data
 from fasterrcnn.errors import DataError, UsageError
 from tests.conftest import PROJECT
-from tests.data import make
+from tests.data import fuzz_images, make
 from tests.reports import html_pages
 
 SMALL = ("--input.min-size", "64", "--input.max-size", "96", "--workers", "1")
@@ -269,3 +270,39 @@ def test_the_exit_code_of_the_command(shell, data: Path, out: Path):
     assert done.code == 3
     assert done.err.startswith("error: ")
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.slow)])
+def test_damaged_images_are_named(tmp_path: Path, out: Path, count: int):
+    counts = fuzz_images.write(tmp_path / "data", count, seed=20261127)
+    command = [
+        sys.executable, "-X", "faulthandler", "-c", _MEASURED, str(tmp_path / "data"), *SMALL,
+        "--page", str(out / "page.html"), "--json", str(out / "found.json"),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, cwd=PROJECT, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 3, done.stderr[-2000:]
+    imports, peak = map(int, done.stdout.split()[-2:])
+    print(f"{count} images, peak {(peak - imports) // 1024} MiB above the imports")
+    assert peak - imports < 1 << 20  # KiB
+    found = json.loads((out / "found.json").read_text())
+    damaged = {Path(problem["file"]).name for problem in found["problems"]}
+    named = {name for name in damaged if not name.startswith("-")}
+    assert named == damaged  # the whole image of each format is used
+    assert count / 4 < len(named) <= count
+    assert found["splits"][0]["images"] == count + len(counts) - len(named)
+
+
+_MEASURED = """
+import resource, sys
+import torch, torchvision
+imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from fasterrcnn.__main__ import main
+sys.argv[1:1] = ["check-data"]
+try:
+    main()
+finally:
+    print(imports, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
