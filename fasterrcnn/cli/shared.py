@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data import formats, image_check, images
+from fasterrcnn.errors import StorageError
 from fasterrcnn.settings import setting
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -15,14 +17,27 @@ PROJECT = _CHECKOUT if (_CHECKOUT / "start_scripts").is_dir() else Path.cwd()
 _FORMATS = ("auto", *formats.READERS)
 
 
+def check_outputs(files: dict[str, Path | None]) -> None:
+    """Raise StorageError for a file, by its flag, that could not be written in the end."""
+    for flag, file in files.items():
+        if file is None:
+            continue
+        if not file.parent.is_dir():
+            raise StorageError(f"{flag}: {file.parent}: no such folder; make it, or give another")
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise StorageError(f"{flag}: {file}: cannot be written; give another file")
+
+
 def output_root() -> Path:
     """The folder of run folders: $OUTPUT_DIR, else output/ of the project."""
     return Path(os.environ.get("OUTPUT_DIR") or PROJECT / "output")
 
 
-def checkpoint() -> Any:
+def checkpoint(default: Any = MISSING) -> Any:
     """--checkpoint: a trained detector."""
-    return setting(help="run folder, or one of its checkpoints/step-*")
+    return setting(
+        default, "run folder (its newest checkpoint), RUN/best, or RUN/checkpoints/step-*"
+    )
 
 
 def data_path(default: Any = None, shown: str = " (default: the run's)") -> Any:

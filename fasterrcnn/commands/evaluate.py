@@ -1,10 +1,13 @@
-"""Evaluate a trained detector with COCO's metrics, on PASCAL VOC and LVIS with theirs."""
+"""Evaluate a trained detector, or detections in a file, with COCO's metrics, on PASCAL VOC and LVIS
+with theirs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +15,12 @@ from PIL import Image
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import formats, images, proposals, voc
-from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data import coco_results, formats, images, proposals, voc
+from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
-from fasterrcnn.engine import checkpoint, evaluation, runtime
+from fasterrcnn.engine import checkpoint, evaluation, results, runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.metrics import voc as metrics
+from fasterrcnn.metrics import voc as voc_metrics
 from fasterrcnn.models.build import FastRCNN
 from fasterrcnn.reports import comparison, drawing, picture_files, sheets, tables
 from fasterrcnn.settings import setting
@@ -29,7 +32,10 @@ _ON_SHEET = 6  # images each, the best and the worst
 class Options:
     """What to evaluate, and on which data. The checkpoint knows its network and classes."""
 
-    checkpoint: Path = shared.checkpoint()
+    checkpoint: Path | None = shared.checkpoint(None)
+    from_file: Path | None = setting(
+        None, "measure detections in COCO's result json instead of a detector's", flag="--from"
+    )
     data_path: Path | None = shared.data_path()
     dataset: str | None = shared.dataset(None)
     split: str | None = setting(
@@ -49,6 +55,7 @@ class Options:
     json: Path | None = setting(
         None, "write the metrics to this file too, on PASCAL VOC with precision-recall curves"
     )
+    detections: Path | None = setting(None, "write the detections to this file: COCO's result json")
     voc_submission: Path | None = setting(
         None, "write PASCAL VOC's result files to this folder (all that can be done with 2012_test)"
     )
@@ -63,36 +70,40 @@ class Options:
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
+    if (options.checkpoint is None) == (options.from_file is None):
+        raise UsageError("give --checkpoint, or --from with a file of detections")
+    shared.check_outputs({"--json": options.json, "--detections": options.detections})
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
     try:
-        evaluate(options, rt)
+        if options.checkpoint is None:
+            measure_file(options, rt)
+        else:
+            evaluate(options.checkpoint, options, rt)
     finally:
         runtime.shut_down()
 
 
-def evaluate(options: Options, rt: runtime.Runtime) -> None:
-    """Metrics on the terminal, in results.json of run and checkpoint, and where --json says."""
-    model, state, path = checkpoint.load_detector(options.checkpoint)
+def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> None:
+    """Metrics on the terminal, where flags say, and in the run folder (`engine.results`)."""
+    model, state, path = checkpoint.load_detector(checkpoint_or_run)
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
     recipe = recipes.change(state.recipe, amp=amp)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
-    if isinstance(model, FastRCNN):
+    changed: tuple[str, ...] = ()
+    if isinstance(model, FastRCNN) and options.top_n is not None:
         model.use_top_n(options.top_n)
+        changed = (f"top-n: {options.top_n}",)
     rt.say(rt.describe())
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
-    problems = Problems(skip=options.bad_data == "skip")
-    data = rt.on_main(
-        lambda: evaluation.read_split(
-            source, state.classes, problems, options.check_images, images_only=boxes_hidden
-        ),
-        slow=True,
-    )
-    for line in (*problems.summary(), *evaluation.notes(data, recipe)):
+    data = read(source, state.classes, options, rt, images_only=boxes_hidden)
+    for line in evaluation.notes(data, recipe):
         rt.say(line)
-    rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
-    results, detections = evaluation.evaluate(
+    rt.say(
+        f"checkpoint {path} (step {state.step}), split {source.name}, {len(data)} images, amp {amp}"
+    )
+    metrics, detections = evaluation.evaluate(
         rt.place(model),
         data,
         recipe,
@@ -103,28 +114,83 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     )
     if not rt.is_main:
         return
+    done = results.Evaluation(state.step, source.name, data.digest(), len(data), changed)
+    show(metrics, data, detections, source, options)
+    pictures = checkpoint.run_of(path) / "pictures"
+    try:
+        if len(data.labels):
+            results.save(done, metrics, detections, path, own=done.is_own(state))
+        draw(data, detections, options, pictures, by_class=recipe.detector != "rpn")
+    except OSError as error:
+        rt.say(f"note: {error.filename}: {error.strerror}: nothing is kept in the run folder")
+
+
+def measure_file(options: Options, rt: runtime.Runtime) -> None:
+    """The metrics of the detections in a file, on the terminal and where flags say."""
+    assert options.from_file is not None
+    if options.data_path is None:
+        raise UsageError("--data-path: not given; --from needs the folder of the data set")
+    root, dataset = options.data_path, options.dataset or "auto"
+    source = evaluation.Source(root.absolute(), dataset, options.split or "val")
+    data = read(source, (), options, rt)
+    detections = coco_results.read(options.from_file, data)
+    rt.say(
+        f"{options.from_file}: {len(detections)} detections, split {source.name}, "
+        f"{len(data)} images"
+    )
+    if not rt.is_main:
+        return
+    show(evaluation.detector_metrics(data, detections), data, detections, source, options)
+    folder = options.from_file.with_name(f"{options.from_file.stem}-pictures")
+    draw(data, detections, options, folder, by_class=True)
+
+
+def read(
+    source: evaluation.Source,
+    classes: Classes | Sequence[str],
+    options: Options,
+    rt: runtime.Runtime,
+    *,
+    images_only: bool = False,
+) -> Annotations:
+    """The split on every rank; what was found in it is told."""
+    problems = Problems(skip=options.bad_data == "skip")
+    data = rt.on_main(
+        lambda: evaluation.read_split(
+            source, classes, problems, options.check_images, images_only=images_only
+        ),
+        slow=True,
+    )
+    for line in problems.summary():
+        rt.say(line)
+    return data
+
+
+def show(
+    metrics: dict[str, Any],
+    data: Annotations,
+    detections: np.ndarray,
+    source: evaluation.Source,
+    options: Options,
+) -> None:
+    """Print the metrics, then write the files that were asked for."""
+    print(tables.metrics(metrics) if len(data.labels) else
+          f"nothing measured: {source.split} has no boxes here")  # fmt: skip
+    if options.json is not None and len(data.labels):
+        curves = {"precision_recall": precision_recall(data, detections)} if data.voc else {}
+        options.json.write_text(json.dumps({**metrics, **curves}, indent=1) + "\n")
+    if options.detections is not None:
+        coco_results.write(options.detections, data, detections)
+        print(f"{len(detections)} detections in {options.detections}")
     if options.voc_submission is not None:
         ((_, name),) = voc.sets(source.root, source.split)
         files = voc.write_results(options.voc_submission, name, data, detections)
-        rt.say(f"{len(files)} result files: {files[0]}, ...")
-    if len(data.labels):
-        evaluation.save_results(results, state.step, path)
-        rt.say(tables.metrics(results))
-        if options.json is not None:
-            curves = {"precision_recall": precision_recall(data, detections)} if data.voc else {}
-            options.json.write_text(json.dumps({**results, **curves}, indent=1) + "\n")
-    else:
-        rt.say(f"nothing measured: {source.split} has no boxes here")
-    if options.draw:
-        folder = checkpoint.run_of(path) / "pictures"
-        by_class = recipe.detector != "rpn"
-        draw(data, detections, options.score_threshold, options.draw, folder, by_class=by_class)
-        rt.say(f"pictures: {folder}")
+        print(f"{len(files)} result files: {files[0]}, ...")
 
 
 def precision_recall(data: Annotations, detections: np.ndarray) -> dict[str, dict[str, list]]:
     """PASCAL VOC's curve of each class: precision and recall after each detection."""
-    curves = metrics.precision_recall(data, detections).items()
+    curves = voc_metrics.precision_recall(data, detections).items()
     return {name: {"precision": p.tolist(), "recall": r.tolist()} for name, (p, r) in curves}
 
 
@@ -144,21 +210,17 @@ def check_submission(source: evaluation.Source, state: checkpoint.State) -> bool
 
 
 def draw(
-    data: Annotations,
-    detections: np.ndarray,
-    threshold: float,
-    count: int,
-    folder: Path,
-    *,
-    by_class: bool,
+    data: Annotations, detections: np.ndarray, options: Options, folder: Path, *, by_class: bool
 ) -> None:
-    """Pictures of the first `count` images, and a sheet of the best and worst of all.
+    """Pictures of the first --draw images, and a sheet of the best and worst of all.
 
     They show what was found, missed and false; where the data has no boxes, what was detected.
     """
+    if not options.draw:
+        return
     files = [Path(file).name for file in data.files]
     sheet_name, *names = picture_files.picture_names(["best_and_worst.jpg", *files])
-    compared = comparison.compare_all(data, detections, threshold, by_class=by_class)
+    compared = comparison.compare_all(data, detections, options.score_threshold, by_class=by_class)
 
     def picture(i: int) -> Image.Image:
         image = images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
@@ -170,7 +232,8 @@ def draw(
         labels = torch.from_numpy(compared[i].labels)
         return drawing.draw(image, boxes, labels, data.classes.names, scores)
 
-    for i in range(min(count, len(data))):
+    print(f"pictures: {folder}")
+    for i in range(min(options.draw, len(data))):
         picture_files.save(picture(i), folder / names[i])
     best, worst = comparison.best_and_worst(compared, _ON_SHEET)
     if not len(data.labels) or not (best or worst):

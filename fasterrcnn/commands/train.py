@@ -205,6 +205,7 @@ def first_state(
             "dataset": options.dataset,
             "val_split": options.val_split,
             "val_fraction": options.val_fraction,
+            "val_digest": data.val and data.val.digest(),
             "bad_images": data.bad.saved(),
         },
         environment={**rt.environment(), "compiled": options.compile},

@@ -7,7 +7,6 @@ only are read whatever their type: 60.0 and "60" are a width of 60.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from fasterrcnn.data.json_values import (
     as_struct,
     identifier,
     is_unicode,
+    load,
     short,
     whole,
 )
@@ -102,15 +102,7 @@ def parse(path: Path, problems: Problems) -> Content:
 
 def _load(data: bytes, path: Path) -> dict[str, Any]:
     """The file as plain objects, with lists `images`, `annotations`, `categories`."""
-    try:
-        content = json.loads(text.decode(data, path))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"{path}: {place}: not json: {error.msg}; repair the file") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise DataError(f"{path}: not json: {error}") from None
-    except RecursionError:
-        raise DataError(f"{path}: nested too deeply for an annotation file") from None
+    content = load(data, path)
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: /: {type(content).__name__}: must be an object with images, annotations and "

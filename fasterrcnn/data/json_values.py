@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+
+from fasterrcnn.data import text
+from fasterrcnn.errors import DataError
 
 LIMIT = 1e9  # of a number, so that areas stay finite too
 
@@ -15,6 +19,19 @@ Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 class Wrong(Exception):
     """A value that cannot be used: its field in the row, the value, what is wrong."""
+
+
+def load(data: bytes, path: Path) -> Any:
+    """The content of a json file, NaN and infinities included. Raises DataError."""
+    try:
+        return json.loads(text.decode(data, path))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise DataError(f"{path}: {place}: not json: {error.msg}; repair the file") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise DataError(f"{path}: not json: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply for an annotation file") from None
 
 
 def as_struct(row: Any, kind: type[Struct]) -> Struct | None:
@@ -29,9 +46,9 @@ def as_struct(row: Any, kind: type[Struct]) -> Struct | None:
         return None
 
 
-def is_unicode(text: str) -> bool:
-    """Whether `text` can be written to a file; json can hold half of a surrogate pair."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def is_unicode(string: str) -> bool:
+    """Whether a string can be written to a file; json can hold half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in string)
 
 
 def as_object(row: Any) -> Any:

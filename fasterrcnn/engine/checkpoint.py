@@ -95,15 +95,17 @@ def add_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def best(folder: Path) -> Path | None:
-    """The evaluated checkpoint with the highest AP (of an RPN: AR_1000), the newest of equals."""
+    """The checkpoint with the highest AP (of an RPN: AR_1000), the newest of equals, among those
+    that were evaluated on the same images and boxes as the latest one."""
     scores = []
-    for path in folder.glob("step-*/results.json"):
+    for path in sorted(folder.glob("step-*/results.json")):
         try:
             results = json.loads(path.read_text())
-            scores.append((results["AP" if "AP" in results else "AR_1000"] or 0.0, path.parent))
-        except (ValueError, KeyError, TypeError):
+            score = results["AP" if "AP" in results else "AR_1000"] or 0.0
+            scores.append((score, path.parent, results.get("digest")))
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a process was killed while writing it; the checkpoint is intact
-    return max(scores)[1] if scores else None
+    return max(s for s in scores if s[2] == scores[-1][2])[1] if scores else None
 
 
 def check_space(folder: Path, model: nn.Module) -> None:
@@ -166,10 +168,19 @@ def verify(path: Path) -> str | None:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint at `path`, or the newest usable one of the run at `path`, verified.
+    """The checkpoint at `path`, or the newest usable one of the run at `path`, verified; RUN/best
+    is the best one of a run.
 
     Raises CheckpointError.
     """
+    if path.name == "best" and not path.exists() and path.parent.is_dir():
+        found = best(path.parent / "checkpoints")
+        if found is None:
+            raise CheckpointError(
+                f"--checkpoint: {path}: none of this run's checkpoints was evaluated; give "
+                f"{path.parent} for the newest one"
+            )
+        path = found
     if (path / _MANIFEST).is_file():
         if damage := verify(path):
             raise CheckpointError(f"{path}: {damage}; use another checkpoint of the run")

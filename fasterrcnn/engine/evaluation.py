@@ -7,8 +7,9 @@ padding of a bucket would move some anchors.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import checkpoint
-from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import resized
@@ -81,14 +81,15 @@ def evaluate(
         pin_memory=runtime.pin_memory,
     ):
         runtime.raise_if_signaled()
-        torch.manual_seed(seeds.key(recipe.seed, "validation", batch.micro_batch.images[0]))
+        indices = batch.micro_batch.images
+        keys = [seeds.key(recipe.seed, "validation", i) for i in indices]
         batch = batch.to(runtime.device)
         with torch.no_grad(), runtime.precision(recipe.amp):
-            found, loss = detect_with_losses(model, batch.images(), batch.targets())
-        detections += [_rows(i, d) for i, d in zip(batch.micro_batch.images, found, strict=True)]
-        losses.append((len(found), loss))
+            found, loss = detect_with_losses(model, batch.images(), batch.targets(), keys)
+        detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
+        losses += loss
     model.train(was_training)
-    gathered = runtime.gather((detections, [(n, _floats(loss)) for n, loss in losses]))
+    gathered = runtime.gather((detections, [_floats(loss) for loss in losses]))
     metric = METRICS[recipe.detector]
     return runtime.on_main(lambda: _results(annotations, gathered or [], metric))
 
@@ -101,6 +102,11 @@ class Source:
     dataset: str
     split: str
     fraction: float = 0.0  # above 0: only the images that training holds out
+
+    @property
+    def name(self) -> str:
+        """The split, for people."""
+        return f"{self.split} (held out)" if self.fraction else self.split
 
 
 def find_source(
@@ -121,17 +127,19 @@ def find_source(
 
 def read_split(
     source: Source,
-    classes: Classes,
+    classes: Classes | Sequence[str],
     problems: Problems,
     check_images: str | None = None,
     *,
     images_only: bool = False,
 ) -> Annotations:
-    """The split with the classes of a run, its images checked as `image_check.find_damaged` says.
+    """The split with the classes of a run (empty: its own), its images checked.
 
-    `images_only`: of PASCAL VOC without its boxes. Raises UsageError or DataError.
+    `check_images`: a level of `image_check.find_damaged`. `images_only`: of PASCAL VOC without its
+    boxes. Raises UsageError or DataError.
     """
     if images_only:
+        assert isinstance(classes, Classes)
         found = formats.read_voc_images(source.root, source.split, classes, problems)
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
@@ -171,16 +179,22 @@ def micro_batches(
 
 
 def detect_with_losses(
-    model: Detector, images: list[Tensor], targets: list[dict[str, Tensor]]
-) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Detections and training losses of a model in evaluation mode, from one pass of the backbone.
+    model: Detector, images: list[Tensor], targets: list[dict[str, Tensor]], keys: list[int]
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Detections and training losses of each image, from one pass of the backbone.
 
-    Norms stay in evaluation mode. Detections are in pixels of the images as given.
+    The model is in evaluation mode, and so are its norms. `keys` seed what the losses of each image
+    draw, so that they do not depend on the batch. Detections are in pixels of the images as given.
     """
     padded = model.transform(images, targets)
     features = model.features(padded)
     detections = split(model.detect(padded, features))
-    return detections, model.losses(padded, features)[0]
+    losses = []
+    for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
+        torch.manual_seed(key)
+        one = padded.image(i, len(target["labels"]))
+        losses.append(model.losses(one, [level[i : i + 1] for level in features])[0])
+    return detections, losses
 
 
 def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
@@ -206,9 +220,9 @@ def _results(
 ) -> tuple[dict[str, Any], np.ndarray]:
     rows = [row for detections, _ in gathered for row in detections]
     assert len(rows) == len(annotations), "every image exactly once"
-    losses = [item for _, batches in gathered for item in batches]
+    losses = [loss for _, own in gathered for loss in own]
     validation = {
-        name: sum(n * loss[name] for n, loss in losses) / len(annotations) for name in losses[0][1]
+        name: math.fsum(loss[name] for loss in losses) / len(annotations) for name in losses[0]
     }
     detections = np.concatenate(rows)
     results = {
@@ -217,10 +231,3 @@ def _results(
         **{f"validation_{name}": value for name, value in validation.items()},
     }
     return results, detections
-
-
-def save_results(results: dict[str, Any], step: int, path: Path) -> None:
-    """Write results.json beside checkpoint `path` and into its run folder."""
-    results = {"step": step, **results}
-    checkpoint.add_results(path, results)
-    RunFolder(checkpoint.run_of(path)).write_json("results.json", results)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fasterrcnn import recipes, seeds
-from fasterrcnn.engine import checkpoint, initial_weights
+from fasterrcnn import recipes, schedule, seeds
+from fasterrcnn.engine import checkpoint, initial_weights, results
 from fasterrcnn.engine.checkpoint import State
 from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
@@ -70,6 +70,8 @@ def check_start(
     if saved is None:
         return False
     _check_same_run(folder, saved, state)
+    if lacks_evaluation(replace(state, step=saved.step), 0, folder):
+        return False
     finished = saved.step >= state.last_step
     if finished and skip_finished:
         return True
@@ -80,6 +82,16 @@ def check_start(
             "with --resume --steps N, or start another with --output-dir"
         )
     return False
+
+
+def lacks_evaluation(state: State, every: int, folder: RunFolder) -> bool:
+    """Whether the run was killed before the evaluation at ``state.step``, due `every` so many
+    steps, was done."""
+    digest = state.data["val_digest"]
+    if digest is None or state.step == 0:
+        return False
+    due = schedule.due(state.step, every, state.last_step)
+    return due and not results.has(folder.path, state.step, digest)
 
 
 def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -> Training:

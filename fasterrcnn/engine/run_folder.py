@@ -2,7 +2,7 @@
 
 recipe.json environment.json   what was run, and where
 metrics.jsonl                  one line per step (metric_log)
-results.json                   metrics of the latest evaluation (0..1)
+evaluations.jsonl results.json metrics of all evaluations, and of the latest one (results)
 problems.jsonl                 problems in the data
 status.json                    how the last command ended: {"code", "kind", "message", "step", ...}
 checkpoints/                   (checkpoint)

@@ -12,7 +12,7 @@ from fasterrcnn import schedule
 from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
 from fasterrcnn.data.stand_ins import StandIns
-from fasterrcnn.engine import checkpoint, evaluation, resume
+from fasterrcnn.engine import checkpoint, evaluation, results, resume
 from fasterrcnn.engine.metric_log import MetricLog, Step
 from fasterrcnn.engine.run_data import RunData
 from fasterrcnn.engine.run_folder import RunFolder
@@ -49,6 +49,11 @@ def train(
     """
     recipe, last, per_epoch = state.recipe, state.last_step, plan.steps_per_epoch
     first, saved = state.step + 1, state.step
+    if rt.is_main:
+        results.cut(folder.path, state.step)
+    if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
+        path = checkpoint.path_of(folder.checkpoints, state.step)
+        evaluate(training, state, data, path, workers, rt)
     log = MetricLog(
         rt,
         folder.path / "metrics.jsonl",
@@ -157,7 +162,7 @@ def evaluate(
     model = training.ema.model if training.ema else training.detector
     rt.broadcast([*model.buffers()])  # statistics of norms: rank 0's are those saved
     try:
-        results, _ = evaluation.evaluate(
+        metrics, detections = evaluation.evaluate(
             model,
             data.val,
             state.recipe,
@@ -169,5 +174,7 @@ def evaluate(
     except DataError as error:
         raise stopped(error, state.step, path.parent) from None
     if rt.is_main:
-        evaluation.save_results(results, state.step, path)
-        rt.say(tables.metrics(results))
+        rt.say(tables.metrics(metrics))
+        split = evaluation.find_source(state, None, None, None).name
+        done = results.Evaluation(state.step, split, state.data["val_digest"], len(data.val))
+        results.save(done, metrics, detections, path, own=True)

@@ -33,6 +33,20 @@ class PaddedImages(NamedTuple):
     gt_valid: Tensor  # bool (N, G): False where padded
     proposals: Proposals | None = None  # stored proposals, where the targets have them
 
+    def image(self, i: int, boxes: int) -> PaddedImages:
+        """Image i, which has so many `boxes`, as a batch of its own."""
+        own, count = slice(i, i + 1), _padded(boxes)
+        stored = self.proposals and Proposals(self.proposals.boxes[own], self.proposals.valid[own])
+        return PaddedImages(
+            self.pixels[own],
+            self.sizes[own],
+            self.original_sizes[own],
+            self.gt_boxes[own, :count],
+            self.gt_labels[own, :count],
+            self.gt_valid[own, :count],
+            stored,
+        )
+
 
 class Transform(nn.Module):
     """Normalize, resize and pad; by default as torchvision's GeneralizedRCNNTransform."""
@@ -121,10 +135,14 @@ class Transform(nn.Module):
         return image
 
 
+def _padded(boxes: int) -> int:
+    """The number of gt boxes that `boxes` are padded to: few different ones."""
+    return max(8, math.ceil(boxes / 8) * 8)
+
+
 def _pad_targets(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gt boxes times `scale` ``(N, 2)`` of (y, x), labels and mask, padded to a multiple of 8."""
-    count = max((len(target["labels"]) for target in targets), default=0)
-    count = max(8, math.ceil(count / 8) * 8)  # few shapes
+    count = _padded(max((len(target["labels"]) for target in targets), default=0))
     box = scale.new_zeros(len(targets), count, 4)
     labels = torch.zeros((len(targets), count), dtype=torch.int64, device=scale.device)
     for i, target in enumerate(targets):

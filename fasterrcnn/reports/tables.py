@@ -17,15 +17,16 @@ def metrics(results: dict[str, Any]) -> str:
     Of a detector with the AP of each class that has ground truth, unless these are more than a
     hundred; of an RPN its kinds of AR.
     """
-    loss = f"validation loss {results['validation_loss']:.4f}"
+    losses = (results[name] for name in ("validation_loss",) if name in results)
+    loss = [f"validation loss {value:.4f}" for value in losses]
     if "per_class" not in results:
         kinds = {name: v for name, v in results.items() if isinstance(v, dict)}
-        return "\n".join([*_aligned((name, _numbers(v)) for name, v in kinds.items()), loss])
+        return "\n".join([*_aligned((name, _numbers(v)) for name, v in kinds.items()), *loss])
     names = (*(lvis.NAMES if "AP_rare" in results else coco.NAMES), *voc.NAMES)
     groups = ([n for n in names if n.startswith(kind) and n in results] for kind in _KINDS)
     lines = [_numbers({name: results[name] for name in group}) for group in groups if group]
     known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
-    lines.append(loss)
+    lines += loss
     if len(known) <= _MAX_CLASSES:
         lines += [f"  {line}" for line in _aligned(_classes(known))]
     else:

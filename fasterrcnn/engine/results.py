@@ -1,0 +1,144 @@
+"""The evaluations of a run, and where their metrics and detections are kept.
+
+    evaluations.jsonl        a line per evaluation: step, split, digest of the split, all metrics
+    results.json             the latest one on the run's own validation split; also in its
+    detections.npz           checkpoint, where they decide which checkpoint is the best
+    results-<split>.json     the latest one on another split, or with changed settings
+    detections-<split>.npz
+
+The own validation split is the one that the run was trained with, whatever its path is today.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fasterrcnn.engine import checkpoint
+from fasterrcnn.engine.run_folder import RunFolder
+
+FILE = "evaluations.jsonl"
+_COLUMNS = {"image": np.int32, "x1y1x2y2": np.float32, "score": np.float32, "label": np.int32}
+
+
+class Evaluation(NamedTuple):
+    """What was evaluated, and how."""
+
+    step: int
+    split: str
+    digest: str  # of the split's images and boxes
+    images: int
+    changed: tuple[str, ...] = ()  # settings that are not those of the run, as "name: value"
+
+    def is_own(self, state: checkpoint.State) -> bool:
+        """Whether this counts for the choice of the best checkpoint of the run.
+
+        Of a run without a validation split, such as an imported one, it is the split called val.
+        """
+        own = state.data.get("val_digest")
+        same = self.split == "val" if own is None else self.digest == own
+        return same and not self.changed
+
+
+def save(
+    evaluation: Evaluation,
+    metrics: dict[str, Any],
+    detections: np.ndarray,
+    path: Path,
+    *,
+    own: bool,
+) -> None:
+    """Keep the results of checkpoint `path`; the line in `FILE` is written last.
+
+    `detections` float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Raises OSError.
+    """
+    row = {**evaluation._asdict(), **metrics}
+    run = RunFolder(checkpoint.run_of(path))
+    if own:
+        _save_detections(path / "detections.npz", detections)
+        checkpoint.add_results(path, row)
+        run.write_json("results.json", row)
+    else:
+        suffix = re.sub(r"[^\w.-]+", "_", evaluation.split)
+        _save_detections(run.path / f"detections-{suffix}.npz", detections)
+        run.write_json(f"results-{suffix}.json", row)
+    _append(run.path / FILE, row)
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run in the order of their steps, each split and data once per step: as
+    it was evaluated last."""
+    latest = {}
+    for row in _rows(run / FILE):
+        latest[row["step"], row["split"], row["digest"], str(row["changed"])] = row
+    return sorted(latest.values(), key=lambda row: row["step"])
+
+
+def has(run: Path, step: int, digest: str) -> bool:
+    """Whether the run was evaluated at a step, with its own settings, on the data with `digest`."""
+    return any(
+        (row["step"], row["digest"], row["changed"]) == (step, digest, [])
+        for row in _rows(run / FILE)
+    )
+
+
+def cut(run: Path, step: int) -> None:
+    """Remove the evaluations after `step`, from which the run goes on, and an incomplete line."""
+    file = run / FILE
+    if file.exists():
+        kept = [json.dumps(row) + "\n" for row in _rows(file) if row["step"] <= step]
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(file)
+
+
+def load_detections(file: Path) -> np.ndarray:
+    """What `save` was given. Raises OSError or ValueError."""
+    with np.load(file, allow_pickle=False) as content:
+        image, boxes, score, label = (content[name].astype(np.float64) for name in _COLUMNS)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return np.column_stack([image, boxes[:, :2], sides, score, label])
+
+
+def _save_detections(file: Path, detections: np.ndarray) -> None:
+    """Boxes are kept as the detector gave them: corners in single precision."""
+    x1y1 = detections[:, 1:3]
+    boxes = np.concatenate([x1y1, x1y1 + detections[:, 3:5]], axis=1)
+    columns = (detections[:, 0], boxes, detections[:, 5], detections[:, 6])
+    arrays = {
+        name: column.astype(kind)
+        for (name, kind), column in zip(_COLUMNS.items(), columns, strict=True)
+    }
+    temporary = file.with_name(f".{file.name}")
+    with temporary.open("wb") as target:
+        np.savez(target, **arrays)  # type: ignore[arg-type] # none is called allow_pickle
+    temporary.replace(file)
+
+
+def _append(file: Path, row: dict[str, Any]) -> None:
+    """Add a line, after a line of its own that a killed process left incomplete."""
+    with file.open("ab+") as target:
+        if target.tell():
+            target.seek(-1, os.SEEK_END)
+            if target.read() != b"\n":
+                target.write(b"\n")
+        target.write((json.dumps(row) + "\n").encode())
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines."""
+    if not file.exists():
+        return
+    for line in file.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
