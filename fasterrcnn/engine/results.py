@@ -65,7 +65,7 @@ def save(
         checkpoint.add_results(path, row)
         run.write_json("results.json", row)
     else:
-        suffix = re.sub(r"[^\w.-]+", "_", evaluation.split)
+        suffix = _slug(evaluation.split)
         _save_detections(run.path / f"detections-{suffix}.npz", detections)
         run.write_json(f"results-{suffix}.json", row)
     _append(run.path / FILE, row)
@@ -98,6 +98,23 @@ def cut(run: Path, step: int) -> None:
         temporary.replace(file)
 
 
+def evaluated(path: Path) -> Path:
+    """The checkpoint at `path`; of a run, the newest one whose results are kept, or else the
+    newest. Raises CheckpointError."""
+    kept = sorted(path.glob("checkpoints/step-*/detections.npz"))
+    return checkpoint.find(kept[-1].parent if kept else path)
+
+
+def find(path: Path, split: str | None) -> tuple[dict[str, Any], np.ndarray] | None:
+    """The metrics and detections that are kept of checkpoint `path`: on the run's own validation
+    split, or the latest on another `split`. None if there are none."""
+    name, folder = "", path
+    if split is not None and _json(path / "results.json").get("split") != split:
+        name, folder = f"-{_slug(split)}", checkpoint.run_of(path)
+    row, detections = _json(folder / f"results{name}.json"), folder / f"detections{name}.npz"
+    return (row, load_detections(detections)) if row and detections.exists() else None
+
+
 def load_detections(file: Path) -> np.ndarray:
     """What `save` was given. Raises OSError or ValueError."""
     with np.load(file, allow_pickle=False) as content:
@@ -119,6 +136,15 @@ def _save_detections(file: Path, detections: np.ndarray) -> None:
     with temporary.open("wb") as target:
         np.savez(target, **arrays)  # type: ignore[arg-type] # none is called allow_pickle
     temporary.replace(file)
+
+
+def _slug(split: str) -> str:
+    """The split in the name of a file."""
+    return re.sub(r"[^\w.-]+", "_", split)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _append(file: Path, row: dict[str, Any]) -> None:
