@@ -154,6 +154,7 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     (("annotations", 1, "area"), NAN, "/annotations/1/area", "finite number"),
     (("annotations", 1, "area"), -1, "/annotations/1/area", "not negative"),
     (("annotations", 1, "iscrowd"), 2, "/annotations/1/iscrowd", "0 or 1"),
+    (("annotations", 1, "iscrowd"), 10**20, "/annotations/1/iscrowd", "0 or 1"),
     (("annotations", 1, "category_id"), 99, "/annotations/1/category_id", "no category"),
     (("annotations", 1, "category_id"), "dog", "/annotations/1/category_id", "no category"),
     (("annotations", 1, "image_id"), 99, "/annotations/1/image_id", "no usable image"),
@@ -360,6 +361,37 @@ def test_a_missing_box_is_that_of_a_run_length_encoded_mask(tmp_path: Path):
         make.coco(tmp_path, content)
         data, _ = read(tmp_path)
         assert data.xywh[data.labels == 2].tolist() == [[5, 6, 7, 8]]
+
+
+NO_MASKS = [
+    {"size": [0, 40], "counts": "0"},
+    {"size": [0, 0], "counts": [0]},
+    {"size": [60, 0], "counts": [0, 9]},
+    {"size": [-60, 40], "counts": [0, 9]},
+    {"size": [2**40, 40], "counts": [0, 9]},
+    {"size": [2**32, 40], "counts": "1"},
+    {"size": [60, True], "counts": [0, 9]},
+    {"size": [60], "counts": [0, 9]},
+    {"size": [60, 40, 1], "counts": [0, 9]},
+    {"size": [60, 40], "counts": [0, 2401]},
+    {"size": [60, 40], "counts": [0, -9]},
+    {"size": [60, 40], "counts": []},
+    {"size": [60, 40], "counts": "0oooooo0"},
+    {"size": [60, 40], "counts": "oooooooo"},  # cut off: the last number does not end
+    {"size": [60, 40], "counts": "\u00e9"},
+    {"size": [60, 40]},
+]
+
+
+@pytest.mark.parametrize("segmentation", NO_MASKS, ids=range(len(NO_MASKS)))
+def test_a_mask_that_is_none_is_one_line(tmp_path: Path, segmentation: dict):
+    """With such, pycocotools can end the process."""
+    content = make.changed(BOX, ...)
+    content["annotations"][1]["segmentation"] = segmentation
+    make.coco(tmp_path, content)
+    what = r"/annotations/1/bbox \(annotation 2, image 2\): null: must be four numbers"
+    with pytest.raises(DataError, match=what):
+        read(tmp_path)
 
 
 def test_the_row_of_a_group_is_no_class(tmp_path: Path):
