@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fasterrcnn.data.json_values import shown
 from fasterrcnn.errors import DataError
 
 if TYPE_CHECKING:  # it imports this module
@@ -90,5 +91,5 @@ class Problems:
 
 def _text(value: object) -> str:
     """`value` as it stands in json; strings without quotes."""
-    shown = value if isinstance(value, str) else json.dumps(value, default=str)
-    return shown.encode("utf-8", "backslashreplace").decode()
+    text = value if isinstance(value, str) else shown(value)
+    return text.encode("utf-8", "backslashreplace").decode()

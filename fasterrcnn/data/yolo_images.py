@@ -11,11 +11,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from fasterrcnn.data import split_names, text
+from fasterrcnn.data import paths, split_names, text
 from fasterrcnn.data.image_files import images_in, is_image
+from fasterrcnn.data.paths import fold
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.yolo_config import Config
-from fasterrcnn.data.yolo_paths import SPLITS, Finder, fold, is_foreign, parts_of, short, split_in
+from fasterrcnn.data.yolo_paths import SPLITS, Finder, is_foreign, short, split_in
 from fasterrcnn.errors import DataError, UsageError
 
 _LISTS = (".txt", ".lst", ".list")  # suffixes of list files
@@ -102,12 +103,12 @@ def _of_entries(finder: Finder, config: Config, key: str, problems: Problems) ->
     found = []
     for entry in entries:
         where = f"{config.file}: /{key}: {short(entry)}"
-        paths = _paths_of(finder, config, folders, entry, where)
-        if any(map(finder.is_inside, paths)):
+        named = _paths_of(finder, config, folders, entry, where)
+        if any(map(finder.is_inside, named)):
             raise DataError(f"{where}: holds the data set itself; name the folder of the images")
-        new = [image for path in paths for image in _at(finder, path, folders, problems)]
+        new = [image for path in named for image in _at(finder, path, folders, problems)]
         if not new:
-            raise DataError(f"{where}: no image in {paths[0]}; correct the entry")
+            raise DataError(f"{where}: no image in {named[0]}; correct the entry")
         found += new
     return found
 
@@ -161,7 +162,7 @@ def _moved(finder: Finder, config: Config, entry: str) -> Path | None:
         return None
     path, root_there = moved
     others = [other for entries in config.places.values() for other in entries or ()]
-    absolute = [parts_of(o) for o in others if is_foreign(o) and not o.startswith("..")]
+    absolute = [paths.parts(o) for o in others if is_foreign(o) and not o.startswith("..")]
     # another entry that does not lie in there shows that this one is misspelled
     return path if all(p[: len(root_there)] == root_there for p in absolute) else None
 

@@ -6,7 +6,6 @@ images decides. Where there is no such folder, or nothing in it, it is ``x.txt``
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import NamedTuple
 
 from fasterrcnn.data import text
 from fasterrcnn.data.image_files import files_in, is_image
-from fasterrcnn.data.yolo_paths import Finder, fold
+from fasterrcnn.data.paths import composed, fold
+from fasterrcnn.data.yolo_paths import Finder
 from fasterrcnn.errors import DataError
 
 _LABELS = {"images": "labels", "Images": "Labels", "IMAGES": "LABELS"}
@@ -127,9 +127,8 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _stem(file: str) -> str:
-    """A file name without its suffix; accents as one character (macOS has two)."""
-    stem = file.rpartition(".")[0] or file
-    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+    """A file name without its suffix; accents as one character."""
+    return composed(file.rpartition(".")[0] or file)
 
 
 def _is_text(file: str) -> bool:

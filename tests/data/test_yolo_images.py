@@ -94,6 +94,19 @@ def test_path_of_data_yaml(tmp_path: Path, path: str, entry: str):
     assert boxes(root) == {"inner/images/a/x.png": [BOX]}
 
 
+def test_a_home_that_is_not_known_is_looked_for_by_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    config = f"path: ~/ds\ntrain: images/a\n{NAMES}"
+    tree(tmp_path, {"data.yaml": config, "images/a/x.png": "", "labels/a/x.txt": LINE})
+    assert boxes(tmp_path) == {"images/a/x.png": [BOX]}
+
+
 def test_a_pattern_is_relative_to_path_first(tmp_path: Path):
     tree(tmp_path, {"images/x.png": "", "inner/images/y.png": "", "inner/labels/y.txt": LINE})
     tree(tmp_path, {"data.yaml": f"path: inner\ntrain: im*\n{NAMES}"})
