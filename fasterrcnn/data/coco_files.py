@@ -83,7 +83,7 @@ def find(root: Path, split: str) -> Path:
     named = _splits(root, files)
     if split == "train" and not named:
         return files[0]
-    words = split_names.aliases(split)
+    words = {*split_names.aliases(split)}
     exact = [path for path in files if split in (path.stem, *_names(root, path))]
     same = [
         path
@@ -151,7 +151,7 @@ class ImageFinder:
 
     def __init__(self, root: Path, json_file: Path, split: str) -> None:
         stem = json_file.stem.removeprefix("instances_")
-        names = dict.fromkeys((stem, split, *sorted(split_names.aliases(split))))
+        names = dict.fromkeys((stem, split, *split_names.aliases(split)))
         candidates = [
             *(root / part / name for name in names for part in ("", "images")),
             json_file.parent,

@@ -90,12 +90,12 @@ def parse(path: Path, problems: Problems) -> Content:
         raise DataError(f"{path}: missing") from None
     if not data[:4].isascii() or b"\0" in data[:4]:  # a byte order mark
         data = text.decode(data, path).encode()
-    attempt = Problems(problems.skip)
+    attempt = problems.fresh()
     try:
         file = msgspec.json.decode(data, type=_File)
         return _content(path, attempt, file.images, file.annotations, file.categories)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        plain, attempt = _load(data, path), Problems(problems.skip)
+        plain, attempt = _load(data, path), problems.fresh()
         return _content(path, attempt, *(plain[key] for key in _KEYS))
     finally:
         problems.found += attempt.found
@@ -271,6 +271,6 @@ def _classes(
     for group in groups:
         what = "category that only groups others"
         problems.note(path, f"/categories (id {group.id})", group.name, what, "left out")
-    label_of = {category.id: label for label, category in enumerate(kept, start=1)}
-    labels = np.array([label_of.get(category.id, 0) for category in table], np.int64)
-    return Classes(tuple(c.name for c in kept), tuple(c.id for c in kept)), labels
+    classes = Classes(tuple(c.name for c in kept), tuple(c.id for c in kept))
+    label_of = classes.label_of_id
+    return classes, np.array([label_of.get(category.id, 0) for category in table], np.int64)

@@ -47,6 +47,12 @@ class Problems:
         self.kept: dict[str, Header] = {}
         self.found: list[Problem] = []
 
+    def fresh(self) -> Problems:
+        """No problems yet, of the same run."""
+        other = Problems(self.skip)
+        other.kept = self.kept
+        return other
+
     def fault(self, file: object, field: str, value: object, what: str) -> None:
         """Record a box or image that cannot be used; the caller leaves it out."""
         action = "dropped" if self.skip else "stop"

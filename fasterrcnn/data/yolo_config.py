@@ -13,10 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from fasterrcnn.data import text
+from fasterrcnn.data import split_names, text
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.paths import is_file
-from fasterrcnn.data.yolo_paths import SPLITS, Finder, short
+from fasterrcnn.data.yolo_paths import Finder, short
 from fasterrcnn.errors import DataError, UsageError
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -91,8 +91,7 @@ def _describes_data(path: Path) -> bool:
         content = text.read_text(path)
     except (DataError, FileNotFoundError):
         return False
-    splits = "|".join(alias for aliases in SPLITS.values() for alias in aliases)
-    wanted = ("names", f"{splits}|path")
+    wanted = ("names", "|".join((*split_names.KNOWN, "path")))
     return all(re.search(rf"""(?mi)^["']?({keys})["']?\s*[:=]""", content) for keys in wanted)
 
 

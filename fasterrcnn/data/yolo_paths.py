@@ -14,19 +14,7 @@ from pathlib import Path
 
 from fasterrcnn.data import paths
 from fasterrcnn.data.paths import fold
-
-SPLITS = {  # the names that a split goes by
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-_CANONICAL = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
-
-
-def split_in(name: str) -> str | None:
-    """The split that a file or folder is named after: ``Train2017`` -> ``"train"``."""
-    word = re.match(r"[a-z]*", name.casefold())
-    return _CANONICAL.get(word.group()) if word else None
+from fasterrcnn.data.split_names import split_in
 
 
 def exists(path: Path) -> bool:
