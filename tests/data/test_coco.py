@@ -416,8 +416,12 @@ def test_a_class_that_is_its_own_group_stays(tmp_path: Path):
     content = make.changed(("categories", "append"), {
         "id": 9, "name": "person", "supercategory": "person"
     })  # fmt: skip
+    content["categories"] += [  # "none" stands for no group
+        {"id": 10, "name": "none", "supercategory": "none"},
+        {"id": 11, "name": "bird", "supercategory": "none"},
+    ]
     make.coco(tmp_path, content)
-    assert read(tmp_path)[0].classes.names == ("cat", "dog", "person")
+    assert read(tmp_path)[0].classes.names == ("cat", "dog", "person", "none", "bird")
 
 
 @pytest.mark.parametrize(
