@@ -53,6 +53,21 @@ class Classes:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]  # as in the files of the data set
 
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Classes:
+        """Classes of a format without ids: these are the labels."""
+        return cls(tuple(names), tuple(range(1, len(names) + 1)))
+
+    @property
+    def label_of(self) -> dict[str, int]:
+        """The label of each name."""
+        return {name: label for label, name in enumerate(self.names, start=1)}
+
+    @property
+    def label_of_id(self) -> dict[int, int]:
+        """The label of each category id."""
+        return {id: label for label, id in enumerate(self.category_ids, start=1)}
+
     @property
     def num_classes(self) -> int:
         """K + 1: background counts, as in torchvision."""
@@ -177,7 +192,7 @@ class Annotations:
     def with_classes(self, classes: Classes) -> Annotations:
         """The same images with the labels of `classes`, found by name; boxes of other classes are
         left out."""
-        label_of = {name: label for label, name in enumerate(classes.names, start=1)}
+        label_of = classes.label_of
         table = np.array([0, *(label_of.get(name, 0) for name in self.classes.names)], np.int64)
         labels = table[self.labels]
         kept = np.flatnonzero(labels)

@@ -144,7 +144,7 @@ def read_split(
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
     if source.fraction:
-        found = holdout.hold_out(found, source.fraction)[1]
+        found = holdout.hold_out(found, source.fraction, source.root)[1]
     return image_check.check(found, problems, check_images)
 
 

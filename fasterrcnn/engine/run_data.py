@@ -74,7 +74,7 @@ def read_splits(
     whole = every.with_classes(every.classes.subset(config.classes or known))
     val = None
     if source.val_fraction:
-        whole, val = holdout.hold_out(whole, source.val_fraction)
+        whole, val = holdout.hold_out(whole, source.val_fraction, source.path)
     elif source.val_split != "none":
         val = formats.read(
             source.path, source.val_split, source.dataset, whole.classes, problems, known=known

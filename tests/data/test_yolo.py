@@ -325,6 +325,17 @@ def test_a_folder_that_may_not_be_entered_is_none(tmp_path: Path, monkeypatch: p
     assert not yolo.recognizes(tmp_path)
 
 
+def test_of_many_captions_a_few_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = [f"some/{k}" for k in range(50)]
+    tree(tmp_path, {f"{name}.png": "" for name in names[:1]})
+    tree(tmp_path, {f"{name}.jpeg": b"" for name in names[1:]})
+    tree(tmp_path, {f"{name}.txt": "a dog on a sofa with a ball\n" for name in names})
+    looked, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: looked.append(path) or read_bytes(path))
+    assert not yolo.recognizes(tmp_path)
+    assert len(looked) == 20
+
+
 def test_what_is_missing_is_named(tmp_path: Path):
     write(tmp_path)
     with pytest.raises(UsageError, match=r"no split val; found: train \(--train-split"):
