@@ -74,7 +74,7 @@ def test_confusions(data: Annotations):
     rows[[0, 3], 5] = 0.4, 0.39
     found = diagnosis.diagnose(data, rows, coco.evaluate(data, rows))
     assert found.threshold <= 0.4
-    assert found.confusion.tolist() == [[1, 0, 0, 1], [1, 0, 0, 1], [0] * 4, [2, 1, 0, 0]]
+    assert found.confusion.tolist() == [[1, 0, 0, 1], [1, 0, 0, 1], [0] * 4, [1, 1, 0, 0]]
     assert diagnosis.confusions(found.confusion, 5) == [(2, 1, 1)]
 
 
