@@ -114,7 +114,15 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     )
     if not rt.is_main:
         return
-    done = results.Evaluation(state.step, source.name, data.digest(), len(data), changed)
+    done = results.Evaluation(
+        step=state.step,
+        split=source.name,
+        digest=data.digest(),
+        images=len(data),
+        data_path=str(source.root),
+        dataset=source.dataset,
+        changed=changed,
+    )
     show(metrics, data, detections, source, options)
     pictures = checkpoint.run_of(path) / "pictures"
     try:

@@ -39,7 +39,7 @@ class Options:
         positional=True,
     )
     split: str | None = setting(None, "split whose evaluation is shown (default: the run's own)")
-    data_path: Path | None = shared.data_path()
+    data_path: Path | None = shared.data_path(shown=" (default: where it was evaluated)")
     dataset: str | None = shared.dataset(None)
     bad_data: str = shared.bad_data()
     max_image_pixels: int = shared.max_image_pixels()
@@ -102,7 +102,12 @@ def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Eval
     if kept is None:
         return None
     row, detections = kept
-    source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
+    source = evaluation.find_source(
+        state,
+        options.data_path or Path(row["data_path"]),
+        options.dataset or row["dataset"],
+        options.split,
+    )
     problems = Problems(skip=options.bad_data == "skip")
     data = evaluation.read_split(source, state.classes, problems)
     if data.digest() != row["digest"]:

@@ -34,6 +34,8 @@ class Evaluation(NamedTuple):
     split: str
     digest: str  # of the split's images and boxes
     images: int
+    data_path: str
+    dataset: str  # its format, or "auto"
     changed: tuple[str, ...] = ()  # settings that are not those of the run, as "name: value"
 
     def is_own(self, state: checkpoint.State) -> bool:

@@ -175,6 +175,13 @@ def evaluate(
         raise stopped(error, state.step, path.parent) from None
     if rt.is_main:
         rt.say(tables.metrics(metrics))
-        split = evaluation.find_source(state, None, None, None).name
-        done = results.Evaluation(state.step, split, state.data["val_digest"], len(data.val))
+        source = evaluation.find_source(state, None, None, None)
+        done = results.Evaluation(
+            step=state.step,
+            split=source.name,
+            digest=state.data["val_digest"],
+            images=len(data.val),
+            data_path=str(source.root),
+            dataset=source.dataset,
+        )
         results.save(done, metrics, detections, path, own=True)

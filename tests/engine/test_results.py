@@ -20,7 +20,7 @@ FOUND[:, 5] = FOUND[:, 5].astype(np.float32)
 def keep(run: Path, step: int, ap: float, *, split: str = "val", own: bool = True, **changes):
     path = checkpoint.path_of(run / "checkpoints", step)
     path.mkdir(parents=True, exist_ok=True)
-    done = Evaluation(step, split, f"digest of {split}", 3)._replace(**changes)
+    done = Evaluation(step, split, f"digest of {split}", 3, "data", "auto")._replace(**changes)
     results.save(done, {"AP": ap, "validation_loss": 1.5}, FOUND, path, own=own)
     return path
 
@@ -89,4 +89,4 @@ def test_has(tmp_path: Path):
 )
 def test_what_is_the_own_split(known, split, changed, own):
     state = checkpoint.State(1, 2, None, None, {}, {"val_digest": known}, {})  # type: ignore[arg-type]
-    assert Evaluation(1, split, "digest", 3, changed).is_own(state) is own
+    assert Evaluation(1, split, "digest", 3, "data", "auto", changed).is_own(state) is own
