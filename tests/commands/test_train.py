@@ -6,10 +6,10 @@ test_torchrun.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -300,7 +300,8 @@ def test_a_finished_or_different_run_is_refused(shapes_folder: Path, tmp_path: P
     from fasterrcnn.data import shapes
 
     shapes.write(other, train=5, val=2)
-    assert "the training images or boxes" in refused(UsageError, other, out, "--steps", "9")
+    message = refused(UsageError, other, out, "--steps", "9")
+    assert "the training images or boxes, an image that is now missing, unreadable or" in message
     assert {p.name: p.read_bytes() for p in done.iterdir()} == before
     capsys.readouterr()
     run(shapes_folder, out, "--steps", "3", "--val-split", "none", "--skip-finished")
@@ -410,7 +411,7 @@ def copy_of(folder: Path, place: Path) -> tuple[Path, Path]:
     return place, sorted((place / "train").glob("*.png"))[7]
 
 
-@contextmanager
+@contextlib.contextmanager
 def after_step(number: int, action, monkeypatch):
     """Inside, `action` is called after step `number` (from 1), before the next batch is loaded."""
     train_step, done = training.train_step, []
@@ -507,6 +508,28 @@ def test_with_skip_it_is_replaced_and_a_killed_run_ends_with_the_same_bits(
         "left_out": [],
         "replaced": {"7": [f"train/{victim.name}", *state_size(shapes_folder, victim.name), False]},
     }
+
+
+def test_an_image_that_was_replaced_stays_so_when_its_file_is_mended(
+    shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    """In the process that replaced it, with batches loaded ahead, as in one that is continued."""
+    flags = (*STEPS, "--steps", "21", "--bad-data", "skip", "--save-every", "1")  # three epochs
+
+    def damage_and_mend(name: str, killed_after: int, *more: str) -> Path:
+        data, victim = copy_of(shapes_folder, tmp_path / f"{name} data")
+        with (
+            after_step(6, lambda: cut(victim), monkeypatch),
+            after_step(13, lambda: shutil.copy(shapes_folder / "train" / victim.name, victim),
+                       monkeypatch),
+            after_step(killed_after, kill, monkeypatch),
+            contextlib.suppress(KeyboardInterrupt),
+        ):  # fmt: skip
+            return run(data, tmp_path / name, *flags, *more)
+        return run(data, tmp_path / name, *flags, *more)
+
+    straight = damage_and_mend("straight", 99, "--workers", "2")
+    assert_same_bits(straight, damage_and_mend("killed", 15))
 
 
 def state_size(root: Path, name: str) -> list[int]:
