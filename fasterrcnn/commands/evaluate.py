@@ -33,7 +33,9 @@ class Options:
     data_path: Path | None = shared.data_path()
     dataset: str | None = shared.dataset(None)
     split: str | None = setting(
-        None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
+        None,
+        "split to evaluate on, of PASCAL VOC 2007_test or another (default: what the run was "
+        "evaluated on: a split, or the images that it held out)",
     )
     bad_data: str = shared.bad_data()
     check_images: str | None = shared.check_images()
@@ -91,7 +93,7 @@ def evaluate(options: Options, rt: runtime.Runtime) -> None:
     )
     for line in (*problems.summary(), *evaluation.notes(data, recipe)):
         rt.say(line)
-    rt.say(f"checkpoint {path} (step {state.step}), {len(data)} images, amp {amp}")
+    rt.say(f"checkpoint {path} (step {state.step}), {source}: {len(data)} images, amp {amp}")
     results, detections = evaluation.evaluate(
         rt.place(model),
         data,

@@ -102,6 +102,10 @@ class Source:
     split: str
     fraction: float = 0.0  # above 0: only the images that training holds out
 
+    def __str__(self) -> str:
+        held_out = f", {self.fraction:g} of it held out" if self.fraction else ""
+        return f"split {self.split}{held_out}"
+
 
 def find_source(
     state: checkpoint.State, data_path: Path | None, dataset: str | None, split: str | None

@@ -126,7 +126,7 @@ def _check_same_run(folder: RunFolder, saved: State, state: State) -> None:
     different = recipes.difference(saved.recipe, state.recipe)
     if saved.data["digest"] != state.data["digest"]:
         different.append(
-            "the training images or boxes, an image that is now missing, unreadable or repaired too"
+            "the training images or boxes: missing, unreadable or repaired images count too"
         )
     if different:
         raise UsageError(

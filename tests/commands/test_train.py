@@ -301,7 +301,7 @@ def test_a_finished_or_different_run_is_refused(shapes_folder: Path, tmp_path: P
 
     shapes.write(other, train=5, val=2)
     message = refused(UsageError, other, out, "--steps", "9")
-    assert "the training images or boxes, an image that is now missing, unreadable or" in message
+    assert "training images or boxes: missing, unreadable or repaired images count too" in message
     assert {p.name: p.read_bytes() for p in done.iterdir()} == before
     capsys.readouterr()
     run(shapes_folder, out, "--steps", "3", "--val-split", "none", "--skip-finished")

@@ -17,6 +17,7 @@ from tests.conftest import HANG, clean_environment
 
 GOOD = Verdict(Header(40, 60, 6), Seen.END)
 BAD = Verdict("not an image", Seen.PIXELS)
+CUT = Verdict(Header(40, 60, 6), Seen.PIXELS, "cannot be decoded")
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +62,9 @@ def test_verdicts_are_found_again(tmp_path: Path, folder: Path):
     (only,) = folder.rglob("*.*")
     assert only == image_cache.location()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "one", "two"]
-    keep((a, BAD))
-    assert known(a) == [BAD]
+    for other in (BAD, CUT):
+        keep((a, other))
+        assert known(a) == [other]
 
 
 def test_a_relative_path_is_the_same_file(tmp_path: Path, monkeypatch):
