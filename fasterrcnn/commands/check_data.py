@@ -53,7 +53,9 @@ class Options:
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
     workers: int | None = setting(
-        None, "threads that read images (default: number of cores, at most 8)"
+        None,
+        "threads that compare files, and make pictures unless these are augmented (default: number "
+        "of cores, at most 8)",
     )
 
 
