@@ -562,6 +562,24 @@ def test_a_validation_image_is_checked_before_the_first_step(shapes_folder: Path
     run(data, tmp_path / "run", "--steps", "1", "--bad-data", "skip")
 
 
+def test_a_validation_image_that_goes_bad_stops_the_run_even_with_skip(
+    shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    """No other one can stand in for it. The same command continues without it."""
+    data, _ = copy_of(shapes_folder, tmp_path / "data")
+    victim = sorted((data / "val").glob("*.png"))[2]
+    out, flags = tmp_path / "run", ("--eval-every", "3", "--bad-data", "skip")
+    with after_step(4, lambda: cut(victim), monkeypatch):
+        message = refused(DataError, data, out, *flags, "--steps", "7")
+    assert message.startswith(f"{victim}: image ")
+    assert "; step 6 saved in " in message
+    assert json.loads((out / "results.json").read_text())["step"] == 3
+    run(data, out, *flags, "--steps", "7")
+    assert json.loads((out / "results.json").read_text())["step"] == 7
+    (listed,) = (out / "problems.jsonl").read_text().splitlines()
+    assert json.loads(listed)["file"] == str(victim)
+
+
 @pytest.fixture
 def _limit_as_before():
     yield
