@@ -140,8 +140,12 @@ def test_without_a_place_for_copies_the_file_is_read(tmp_path: Path, cache: Path
     assert len(read(tmp_path / "data")) == 2
 
 
-def test_processes_that_copy_at_once_do_not_disturb_each_other(tmp_path: Path, cache: Path, shell):
+def test_processes_that_copy_at_once_do_not_disturb_each_other(
+    tmp_path: Path, cache: Path, shell, monkeypatch: pytest.MonkeyPatch
+):
     make.coco(tmp_path / "data")
+    monkeypatch.setattr(coco_cache, "_WORTH_IT", 1 << 30)
+    expected = read(tmp_path / "data").digest()  # of the file itself
     code = (
         "import sys; from pathlib import Path; from fasterrcnn.data import coco_cache, formats;"
         "from fasterrcnn.data.problems import Problems; coco_cache._WORTH_IT = 0;"
@@ -151,5 +155,5 @@ def test_processes_that_copy_at_once_do_not_disturb_each_other(tmp_path: Path, c
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(shell, [[sys.executable, "-c", code, tmp_path / "data"]] * 2))
     assert [run.code for run in done] == [0, 0], done[0].err
-    assert done[0].out == done[1].out
+    assert [run.out for run in done] == [f"{{'{expected}'}}\n"] * 2
     assert len(list(cache.iterdir())) == 1
