@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -54,7 +53,9 @@ class Options:
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
     workers: int | None = setting(
-        None, "threads that read images (default: number of cores, at most 8)"
+        None,
+        "threads that compare files, and make pictures unless these are augmented (default: number "
+        "of cores, at most 8)",
     )
 
 
@@ -135,23 +136,14 @@ def read(
                 if classes is None:
                     known = data.classes.names
                     classes = data.classes.subset(recipe.data.classes or known)
-                splits[name] = decodable(data.with_classes(classes), problems, options)
+                data = data.with_classes(classes)
+                splits[name] = image_check.check(data, problems, options.check_images)
         except Failure as failure:
             if isinstance(failure, UsageError) and name == _VAL and options.val_split is None:
                 say(f"no split {_VAL}: {failure}")
             else:
                 failures.append(failure)
     return splits, failures
-
-
-def decodable(data: Annotations, problems: Problems, options: Options) -> Annotations:
-    """The images that can be decoded; the others become faults."""
-    damaged = image_check.find_damaged(data, problems, options.check_images)
-    for i, phrase in damaged.items():
-        problems.fault(*image_check.place_of(data, i), phrase)
-    usable = np.ones(len(data), bool)
-    usable[[*damaged]] = False
-    return data.select(usable) if damaged else data
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:

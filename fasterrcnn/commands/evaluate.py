@@ -39,7 +39,9 @@ class Options:
     data_path: Path | None = shared.data_path()
     dataset: str | None = shared.dataset(None)
     split: str | None = setting(
-        None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
+        None,
+        "split to evaluate on, of PASCAL VOC 2007_test or another (default: what the run was "
+        "evaluated on: a split, or the images that it held out)",
     )
     bad_data: str = shared.bad_data()
     check_images: str | None = shared.check_images()
@@ -101,7 +103,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     for line in evaluation.notes(data, recipe):
         rt.say(line)
     rt.say(
-        f"checkpoint {path} (step {state.step}), split {source.name}, {len(data)} images, amp {amp}"
+        f"checkpoint {path} (step {state.step}), split {source.name}: {len(data)} images, amp {amp}"
     )
     metrics, detections = evaluation.evaluate(
         rt.place(model),
@@ -143,7 +145,7 @@ def measure_file(options: Options, rt: runtime.Runtime) -> None:
     data = read(source, (), options, rt)
     detections = coco_results.read(options.from_file, data)
     rt.say(
-        f"{options.from_file}: {len(detections)} detections, split {source.name}, "
+        f"{options.from_file}: {len(detections)} detections, split {source.name}: "
         f"{len(data)} images"
     )
     if not rt.is_main:

@@ -16,6 +16,8 @@ import numpy as np
 
 from fasterrcnn.errors import UsageError
 
+_ROUNDING = 0.0101  # px: COCO rounds to two decimals, so that a box may exceed its image by 0.01
+
 
 class Strings(Sequence[str]):
     """Immutable strings in one buffer, which forked workers share like the arrays."""
@@ -176,6 +178,10 @@ class Annotations:
         file = self.files[i]
         return file if file.startswith("/") else f"{self.folder}/{file}"
 
+    def owners(self) -> np.ndarray:
+        """Int64 ``(B,)``: the position of the image that each box is of."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first))
+
     def training_boxes(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i's boxes to train on, clipped to it: float32 ``(G, 4)`` x1 y1 x2 y2 (px), and
         their labels, int64 ``(G,)``."""
@@ -247,6 +253,12 @@ def _rows(first: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     counts = np.diff(first)[index]
     new = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return new, np.arange(new[-1]) + np.repeat(first[index] - new[:-1], counts)
+
+
+def exceeds(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Bool ``(B,)``: the boxes that `clip` moves by more than COCO rounds."""
+    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return np.any(np.abs(clip(xywh, sizes) - corners) > _ROUNDING, axis=1)
 
 
 def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fasterrcnn.data.annotations import Annotations, Classes, Strings, clip
+from fasterrcnn.data.annotations import Annotations, Classes, Strings, clip, exceeds
 from fasterrcnn.data.image_check import read_headers
 from fasterrcnn.data.images import Header
 from fasterrcnn.data.problems import Problems
@@ -194,9 +194,7 @@ class Builder:
         clipped = clip(xywh, sizes)
         empty = np.any(xywh[:, 2:] <= 0, axis=1)
         outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        # COCO rounds to two decimals, so that a box may exceed its image by 0.01 px
-        moved = ~empty & ~outside & np.any(np.abs(clipped - corners) > 0.0101, axis=1)
+        moved = ~empty & ~outside & exceeds(xywh, sizes)
         for mask, what, action in (
             (empty, "box of zero width or height", "dropped"),
             (outside, "box outside the image", "dropped"),

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from fasterrcnn.data import images
+from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.image_cache import ImageCache, key_of
 from fasterrcnn.data.images import Header, Seen, Verdict
@@ -80,7 +80,18 @@ def find_damaged(annotations: Annotations, problems: Problems, level: str | None
     wanted, look = (Seen.PIXELS, _decode) if every else (Seen.END, _decode_if_cut)
     paths = (annotations.path(i) for i in range(n))
     verdicts = _verdicts(paths, n, wanted, look, "checking images", problems)
-    return {i: v.header for i, v in enumerate(verdicts) if isinstance(v.header, str)}
+    return {i: verdict.fault for i, verdict in enumerate(verdicts) if verdict.fault}
+
+
+def look_again(path: str) -> None:
+    """Keep what is true of a file that was taken for a good one and could not be used."""
+    key, verdict = key_of(path), _decode(path)
+    if key is None or verdict.seen == Seen.NOTHING:
+        image_cache.forget(path)
+    else:
+        cache = ImageCache()
+        cache.add(key, verdict)
+        cache.close()
 
 
 def _decode(path: str) -> Verdict:
@@ -91,9 +102,9 @@ def _decode(path: str) -> Verdict:
     try:
         images.decode(path, apply_orientation=False)
     except images.Unsettled as error:
-        return Verdict(str(error), Seen.NOTHING)
+        return Verdict(verdict.header, Seen.NOTHING, str(error))
     except ValueError as error:
-        return Verdict(str(error), Seen.PIXELS)
+        return Verdict(verdict.header, Seen.PIXELS, str(error))
     return Verdict(verdict.header, Seen.PIXELS)
 
 

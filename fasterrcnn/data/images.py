@@ -1,8 +1,8 @@
 """Reads image files: sizes from headers, pixels as uint8 RGB. No other module opens images to train
 on.
 
-Life of a batch, step 3. `read_header` returns the stored size and the EXIF orientation; `decode`
-applies the orientation only if asked to, because annotations may refer to the image before or after
+Life of a batch, step 3. `inspect` finds the stored size and the EXIF orientation; `decode` applies
+the orientation only if asked to, because annotations may refer to the image before or after
 rotation. Both take it from one place, so training and prediction turn an image the same way.
 """
 
@@ -73,6 +73,12 @@ class Verdict(NamedTuple):
 
     header: Header | str  # or a phrase saying why it cannot be used
     seen: Seen
+    damage: str = ""  # a phrase saying why the pixels behind a good header cannot be used
+
+    @property
+    def fault(self) -> str:
+        """Why the file cannot be used; empty if nothing is known to be wrong."""
+        return self.header if isinstance(self.header, str) else self.damage
 
 
 class Unsettled(ValueError):
@@ -98,11 +104,6 @@ def _too_large() -> str:
         f"more than {_max_pixels} pixels; if the file is what it should be, raise the limit with "
         "--max-image-pixels"
     )
-
-
-def read_header(path: Path | str) -> Header | str:
-    """Header of an image file, or a phrase saying why it cannot be used. Decodes no pixels."""
-    return within_limit(inspect(path).header)
 
 
 def inspect(path: Path | str) -> Verdict:

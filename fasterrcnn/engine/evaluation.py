@@ -106,7 +106,7 @@ class Source:
     @property
     def name(self) -> str:
         """The split, for people."""
-        return f"{self.split} (held out)" if self.fraction else self.split
+        return f"{self.split}, {self.fraction:g} of it held out" if self.fraction else self.split
 
 
 def find_source(

@@ -70,6 +70,7 @@ def train(
         started = time.monotonic()
         batches, fault = loader.take(stream, own)
         log.add_wait(time.monotonic() - started)
+        known = len(data.bad.replaced)
         stop = stop_reason(batches, fault, data, folder, rt)
         if stop is not None:
             log.flush()  # before saving: a diverged run raises here
@@ -82,6 +83,8 @@ def train(
         )
         log.add(Step(state.step, lr, [n for b in batches for n in b.names], scalars, grad_norm))
         state.step += 1
+        if len(data.bad.replaced) > known:  # else a file that is mended would be used again
+            stream = load(state, data, plan, workers, rt)
 
         if state.step == first or schedule.due(state.step, intervals.log, last):
             log.flush()

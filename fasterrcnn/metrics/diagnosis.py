@@ -15,7 +15,6 @@ import hotcoco
 import numpy as np
 
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.statistics import owners
 from fasterrcnn.metrics import coco
 
 IOU = 0.5
@@ -182,7 +181,7 @@ def _class(annotations: Annotations, detections: np.ndarray, right: np.ndarray, 
         label=k,
         name=annotations.classes.names[k - 1],
         boxes=int(own.sum()),
-        images=len(np.unique(owners(annotations)[own])),
+        images=len(np.unique(annotations.owners()[own])),
         right=np.sort(scores[of_class & (right == 1)]),
         wrong=np.sort(scores[of_class & (right == 0)]),
     )
@@ -210,7 +209,7 @@ def _by_crowding(
     annotations: Annotations, evaluator: hotcoco.COCOeval
 ) -> dict[str, tuple[int, float | None, float | None]]:
     """Of images by their number of objects."""
-    counts = np.bincount(owners(annotations)[~annotations.crowd], minlength=len(annotations))
+    counts = np.bincount(annotations.owners()[~annotations.crowd], minlength=len(annotations))
     groups = {
         name: (np.flatnonzero((counts >= low) & (counts <= high)) + 1).tolist()
         for name, (low, high) in CROWDING.items()

@@ -109,7 +109,7 @@ def _assign(annotations: Annotations, detections: np.ndarray) -> np.ndarray:
 
 def _pairs(annotations: Annotations, detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions ``(P,)`` of detections and gt boxes: all pairs in the same image and class."""
-    owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
+    owner = annotations.owners()
     groups = annotations.classes.num_classes
     gt_group = owner * groups + annotations.labels
     group = (detections[:, 0] * groups + detections[:, 6]).astype(np.int64)

@@ -1,6 +1,7 @@
 """Pictures of a data set for its page: images with their boxes as they are trained on.
 
-They come through the loader and the network's transform: decoded, flipped, resized and padded.
+They come through the loader and the network's transform: decoded, resized and padded; those of the
+training split augmented, where the recipe says so, and flipped.
 """
 
 from __future__ import annotations

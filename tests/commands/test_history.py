@@ -113,7 +113,7 @@ def test_detections_to_a_file_and_from_it(run: Path, shapes_folder: Path, tmp_pa
     call(run, "--detections", found, "--json", metrics)
     data = ("--data-path", shapes_folder, "--device", "cpu")
     evaluate.main([*map(str, ("--from", found, *data, "--json", again, "--draw", 1))])
-    assert "split val, 8 images" in capsys.readouterr().out
+    assert "split val: 8 images" in capsys.readouterr().out
     first, second = (json.loads(file.read_text()) for file in (metrics, again))
     assert second == {name: first[name] for name in second}
     assert "validation_loss" in set(first) - set(second)

@@ -188,11 +188,18 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
 SKIPPABLE = MALFORMED[: [row[0][0] for row in MALFORMED].index("categories")]
 
 
+def write(root: Path, place: tuple, value: Any, *, plain: bool) -> None:
+    """CONTENT with one value changed; `plain`: in a file that only json reads, not msgspec."""
+    content = make.changed(place, value)
+    make.coco(root, {**content, "info": NAN} if plain else content)
+
+
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(("place", "value", "field", "what"), MALFORMED)
 def test_a_malformed_file_is_one_line_with_the_right_pointer(
-    tmp_path: Path, place: tuple, value: Any, field: str, what: str
+    tmp_path: Path, place: tuple, value: Any, field: str, what: str, plain: bool
 ):
-    make.coco(tmp_path, make.changed(place, value))
+    write(tmp_path, place, value, plain=plain)
     with pytest.raises(DataError) as error:
         read(tmp_path)
     (line,) = str(error.value).splitlines()
@@ -202,11 +209,12 @@ def test_a_malformed_file_is_one_line_with_the_right_pointer(
     assert str(tmp_path) in line
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(("place", "value", "field", "what"), SKIPPABLE)
 def test_skipping_drops_exactly_what_is_bad(
-    tmp_path: Path, place: tuple, value: Any, field: str, what: str
+    tmp_path: Path, place: tuple, value: Any, field: str, what: str, plain: bool
 ):
-    make.coco(tmp_path, make.changed(place, value))
+    write(tmp_path, place, value, plain=plain)
     data, problems = read(tmp_path, skip=True)
     assert [p.action for p in problems.found] == ["dropped"]
     if place[0] == "annotations":

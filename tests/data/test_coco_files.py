@@ -189,6 +189,17 @@ def test_two_files_that_fit_are_not_chosen_from(tmp_path: Path):
     assert len(read(tmp_path, "train/_annotations.coco.json")) == 2
 
 
+def test_two_years_of_coco_side_by_side(tmp_path: Path):
+    write(tmp_path, "annotations/instances_train2014.json", "train2014", {"a.png": "a.png"})
+    write(tmp_path, "annotations/instances_train2017.json", "train2017")
+    with pytest.raises(UsageError, match=r"instances_train2014\S+ or \S+instances_train2017"):
+        read(tmp_path)
+    for split, count in (("train2014", 1), ("train2017", 2)):
+        data = read(tmp_path, split)
+        assert len(data) == count
+        assert Path(data.path(0)) == tmp_path / split / "a.png"
+
+
 def test_other_files_of_coco_are_other_splits(tmp_path: Path):
     write(tmp_path, "annotations/instances_train2017.json", "train2017")
     write(tmp_path, "annotations/person_keypoints_train2017.json", "train2017", {"a.png": "a.png"})
