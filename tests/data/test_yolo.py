@@ -120,7 +120,7 @@ def test_outlines_become_their_enclosing_box_and_are_counted(tmp_path: Path):
     data, problems = read(tmp_path)
     assert data.xywh.tolist() == [[15, 10, 30, 20], [22.5, 10, 15, 20], [15, 10, 30, 20]]
     assert data.labels.tolist() == [1, 2, 2]
-    assert problems.counts() == {"polygon or oriented box: enclosing box used": 2}
+    assert problems.counts() == {"polygon or oriented box: its enclosing box is used": 2}
     assert [p.field for p in problems.found] == ["line 1", "line 3"]
 
 
