@@ -26,7 +26,7 @@ from fasterrcnn.errors import DataError
 LEVELS = ("all", "headers")
 MANY = 20_000  # images; of more than these, only headers and end marks are looked at by default
 _CHUNK = 2048  # files between two queries of the cache
-_PART = 16  # files that a thread takes at once
+_PART, _LARGE_PART = 16, 256  # files that a thread takes at once: to read, and to ask about
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -129,19 +129,20 @@ def _verdicts(
     bar = tqdm(total=total, desc=title, unit=" images", delay=1, leave=False, disable=None)
     try:
         while chunk := list(islice(remaining, _CHUNK)):
-            keys = list(_in_threads(pool, key_of, chunk))
+            keys = list(_in_threads(pool, key_of, chunk, _LARGE_PART))
             cached = cache.find(keys)
             settled = [verdict is not None and verdict.seen >= wanted for verdict in cached]
             todo = [path for path, done in zip(chunk, settled, strict=True) if not done]
-            fresh = _in_threads(pool, look, todo)
+            fresh = _in_threads(pool, look, todo, _PART)
+            bar.update(len(chunk) - len(todo))
             for key, verdict in zip(keys, cached, strict=True):
                 if verdict is None or verdict.seen < wanted:
                     verdict = next(fresh)
                     verdict = same.setdefault(verdict, verdict)
                     if key is not None and verdict.seen > Seen.NOTHING:
                         cache.add(key, verdict)
+                    bar.update()
                 verdicts.append(verdict)
-                bar.update()
     finally:
         bar.close()
         pool.shutdown(cancel_futures=True)
@@ -150,9 +151,9 @@ def _verdicts(
 
 
 def _in_threads(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item]
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item], size: int
 ) -> Iterator[Result]:
-    """`work` of each item, in their order."""
-    parts = (items[k : k + _PART] for k in range(0, len(items), _PART))
+    """`work` of each item, in their order; a thread takes `size` items at once."""
+    parts = (items[k : k + size] for k in range(0, len(items), size))
     for results in pool.map(lambda part: [work(item) for item in part], parts):
         yield from results

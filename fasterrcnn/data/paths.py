@@ -17,7 +17,7 @@ def composed(name: str) -> str:
 
 def fold(name: str) -> str:
     """`name` without what spellings of one file name differ in: accents, upper and lower case."""
-    return composed(name).casefold()
+    return name.lower() if name.isascii() else composed(name).casefold()
 
 
 def parts(path: str) -> list[str]:
