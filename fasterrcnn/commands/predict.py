@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> None:
         labels=options.save_txt,
         crops=options.save_crop,
     )
-    prediction_files.check(wanted, asked)
+    names = prediction_files.names_of(asked)
+    prediction_files.check(wanted, names)
     tables = Tables(options.json, options.csv)
 
     print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources")
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     workers = rt.loader_workers(options.workers)
     ahead = workers + options.images_per_gpu
     with processes(workers) as pool, signals_received() as signals:
-        files = PredictionFiles(wanted, classes, asked, tables, pool, ahead)
+        files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
         stream = frames.read(asked, pool, ahead, known.size if known else lambda _: None)
         detected = prediction.detect(
             model, islice(stream, options.limit), recipe, rt, options.images_per_gpu

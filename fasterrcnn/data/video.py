@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -76,18 +77,19 @@ class Reader:
 
 
 class Writer:
-    """A video of pictures, as large as the first of them; `file` ends in .mp4."""
+    """A video of pictures, as large as the first of them; `file` ends in .mp4. Every method raises
+    StorageError if it cannot be written."""
 
     def __init__(self, file: Path, rate: Fraction) -> None:
         self._file, self._rate = file, rate
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._container = need().open(str(file), "w")
-        self._container.metadata["comment"] = MARK.decode()
         self._stream: Any = None
+        with self._storage_errors():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._container = need().open(str(file), "w")
+            self._container.metadata["comment"] = MARK.decode()
 
     def add(self, picture: Image.Image) -> None:
-        """Append a picture. Raises StorageError."""
-        av = need()
+        """Append a picture."""
         if self._stream is None:
             self._stream = self._container.add_stream(_ENCODER, rate=self._rate)
             # H.264 halves the resolution of colors, so sides are even
@@ -96,18 +98,22 @@ class Writer:
         size = self._stream.width, self._stream.height
         if picture.size != size:
             picture = picture.crop((0, 0, *size))
-        self._write(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24"))
+        frame = need().VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        with self._storage_errors():
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Finish the file. Raises StorageError."""
-        if self._stream is not None:
-            self._write(None)
-        self._container.close()
+        """Finish the file."""
+        with self._storage_errors():
+            if self._stream is not None:
+                self._container.mux(self._stream.encode(None))  # what is left in the encoder
+            self._container.close()
 
-    def _write(self, frame: Any) -> None:
-        """Encode a frame; None: what is left in the encoder."""
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
         try:
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
-        except need().FFmpegError as error:
-            raise StorageError(f"{self._file}: {error.strerror}; free some space") from None
+            yield
+        except (OSError, need().FFmpegError) as error:
+            raise StorageError(
+                f"{self._file}: {error.strerror}; free some space, or choose another --output-dir"
+            ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,8 @@ def draw(
     names: Sequence[str],
     scores: Tensor | None = None,
     truth: dict[str, Tensor] | None = None,
+    *,
+    legend: bool = True,
 ) -> Image.Image:
     """Detections or ground truth on their image, a color per class.
 
@@ -56,25 +59,25 @@ def draw(
     first: they lie on top and their labels choose their places first; `labels` ``(D,)``, label 1 is
     ``names[0]``; `scores` ``(D,)`` are written behind the names. `truth`: ``boxes`` and ``labels``
     of the ground truth, dashed, above a line that says so. Where not every box has room for its
-    label, a line below counts the classes.
+    label, a line below counts the classes, unless `legend` is False.
     """
     kinds = [int(label) for label in labels]
     texts = [names[label - 1] for label in kinds]
     if scores is not None:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores.tolist(), strict=True)]
     marks = [*map(_Mark, boxes.tolist(), texts, map(_color, kinds))]
-    legend = []
+    line = []
     if truth is not None:
         for box, label in zip(truth["boxes"].tolist(), truth["labels"].tolist(), strict=True):
             marks.append(_Mark(box, names[label - 1], _color(label), dashed=True))
-        legend = [
+        line = [
             _Mark((), f"{len(boxes)} detected", IGNORED),
             _Mark((), f"{len(truth['boxes'])} annotated", IGNORED, dashed=True),
         ]
     picture, is_labeled = _labeled_picture(image, marks)
     if not is_labeled:
-        legend += _classes(kinds, names)
-    return _with_legend(picture, legend) if legend else picture
+        line += _classes(kinds, names)
+    return _with_legend(picture, line) if legend and line else picture
 
 
 def _color(label: int) -> Color:
@@ -149,6 +152,7 @@ def draw_comparison(image: Tensor, comparison: Comparison, names: Sequence[str])
     return _with_legend(_picture(image, ordered), legend)
 
 
+@cache
 def text_color(background: Color) -> Color:
     """Black or white, whichever has more contrast (WCAG 2.1: at least 4.5 to 1 on any color)."""
     channels = np.array(background) / 255

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
@@ -42,8 +43,8 @@ def save(picture: Image.Image, file: Path) -> None:
 
 def _candidates(image: str, suffix: str) -> Iterable[str]:
     """Names for its picture, the best one first, without end."""
-    path = PurePosixPath(image)
-    yield path.with_suffix(suffix).as_posix()
+    stem, _ = posixpath.splitext(image)
+    yield f"{stem}{suffix}"
     yield f"{image}{suffix}"
     for number in itertools.count(2):
-        yield path.with_name(f"{path.stem}-{number}{suffix}").as_posix()
+        yield f"{stem}-{number}{suffix}"

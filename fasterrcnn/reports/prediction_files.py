@@ -67,7 +67,8 @@ def write(
             detection_files.write_crops(folder, names.picture, image, drawn, wanted.names)
         if not wanted.pictures:
             return None
-        picture = drawing.draw(image, **drawn, names=wanted.names, truth=truth)
+        line = not in_video  # it would come and go
+        picture = drawing.draw(image, **drawn, names=wanted.names, truth=truth, legend=line)
         if in_video:
             return picture
         save(picture, wanted.folder / names.picture)
@@ -86,7 +87,7 @@ class PredictionFiles:
         self,
         wanted: Wanted,
         classes: Classes,
-        all_sources: list[Source],
+        names: dict[Source, Names],
         tables: detection_files.Tables,
         pool: Executor,
         ahead: int,
@@ -94,7 +95,7 @@ class PredictionFiles:
         self._wanted, self._classes, self._tables = wanted, classes, tables
         self._pool, self._ahead = pool, ahead
         self._label = {name: label for label, name in enumerate(classes.names, start=1)}
-        self._names = names_of(all_sources)
+        self._names = names
         self._waiting: deque[tuple[Source, Future]] = deque()
         self._video: tuple[Source, video.Writer] | None = None
 
@@ -161,7 +162,7 @@ def names_of(all_sources: list[Source]) -> dict[Source, Names]:
     return names
 
 
-def check(wanted: Wanted, all_sources: list[Source]) -> None:
+def check(wanted: Wanted, names: dict[Source, Names]) -> None:
     """Raise StorageError if the folder cannot be written to, UsageError if a picture would replace
     an image."""
     if not wanted.any:
@@ -175,5 +176,4 @@ def check(wanted: Wanted, all_sources: list[Source]) -> None:
             "folder"
         ) from None
     if wanted.pictures:
-        names = [names.picture for names in names_of(all_sources).values()]
-        sources.check_not_replaced(all_sources, wanted.folder, names)
+        sources.check_not_replaced(names, wanted.folder, [own.picture for own in names.values()])
