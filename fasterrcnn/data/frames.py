@@ -93,7 +93,7 @@ def _frames(source: Source) -> Iterator[Frame]:
 def _decode(path: str, annotated: Size | None) -> Tensor | str:
     """An image, or a phrase."""
     try:
-        header = images.read_header(path) if annotated else None
+        header = images.inspect(path).header if annotated else None
         only_stored_fits = isinstance(header, images.Header) and (
             header.stored == annotated != header.displayed
         )

@@ -33,11 +33,13 @@ from fasterrcnn.models.build import Detector, split
 from fasterrcnn.recipes import Input, Recipe
 
 
-def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
+def detector_metrics(
+    annotations: Annotations, detections: np.ndarray, max_dets: int = coco.MAX_DETS
+) -> dict[str, Any]:
     """COCO's metrics, on PASCAL VOC its own as well, on a federated data set LVIS's alone."""
     if annotations.federated is not None:
         return lvis.evaluate(annotations, detections)
-    shared = coco.evaluate(annotations, detections)
+    shared = coco.evaluate(annotations, detections, max_dets)
     if not annotations.voc:
         return shared
     own = voc.evaluate(annotations, detections)
@@ -47,7 +49,9 @@ def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[s
     return {**shared, **own, "per_class": per_class}
 
 
-METRICS = {
+Metric = Callable[[Annotations, np.ndarray], dict[str, Any]]
+
+METRICS: dict[str, Metric] = {
     "faster_rcnn": detector_metrics,
     "fast_rcnn": detector_metrics,
     "rpn": proposals.evaluate,
@@ -63,10 +67,11 @@ def evaluate(
     images_per_gpu: int,
     workers: int,
     stored: StoredProposals | None = None,
+    metric: Metric | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Metrics with the mean validation losses, and the detections, on every rank.
 
-    Metrics are those of `detector_metrics`, for an RPN alone those of `metrics.proposals`.
+    Metrics are those of `METRICS`, unless another `metric` is given.
     Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. `stored`: the proposals
     that Fast R-CNN takes. The mode of `model` is restored. Raises Stopped as soon as this rank is
     signaled.
@@ -90,8 +95,8 @@ def evaluate(
         losses += loss
     model.train(was_training)
     gathered = runtime.gather((detections, [_floats(loss) for loss in losses]))
-    metric = METRICS[recipe.detector]
-    return runtime.on_main(lambda: _results(annotations, gathered or [], metric))
+    measure = metric or METRICS[recipe.detector]
+    return runtime.on_main(lambda: _results(annotations, gathered or [], measure))
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,17 @@ def read_split(
     if source.fraction:
         found = holdout.hold_out(found, source.fraction, source.root)[1]
     return image_check.check(found, problems, check_images)
+
+
+def of_classes(
+    annotations: Annotations, detections: np.ndarray, names: Sequence[str]
+) -> tuple[Annotations, np.ndarray]:
+    """The boxes and detections of these classes alone. Raises UsageError for unknown names."""
+    chosen = annotations.with_classes(annotations.classes.subset(names))
+    label_of = {name: label for label, name in enumerate(chosen.classes.names, start=1)}
+    table = np.array([0, *(label_of.get(name, 0) for name in annotations.classes.names)])
+    labels = table[detections[:, 6].astype(np.int64)]
+    return chosen, np.column_stack([detections[:, :6], labels])[labels > 0]
 
 
 def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
@@ -216,7 +232,7 @@ def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _results(
-    annotations: Annotations, gathered: list[tuple[list, list]], metric: Callable
+    annotations: Annotations, gathered: list[tuple[list, list]], metric: Metric
 ) -> tuple[dict[str, Any], np.ndarray]:
     rows = [row for detections, _ in gathered for row in detections]
     assert len(rows) == len(annotations), "every image exactly once"
