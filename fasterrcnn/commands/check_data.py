@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from fasterrcnn import recipes
+from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import duplicates, formats, image_check, images, statistics
 from fasterrcnn.data.annotations import Annotations, Classes
@@ -90,7 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         problems=problems.found,
         failures=[str(failure) for failure in failures],
         odd={split: data_report.odd_boxes(data) for split, data in splits.items()},
-        duplicates=duplicates.find(splits, threads, partial(progress, "files")),
+        duplicates=duplicates.find(
+            splits, threads, partial(progress.over, "comparing files", what="files")
+        ),
         anchors=fit_anchors(splits, recipe),
     )
     for line in data_report.lines(report):
@@ -163,7 +163,7 @@ def draw(
     found = data_pictures.marks(report, splits)
     chosen, with_findings = data_pictures.choose(found, splits, count)
     pictures, undecodable = data_pictures.make(
-        chosen, found, splits, recipe, threads, partial(progress, "pictures")
+        chosen, found, splits, recipe, threads, partial(progress.over, "drawing")
     )
     report.failures.extend(undecodable)
     extremes = [
@@ -186,11 +186,6 @@ def stop_if_faulty(report: Report, kind: type[Failure]) -> None:
         )
     if reasons:
         raise kind("\n".join(reasons))
-
-
-def progress(what: str, items: Iterable[Any], total: int) -> Iterable[Any]:
-    """`items`, with a progress bar on a terminal."""
-    return tqdm(items, what, total, leave=False, disable=None)
 
 
 def say(line: str) -> None:

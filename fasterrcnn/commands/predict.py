@@ -19,7 +19,6 @@ from typing import Any
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, inference, shared
-from fasterrcnn.cli.progress import Progress
 from fasterrcnn.data import frames, images, sources, video
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.frames import Frame
@@ -28,6 +27,7 @@ from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import checkpoint, prediction, runtime
 from fasterrcnn.errors import DataError, ProcessDied, Stopped, UsageError
 from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.progress import Progress
 from fasterrcnn.reports import prediction_files
 from fasterrcnn.reports.detection_files import Tables
 from fasterrcnn.reports.prediction_files import Boxes, PredictionFiles, Wanted

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from fasterrcnn import progress
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, loader, proposals, sources
 from fasterrcnn.data.annotations import Annotations
@@ -174,12 +175,14 @@ def propose_all(
     """The proposals of every image in order, and the seconds per image on the device."""
     found: dict[int, ImageProposals] = {}
     seconds = 0.0
-    for batch in loader.load(
+    planned = evaluation.micro_batches(data, recipe.input, options.images_per_gpu, 0, 1)
+    loaded = loader.load(
         loader.Images(data),
-        evaluation.micro_batches(data, recipe.input, options.images_per_gpu, 0, 1),
+        planned,
         workers=rt.loader_workers(options.workers),
         pin_memory=rt.pin_memory,
-    ):
+    )
+    for batch in progress.over("proposing", loaded, len(planned), "batches"):
         started = time.monotonic()
         with torch.no_grad(), rt.precision(amp):
             padded = model.transform(batch.to(rt.device).images())

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from fasterrcnn import recipes
+from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
@@ -122,7 +120,7 @@ def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Eval
     threshold = found.threshold if found else 0.0
     compared = comparison.compare_all(data, detections, threshold, by_class=by_class)
     candidates = found.candidates if found else []
-    shown = partial(progress, "pictures")
+    shown = partial(progress.over, "drawing")
     pictures = run_pictures.make(data, compared, candidates, options.images, row["split"], shown)
     return Evaluated(row, data, detections, found, pictures)
 
@@ -177,8 +175,3 @@ def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float 
     gt = anchors.resized_boxes(data, recipe.input)
     found = anchors.measure(gt, recipe.rpn, backbone.strides)
     return {str(iou): value for iou, value in zip(anchors.IOUS, found.recall, strict=True)}
-
-
-def progress(what: str, items: Iterable[Any], total: int) -> Iterable[Any]:
-    """`items`, with a progress bar on a terminal."""
-    return tqdm(items, what, total, leave=False, disable=None)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
@@ -22,6 +21,7 @@ from fasterrcnn.data.image_cache import ImageCache, key_of
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
+from fasterrcnn.progress import Progress
 
 LEVELS = ("all", "headers")
 MANY = 20_000  # images; of more than these, only headers and end marks are looked at by default
@@ -126,7 +126,7 @@ def _verdicts(
     same: dict[Verdict, Verdict] = {}  # equal ones are one object: there can be millions
     remaining = iter(paths)
     cache, pool = ImageCache(problems), ThreadPoolExecutor()  # decoders release Python's lock
-    bar = tqdm(total=total, desc=title, unit=" images", delay=1, leave=False, disable=None)
+    shown = Progress(total, "images", title)
     try:
         while chunk := list(islice(remaining, _CHUNK)):
             keys = list(_in_threads(pool, key_of, chunk, _LARGE_PART))
@@ -134,17 +134,17 @@ def _verdicts(
             settled = [verdict is not None and verdict.seen >= wanted for verdict in cached]
             todo = [path for path, done in zip(chunk, settled, strict=True) if not done]
             fresh = _in_threads(pool, look, todo, _PART)
-            bar.update(len(chunk) - len(todo))
+            shown.step(len(chunk) - len(todo))
             for key, verdict in zip(keys, cached, strict=True):
                 if verdict is None or verdict.seen < wanted:
                     verdict = next(fresh)
                     verdict = same.setdefault(verdict, verdict)
                     if key is not None and verdict.seen > Seen.NOTHING:
                         cache.add(key, verdict)
-                    bar.update()
+                    shown.step()
                 verdicts.append(verdict)
     finally:
-        bar.close()
+        shown.close()
         pool.shutdown(cancel_futures=True)
         cache.close()
     return verdicts

@@ -30,6 +30,7 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
 from fasterrcnn.models.build import Detector, split
+from fasterrcnn.progress import Progress
 from fasterrcnn.recipes import Input, Recipe
 
 
@@ -79,12 +80,16 @@ def evaluate(
     was_training = model.training
     model.eval()
     detections, losses = [], []
-    for batch in loader.load(
+    planned = micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks)
+    loaded = loader.load(
         loader.Images(annotations, proposals=stored),
-        micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks),
+        planned,
         workers=workers,
         pin_memory=runtime.pin_memory,
-    ):
+    )
+    own = sum(len(batch.images) for batch in planned)
+    shown = Progress(own, "images", "evaluating", shown=runtime.is_main)
+    for batch in loaded:
         runtime.raise_if_signaled()
         indices = batch.micro_batch.images
         keys = [seeds.key(recipe.seed, "validation", i) for i in indices]
@@ -93,6 +98,8 @@ def evaluate(
             found, loss = detect_with_losses(model, batch.images(), batch.targets(), keys)
         detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
         losses += loss
+        shown.step(len(indices))
+    shown.close()
     model.train(was_training)
     gathered = runtime.gather((detections, [_floats(loss) for loss in losses]))
     measure = metric or METRICS[recipe.detector]

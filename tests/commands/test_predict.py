@@ -18,8 +18,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fasterrcnn import __main__
-from fasterrcnn.cli import progress
+from fasterrcnn import __main__, progress
 from fasterrcnn.commands import evaluate, predict, train
 from fasterrcnn.data import frames
 from fasterrcnn.errors import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fasterrcnn.cli import progress
+from fasterrcnn import progress
 
 
 @pytest.mark.parametrize("total, of", [(3, " of 3"), (None, "")])
