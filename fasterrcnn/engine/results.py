@@ -106,6 +106,29 @@ def load_detections(file: Path) -> np.ndarray:
     return np.column_stack([image, boxes[:, :2], sides, score, label])
 
 
+def detections_on(path: Path, step: int, digest: str) -> Path | None:
+    """The file of what checkpoint `path`, of `step`, detected in the data with `digest` with the
+    settings of its run; None if it is not kept."""
+    run = checkpoint.run_of(path)
+    for file in (path / "results.json", *sorted(run.glob("results-*.json"))):
+        detections = file.with_name(file.name.replace("results", "detections", 1))
+        detections = detections.with_suffix(".npz")
+        done = _object(file)
+        found = (done.get("step"), done.get("digest"), done.get("changed"))
+        if found == (step, digest, []) and detections.is_file():
+            return detections
+    return None
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """What a json file has; nothing if it is missing or a killed process left it incomplete."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _save_detections(file: Path, detections: np.ndarray) -> None:
     """Boxes are kept as the detector gave them: corners in single precision."""
     x1y1 = detections[:, 1:3]
