@@ -165,7 +165,7 @@ def kept(run: Trained, source: evaluation.Source, data: Annotations) -> np.ndarr
         )
     try:
         return results.load_detections(file)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: {error}; evaluate the checkpoint again") from None
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,8 +101,11 @@ def cut(run: Path, step: int) -> None:
 
 def load_detections(file: Path) -> np.ndarray:
     """What `save` was given. Raises OSError or ValueError."""
-    with np.load(file, allow_pickle=False) as content:
-        image, boxes, score, label = (content[name].astype(np.float64) for name in _COLUMNS)
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            image, boxes, score, label = (content[name].astype(np.float64) for name in _COLUMNS)
+    except (EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"not a file of detections ({error})") from None
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.column_stack([image, boxes[:, :2], sides, score, label])
 
