@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fasterrcnn.metrics.resampling import MIN_IMAGES, Difference
+from fasterrcnn.metrics.resampling import Difference
 from fasterrcnn.reports import differences, pages
 from fasterrcnn.reports.differences import Compared, Report
 
@@ -40,7 +40,7 @@ def render(
         threshold=threshold,
         meaning=differences.MEANING,
         by_chance=differences.BY_CHANCE,
-        min_images=MIN_IMAGES,
+        too_few=differences.TOO_FEW,
         number=differences.percent,
         interval=differences.interval,
         verdict=differences.verdict,

@@ -13,7 +13,8 @@ MEANING = (
     "An interval holds for these weights on images like these. It does not say what another "
     "training, of the same recipe with another seed, would give."
 )
-BY_CHANCE = "Of twenty detectors' metrics without a difference, about one is called better or worse"
+BY_CHANCE = "Of twenty without a true difference, about one is called better or worse by chance."
+TOO_FEW = f"Without an interval: fewer than {MIN_IMAGES} images have such objects."
 _MAX_CLASSES = 100  # on the terminal: more would scroll the lines above them away
 _HEAD = ("", "A", "{letter}", "{letter} - A", "95 % interval", "")
 
@@ -82,8 +83,7 @@ def lines(report: Report) -> list[str]:
         found += ["", *_aligned(rows)]
         if len(known) > _MAX_CLASSES:
             found.append(f"(AP of {len(known)} classes: on the page)")
-    too_few = f"too few images: fewer than {MIN_IMAGES} with such objects, so no interval"
-    return [*found, "", MEANING, f"{BY_CHANCE}; {too_few}."]
+    return [*found, "", MEANING, f"{BY_CHANCE} {TOO_FEW}"]
 
 
 def as_json(report: Report) -> dict[str, Any]:
