@@ -68,7 +68,8 @@ class Trained:
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
-    check(options)
+    page = options.page or shared.output_root() / "compare" / "index.html"
+    check(options, page)
     images.limit_pixels(options.max_image_pixels)
     runs = {name: load(name) for name in options.detectors if name.suffix != ".json"}
     source, classes = find_source([*runs.values()], options)
@@ -98,19 +99,22 @@ def main(argv: list[str] | None = None) -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(differences.as_json(report), indent=1) + "\n")
     disagreements = draw(data, compared, detections, options)
-    page = options.page or shared.output_root() / "compare" / "index.html"
     pages.write(compare_page.render(report, disagreements, options.score_threshold), page)
     print(f"page: {page}")
 
 
-def check(options: Options) -> None:
-    """Raise UsageError for what cannot be asked for, StorageError for where nothing can go."""
+def check(options: Options, page: Path) -> None:
+    """Make the page's folder. Raises UsageError for what cannot be asked for, StorageError or
+    OSError where nothing can be written."""
     count = len(options.detectors)
     if not 2 <= count <= len(_LETTERS):
         raise UsageError(f"{count} given; give 2 to {len(_LETTERS)}: fasterrcnn compare A B")
     if options.resamples < _MIN_RESAMPLES:
         raise UsageError(f"--resamples: {options.resamples}: give at least {_MIN_RESAMPLES}")
-    shared.check_outputs({"--json": options.json})
+    if options.images < 0:
+        raise UsageError(f"--images: {options.images}: give 0 or more")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    shared.check_outputs({"--json": options.json, "--page": page})
 
 
 def load(name: Path) -> Trained:

@@ -154,6 +154,8 @@ def test_one_line_says_what_to_do(runs: list[Path], files, folder: Path, tmp_pat
     refused(CheckpointError, "^/.*none/best: none of this run's checkpoints", one, none / "best")
     refused(UsageError, f"none: has no detections in val .* --checkpoint {none} first", one, none)
     refused(StorageError, "--json: .*no such folder", one, two, "--json", tmp_path / "no" / "j")
+    refused(StorageError, "--page: .*cannot be written", one, two, "--page", tmp_path)
+    refused(UsageError, "--images: -1: give 0 or more", one, two, "--images", -1)
     assert not (tmp_path / "page.html").exists()
 
 
@@ -197,7 +199,7 @@ def test_detectors_of_other_kinds(runs: list[Path], tmp_path: Path, monkeypatch)
         call(one, two, out=tmp_path)
 
 
-def test_the_launcher_and_exit_codes(shell, folder: Path, files, tmp_path: Path):
+def test_exit_codes(shell, folder: Path, files, tmp_path: Path):
     flags = (*files, "--data-path", folder, "--split", "nothing", "--page", tmp_path / "p")
     done = shell(command("compare", *flags))
     assert done.code == 2
