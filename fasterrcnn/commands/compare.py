@@ -77,14 +77,12 @@ def main(argv: list[str] | None = None) -> None:
     data = evaluation.read_split(source, classes, problems, options.check_images)
     for line in problems.summary():
         print(line)
-    if not len(data.labels):
-        raise DataError(f"{source.root}: {source.name}: no boxes, so nothing can be compared")
     compared, detections = [], []
     for letter, name in zip(_LETTERS, options.detectors, strict=False):
         run = runs.get(name)
         found = coco_results.read(name, data) if run is None else kept(run, source, data)
-        step = f"{len(found)} detections" if run is None else f"step {run.state.step}"
-        compared.append(Compared(letter, str(name), step))
+        detail = f"{len(found)} detections" if run is None else f"step {run.state.step}"
+        compared.append(Compared(letter, str(name), detail))
         detections.append(found)
     detectors = [resampling.Detector(data, found) for found in detections]
     report = Report(

@@ -180,6 +180,21 @@ def test_detections_that_do_not_fit(runs: list[Path], folder: Path, tmp_path: Pa
             call(one, copy, out=tmp_path)
 
 
+def test_an_image_that_cannot_be_drawn(folder: Path, files, tmp_path: Path):
+    """Damaged where only a decoder sees it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for file in (copy / "val").iterdir():
+        content = bytearray(file.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 50] = bytes(50)
+        file.write_bytes(content)
+    where = ("--data-path", copy, "--split", "val")
+    with pytest.raises(DataError, match=r"copy/val/\d+\.png: "):
+        call(*files, *where, "--check-images", "headers", out=tmp_path)
+    call(*files, *where, "--check-images", "headers", "--images", "0", out=tmp_path)
+
+
 def test_detectors_of_other_kinds(runs: list[Path], tmp_path: Path, monkeypatch):
     one, two, _ = runs
     read = checkpoint.load_state
