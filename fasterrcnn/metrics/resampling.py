@@ -26,7 +26,9 @@ from fasterrcnn.metrics.outcomes import Outcomes
 
 Reached = Callable[[np.ndarray], np.ndarray]  # of a recall: the share of AP's sum up to there
 
-MIN_IMAGES = 20  # with objects, below which there is no interval: it would be too short
+# Images with objects, below which there is no interval: of a class in one image it would have no
+# length, and in 10 to 19 images 90 % contain the truth (docs/measurements.md).
+MIN_IMAGES = 20
 _INTERVAL = (2.5, 97.5)  # %
 _AT_ONCE = 50  # resamples: what they need should fit into a processor's cache
 _SEED = 0  # the same resamples every time
