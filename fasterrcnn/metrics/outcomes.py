@@ -41,8 +41,12 @@ def of_coco(annotations: Annotations, detections: np.ndarray) -> list[list[Outco
     `detections` float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. T is 10.
     """
     parts = defaultdict(list)
-    for image, found in _matched(annotations, detections):
-        parts[found["category_id"], tuple(found["aRng"])].append(_one_image(image, found))
+    for start in tqdm(range(0, len(annotations), _AT_ONCE), "matching", leave=False, disable=None):
+        images = defaultdict(list)
+        for image, found in _matched(annotations, detections, start):
+            images[found["category_id"], tuple(found["aRng"])].append(_one_image(image, found))
+        for group, own in images.items():
+            parts[group].append(_joined(own))
     areas = [tuple(area) for area in hotcoco.Params("bbox").area_rng]
     labels = range(1, annotations.classes.num_classes)
     return [[_ranked(parts[label, area]) for area in areas] for label in labels]
@@ -75,19 +79,19 @@ def area_of(metric: str) -> int:
 
 
 def _matched(
-    annotations: Annotations, detections: np.ndarray
+    annotations: Annotations, detections: np.ndarray, start: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """hotcoco's entry of each image, class and range of areas with anything in it."""
-    for start in tqdm(range(0, len(annotations), _AT_ONCE), "matching", leave=False, disable=None):
-        index = np.arange(start, min(start + _AT_ONCE, len(annotations)))
-        rows = detections[np.isin(detections[:, 0], index)]
-        rows = np.column_stack([rows[:, 0] - start, rows[:, 1:]])
-        part = annotations.take(index)
-        evaluator = coco.evaluator(part, rows, lvis=annotations.federated is not None)
-        evaluator.evaluate()
-        for found in evaluator.eval_imgs:
-            if found is not None:
-                yield start + found["image_id"] - 1, found
+    """hotcoco's entry of each image from `start` on, class and range of areas with anything in it;
+    of `_AT_ONCE` images."""
+    index = np.arange(start, min(start + _AT_ONCE, len(annotations)))
+    rows = detections[np.isin(detections[:, 0], index)]
+    rows = np.column_stack([rows[:, 0] - start, rows[:, 1:]])
+    lvis = annotations.federated is not None
+    evaluator = coco.evaluator(annotations.take(index), rows, lvis=lvis)
+    evaluator.evaluate()
+    for found in evaluator.eval_imgs:
+        if found is not None:
+            yield start + found["image_id"] - 1, found
 
 
 def _one_image(image: int, found: dict[str, Any]) -> tuple[np.ndarray, Outcomes]:
@@ -105,17 +109,29 @@ def _one_image(image: int, found: dict[str, Any]) -> tuple[np.ndarray, Outcomes]
     )
 
 
-def _ranked(images: Sequence[tuple[np.ndarray, Outcomes]]) -> Outcomes:
-    """All images as one, by score; equal scores stay in the order of images."""
-    if not images:
+def _joined(parts: Sequence[tuple[np.ndarray, Outcomes]]) -> tuple[np.ndarray, Outcomes]:
+    """Several images as one: scores and outcomes, one image after the other."""
+    scores, outcomes = zip(*parts, strict=True)
+    return np.concatenate(scores), Outcomes(
+        image=np.concatenate([own.image for own in outcomes]),
+        rank=np.concatenate([own.rank for own in outcomes]),
+        true=np.concatenate([own.true for own in outcomes], axis=1),
+        counted=np.concatenate([own.counted for own in outcomes], axis=1),
+        objects=np.concatenate([own.objects for own in outcomes]),
+    )
+
+
+def _ranked(parts: Sequence[tuple[np.ndarray, Outcomes]]) -> Outcomes:
+    """All images by score; equal scores stay in the order of images."""
+    if not parts:
         none, nowhere = np.zeros((10, 0), bool), np.zeros(0, np.int64)
         return Outcomes(nowhere, nowhere, none, none, nowhere)
-    order = np.argsort(-np.concatenate([scores for scores, _ in images]), kind="stable")
-    parts = [outcomes for _, outcomes in images]
+    scores, own = _joined(parts)
+    order = np.argsort(-scores, kind="stable")
     return Outcomes(
-        image=np.concatenate([part.image for part in parts])[order],
-        rank=np.concatenate([part.rank for part in parts])[order],
-        true=np.concatenate([part.true for part in parts], axis=1)[:, order],
-        counted=np.concatenate([part.counted for part in parts], axis=1)[:, order],
-        objects=np.concatenate([part.objects for part in parts]),
+        image=own.image[order],
+        rank=own.rank[order],
+        true=own.true[:, order],
+        counted=own.counted[:, order],
+        objects=own.objects,
     )
