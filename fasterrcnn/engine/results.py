@@ -66,11 +66,11 @@ def save(
     if own:
         _save_detections(path / "detections.npz", detections)
         checkpoint.add_results(path, row)
-        run.write_object("results.json", row)
+        run.write_json("results.json", row)
     else:
         suffix = _slug(evaluation.split)
         _save_detections(run.path / f"detections-{suffix}.npz", detections)
-        run.write_object(f"results-{suffix}.json", row)
+        run.write_json(f"results-{suffix}.json", row)
     _append(run.path / FILE, row)
 
 
