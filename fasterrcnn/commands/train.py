@@ -119,7 +119,7 @@ def run(
         rt.say("every padded shape is compiled the first time it occurs, which takes minutes")
     started = resume.start_training(state, start, rt, compiled=options.compile)
     if rt.is_main:
-        checkpoint.check_space(folder.path, started.detector)
+        checkpoint.check_space(folder.path, resume.tensors(started))
         folder.write_json("recipe.json", dataclasses.asdict(recipe))
         folder.write_json("environment.json", state.environment)
     try:

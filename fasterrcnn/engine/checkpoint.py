@@ -108,9 +108,9 @@ def best(folder: Path) -> Path | None:
     return max(s for s in scores if s[2] == scores[-1][2])[1] if scores else None
 
 
-def check_space(folder: Path, model: nn.Module) -> None:
-    """Raise StorageError if there is no space for two checkpoints of `model`."""
-    size = 3 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
+def check_space(folder: Path, tensors: dict[str, dict[str, Tensor]]) -> None:
+    """Raise StorageError if there is no space for two checkpoints of `tensors`, as for `save`."""
+    size = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     free = shutil.disk_usage(folder).free
     if free < 2 * size:
         raise StorageError(
@@ -129,11 +129,12 @@ def remove_unfinished(folder: Path) -> list[str]:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The momentum of every trained parameter, under the parameter's name."""
+    """All that the optimizer keeps of every trained parameter: SGD's momentum under the name of the
+    parameter, AdamW's states under ``<name>/exp_avg`` and the like."""
     return {
-        name: optimizer.state[parameter]["momentum_buffer"]
+        name if kind == "momentum_buffer" else f"{name}/{kind}": tensor
         for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
+        for kind, tensor in optimizer.state.get(parameter, {}).items()
     }
 
 
@@ -246,7 +247,7 @@ def load_into(module: nn.Module, path: Path) -> None:
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Copy saved momentum into the optimizer's buffers, in place, keeping their memory format.
+    """Copy saved states into the optimizer's, in place, keeping their memory format.
 
     Raises CheckpointError.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fasterrcnn import recipes, schedule, seeds
 from fasterrcnn.engine import checkpoint, initial_weights, results
@@ -124,13 +125,18 @@ def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -
 def save(training: Training, state: State, folder: RunFolder, keep: int) -> Path:
     """Save the whole training at ``state.step``; the checkpoint's path."""
     state.scaler = training.scaler.state_dict()
-    tensors = {
+    return checkpoint.save(folder.checkpoints, tensors(training), state, keep)
+
+
+def tensors(training: Training) -> dict[str, dict[str, Tensor]]:
+    """All tensors of a checkpoint."""
+    found = {
         "model": training.detector.state_dict(),
         "optimizer": checkpoint.optimizer_tensors(training.detector, training.optimizer),
     }
     if training.ema is not None:
-        tensors["ema"] = training.ema.model.state_dict()
-    return checkpoint.save(folder.checkpoints, tensors, state, keep)
+        found["ema"] = training.ema.model.state_dict()
+    return found
 
 
 def _check_same_run(folder: RunFolder, saved: State, state: State) -> None:
