@@ -55,6 +55,9 @@ class Options:
     eval_every: int | None = setting(
         None, "steps between evaluations (default: an epoch; 0: only at the end)"
     )
+    patience: int = setting(
+        0, "evaluations without a better AP (of an RPN: AR_1000) after which to stop; 0: never"
+    )
     save_every: int | None = setting(
         None, "steps between checkpoints (default: an epoch; 0: only at the end)"
     )
@@ -107,9 +110,16 @@ def run(
     )
     state = first_state(recipe, options, data, plan, rt)
     rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step))
+    due = intervals(options, plan)
+    stalled = training.find_stall(dataclasses.replace(state, step=start.step), due, folder, rt)
     finished = rt.on_main(
         lambda: resume.check_start(
-            folder, start, state, resume=options.resume, skip_finished=options.skip_finished
+            folder,
+            start,
+            state,
+            resume=options.resume,
+            skip_finished=options.skip_finished,
+            stalled=stalled,
         )
     )
     if finished:
@@ -124,18 +134,12 @@ def run(
         folder.write_json("environment.json", state.environment)
     try:
         with rt.catch_signals():
-            training.train(
-                started,
-                state,
-                data,
-                plan,
-                intervals(options, plan),
-                rt.loader_workers(options.workers),
-                folder,
-                rt,
-            )
+            workers = rt.loader_workers(options.workers)
+            stalled = training.train(started, state, data, plan, due, workers, folder, rt)
     finally:
         status["step"] = state.step
+    if stalled:
+        rt.say(f"stopped early: {stalled}; a larger --patience, or 0, continues the run")
     rt.say(f"done: {state.step} steps, everything in {folder.path}")
 
 
@@ -147,6 +151,13 @@ def check(recipe: Recipe, options: Options) -> None:
         raise UsageError(f"--val-fraction: {options.val_fraction:g}: must be 0 to below 1")
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"--steps: {options.steps}: must be positive")
+    if options.patience < 0:
+        raise UsageError(f"--patience: {options.patience}: must be positive, or 0 for none")
+    evaluates = options.val_split != "none" or options.val_fraction > 0
+    if options.patience and (not evaluates or options.eval_every == 0):
+        raise UsageError(
+            "--patience: needs evaluations during the run: a --val-split, and --eval-every N"
+        )
 
 
 def describe(recipe: Recipe, rt: Runtime) -> None:
@@ -220,4 +231,5 @@ def intervals(options: Options, plan: Plan) -> training.Intervals:
         evaluate=per_epoch if options.eval_every is None else options.eval_every,
         save=per_epoch if options.save_every is None else options.save_every,
         keep=options.keep,
+        patience=options.patience,
     )

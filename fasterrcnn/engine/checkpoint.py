@@ -8,8 +8,9 @@
 A folder of that name is complete or damaged, never half written: files are written under a
 temporary name and synced, then the folder is renamed, its parent synced, everything read back, and
 only then are older ones deleted. A run resumes from the tensors and `state.json`; the order of the
-data and all random numbers are functions of the step (`data.sampler`, `seeds`). Saving a state
-twice writes the same bytes.
+data and all random numbers are functions of the step (`data.sampler`, `seeds`), and how long an
+evaluation has not been better one of evaluations.jsonl (`early_stop`). Saving a state twice writes
+the same bytes.
 """
 
 from __future__ import annotations
@@ -101,11 +102,20 @@ def best(folder: Path) -> Path | None:
     for path in sorted(folder.glob("step-*/results.json")):
         try:
             results = json.loads(path.read_text())
-            score = results["AP" if "AP" in results else "AR_1000"] or 0.0
-            scores.append((score, path.parent, results.get("digest")))
+            scores.append((score(results), path.parent, results.get("digest")))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a process was killed while writing it; the checkpoint is intact
     return max(s for s in scores if s[2] == scores[-1][2])[1] if scores else None
+
+
+def score(results: dict[str, Any]) -> float:
+    """The `deciding_metric` of an evaluation, 0 where it is undefined."""
+    return results[deciding_metric(results)] or 0.0
+
+
+def deciding_metric(results: dict[str, Any]) -> str:
+    """The metric that says which of two evaluations is better: AP, of an RPN AR_1000."""
+    return "AP" if "AP" in results else "AR_1000"
 
 
 def check_space(folder: Path, tensors: dict[str, dict[str, Tensor]]) -> None:

@@ -122,13 +122,16 @@ def _save_detections(file: Path, detections: np.ndarray) -> None:
 
 
 def _append(file: Path, row: dict[str, Any]) -> None:
-    """Add a line, after a line of its own that a killed process left incomplete."""
+    """Add a line, after a line of its own that a killed process left incomplete; it is on the disk
+    then, because the end of a run can depend on it."""
     with file.open("ab+") as target:
         if target.tell():
             target.seek(-1, os.SEEK_END)
             if target.read() != b"\n":
                 target.write(b"\n")
         target.write((json.dumps(row) + "\n").encode())
+        target.flush()
+        os.fsync(target.fileno())
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:

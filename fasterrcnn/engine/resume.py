@@ -60,12 +60,19 @@ def find_start(folder: RunFolder, *, resume: bool) -> Start:
 
 
 def check_start(
-    folder: RunFolder, start: Start, state: State, *, resume: bool, skip_finished: bool
+    folder: RunFolder,
+    start: Start,
+    state: State,
+    *,
+    resume: bool,
+    skip_finished: bool,
+    stalled: str | None,
 ) -> bool:
     """Whether the run that `state` describes is finished at `start` already.
 
-    `resume`: continue past the former end too. `skip_finished`: a finished run is no error. Raises
-    UsageError for a folder with another run or a finished one.
+    `resume`: continue past the former end too. `skip_finished`: a finished run is no error.
+    `stalled`: why it ended early (`early_stop`). Raises UsageError for a folder with another run or
+    a finished one.
     """
     saved = start.state
     if saved is None:
@@ -73,14 +80,16 @@ def check_start(
     _check_same_run(folder, saved, state)
     if lacks_evaluation(replace(state, step=saved.step), 0, folder):
         return False
-    finished = saved.step >= state.last_step
+    finished = saved.step >= state.last_step or stalled is not None
     if finished and skip_finished:
         return True
     wants_more = resume or skip_finished
     if finished or (saved.step >= saved.last_step and not wants_more):
+        why = f": {stalled}" if stalled else ""
+        longer = "a larger --patience, or 0" if stalled else "--resume --steps N"
         raise UsageError(
-            f"--output-dir: {folder.path}: this run is finished at step {saved.step}; train longer "
-            "with --resume --steps N, or start another with --output-dir"
+            f"--output-dir: {folder.path}: this run is finished at step {saved.step}{why}; train "
+            f"longer with {longer}, or start another with --output-dir"
         )
     return False
 

@@ -12,7 +12,7 @@ from fasterrcnn import schedule
 from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
 from fasterrcnn.data.stand_ins import StandIns
-from fasterrcnn.engine import checkpoint, evaluation, results, resume
+from fasterrcnn.engine import checkpoint, early_stop, evaluation, results, resume
 from fasterrcnn.engine.metric_log import MetricLog, Step
 from fasterrcnn.engine.run_data import RunData
 from fasterrcnn.engine.run_folder import RunFolder
@@ -30,6 +30,7 @@ class Intervals:
     evaluate: int
     save: int
     keep: int  # checkpoints kept, at least 2, the best one besides
+    patience: int  # evaluations without a better one after which training ends; 0: it does not
 
 
 def train(
@@ -41,8 +42,8 @@ def train(
     workers: int,
     folder: RunFolder,
     rt: Runtime,
-) -> None:
-    """Train from ``state.step`` to ``state.last_step``.
+) -> str | None:
+    """Train from ``state.step`` to ``state.last_step``; why it ended before, if it did.
 
     The host waits for the device only when something is due. Raises Stopped after a signal to any
     rank, or DataError for an image, at the next step boundary, with the state saved.
@@ -54,6 +55,7 @@ def train(
     if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
         path = checkpoint.path_of(folder.checkpoints, state.step)
         evaluate(training, state, data, path, workers, rt)
+    stalled = find_stall(state, intervals, folder, rt)
     log = MetricLog(
         rt,
         folder.path / "metrics.jsonl",
@@ -66,7 +68,7 @@ def train(
     )
     stream = load(state, data, plan, workers, rt)
     own = len(plan.share(rt.rank, rt.ranks))  # ranks can differ by one
-    while state.step < last:
+    while state.step < last and stalled is None:
         started = time.monotonic()
         batches, fault = loader.take(stream, own)
         log.add_wait(time.monotonic() - started)
@@ -93,8 +95,18 @@ def train(
         saved = state.step
         if evaluating:
             evaluate(training, state, data, path, workers, rt)
+            stalled = find_stall(state, intervals, folder, rt)
         log.start_clock()
     log.close()
+    return stalled
+
+
+def find_stall(
+    state: checkpoint.State, intervals: Intervals, folder: RunFolder, rt: Runtime
+) -> str | None:
+    """Why the run ends at ``state.step`` already, the same on every rank; None if it goes on."""
+    every, patience = intervals.evaluate, intervals.patience
+    return rt.on_main(lambda: early_stop.reason(folder.path, state, every, patience))
 
 
 def load(
