@@ -7,6 +7,7 @@ bits as an undisturbed one.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, check_ranks
-from fasterrcnn.engine import bad_images, checkpoint, resume, run_data, runtime, training
+from fasterrcnn.engine import bad_images, checkpoint, resume, run_data, runtime, tracking, training
 from fasterrcnn.engine.resume import Start
 from fasterrcnn.engine.run_data import DataSource, RunData
 from fasterrcnn.engine.run_folder import RunFolder
@@ -60,6 +61,9 @@ class Options:
     )
     save_every: int | None = setting(
         None, "steps between checkpoints (default: an epoch; 0: only at the end)"
+    )
+    track: tuple[str, ...] = setting(
+        (), f"also send metrics to trackers: {', '.join(tracking.TRACKERS)}"
     )
     keep: int = setting(3, "newest checkpoints kept, in addition to the best one")
     device: str = shared.device()
@@ -133,9 +137,9 @@ def run(
         folder.write_json("recipe.json", dataclasses.asdict(recipe))
         folder.write_json("environment.json", state.environment)
     try:
-        with rt.catch_signals():
+        with rt.catch_signals(), closing(track(options, folder, state, rt)) as trackers:
             workers = rt.loader_workers(options.workers)
-            stalled = training.train(started, state, data, plan, due, workers, folder, rt)
+            stalled = training.train(started, state, data, plan, due, workers, folder, trackers, rt)
     finally:
         status["step"] = state.step
     if stalled:
@@ -143,9 +147,18 @@ def run(
     rt.say(f"done: {state.step} steps, everything in {folder.path}")
 
 
+def track(
+    options: Options, folder: RunFolder, state: checkpoint.State, rt: Runtime
+) -> tracking.Trackers:
+    """The trackers asked for, on rank 0."""
+    names = options.track if rt.is_main else ()
+    return tracking.Trackers(names, folder, state.step, recipes.flat(state.recipe))
+
+
 def check(recipe: Recipe, options: Options) -> None:
     """Raise UsageError for values that cannot be trained with, before anything is touched."""
     recipes.check(recipe)
+    tracking.check(options.track)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
     if not 0 <= options.val_fraction < 1:
         raise UsageError(f"--val-fraction: {options.val_fraction:g}: must be 0 to below 1")

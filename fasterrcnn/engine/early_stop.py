@@ -23,10 +23,8 @@ def reason(run: Path, state: State, every: int, patience: int) -> str | None:
         return None
     rows = [
         row
-        for row in results.read(run)
-        if (row["digest"], row["changed"]) == (state.data["val_digest"], [])
-        and row["step"] <= state.step
-        and schedule.due(row["step"], every, state.last_step)
+        for row in results.own(run, state.data["val_digest"])
+        if row["step"] <= state.step and schedule.due(row["step"], every, state.last_step)
     ]
     if not rows:
         return None

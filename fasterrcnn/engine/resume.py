@@ -12,7 +12,7 @@ from torch import Tensor
 from fasterrcnn import recipes, schedule, seeds
 from fasterrcnn.engine import checkpoint, initial_weights, results
 from fasterrcnn.engine.checkpoint import State
-from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, make_training
 from fasterrcnn.errors import CheckpointError, UsageError
@@ -53,7 +53,7 @@ def find_start(folder: RunFolder, *, resume: bool) -> Start:
                 f"{folder.path}: no usable checkpoint to continue from; start a new run with "
                 "another --output-dir"
             )
-        if (folder.path / "metrics.jsonl").exists():
+        if (folder.path / METRICS).exists():
             print("no checkpoint yet: starting from the beginning")
         return Start()
     return Start(found, checkpoint.load_state(found))
@@ -101,7 +101,7 @@ def lacks_evaluation(state: State, every: int, folder: RunFolder) -> bool:
     if digest is None or state.step == 0:
         return False
     due = schedule.due(state.step, every, state.last_step)
-    return due and not results.has(folder.path, state.step, digest)
+    return due and all(row["step"] != state.step for row in results.own(folder.path, digest))
 
 
 def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -> Training:

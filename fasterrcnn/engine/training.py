@@ -15,9 +15,10 @@ from fasterrcnn.data.stand_ins import StandIns
 from fasterrcnn.engine import checkpoint, early_stop, evaluation, results, resume
 from fasterrcnn.engine.metric_log import MetricLog, Step
 from fasterrcnn.engine.run_data import RunData
-from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, train_step
+from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import DataError, Failure, Stopped
 from fasterrcnn.reports import tables
 
@@ -41,6 +42,7 @@ def train(
     intervals: Intervals,
     workers: int,
     folder: RunFolder,
+    trackers: Trackers,
     rt: Runtime,
 ) -> str | None:
     """Train from ``state.step`` to ``state.last_step``; why it ended before, if it did.
@@ -52,19 +54,21 @@ def train(
     first, saved = state.step + 1, state.step
     if rt.is_main:
         results.cut(folder.path, state.step)
+        trackers.repeat(state.step, state.data["val_digest"])
     if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
         path = checkpoint.path_of(folder.checkpoints, state.step)
-        evaluate(training, state, data, path, workers, rt)
+        evaluate(training, state, data, path, workers, trackers, rt)
     stalled = find_stall(state, intervals, folder, rt)
     log = MetricLog(
         rt,
-        folder.path / "metrics.jsonl",
+        folder.path / METRICS,
         first_step=state.step,
         last_step=last,
         steps_per_epoch=per_epoch,
         images_per_step=recipe.schedule.images_per_step,
         micro_batches_per_step=plan.micro_batches_per_step,
         may_overflow=training.scaler.is_enabled(),
+        trackers=trackers,
     )
     stream = load(state, data, plan, workers, rt)
     own = len(plan.share(rt.rank, rt.ranks))  # ranks can differ by one
@@ -94,7 +98,7 @@ def train(
         path = rt.on_main(lambda: resume.save(training, state, folder, intervals.keep))
         saved = state.step
         if evaluating:
-            evaluate(training, state, data, path, workers, rt)
+            evaluate(training, state, data, path, workers, trackers, rt)
             stalled = find_stall(state, intervals, folder, rt)
         log.start_clock()
     log.close()
@@ -164,6 +168,7 @@ def evaluate(
     data: RunData,
     path: Path,
     workers: int,
+    trackers: Trackers,
     rt: Runtime,
 ) -> None:
     """Evaluate the averaged weights if there are any, else the trained ones.
@@ -189,4 +194,5 @@ def evaluate(
         rt.say(tables.metrics(metrics))
         split = evaluation.find_source(state, None, None, None).name
         done = results.Evaluation(state.step, split, state.data["val_digest"], len(data.val))
-        results.save(done, metrics, detections, path, own=True)
+        row = results.save(done, metrics, detections, path, own=True)
+        trackers.log("val", [row])
