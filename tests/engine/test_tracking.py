@@ -132,6 +132,8 @@ def two_processes(name: str, run: Path) -> str:
 def test_wandb_offline(tmp_path: Path, monkeypatch, capsys):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for kind in ("CACHE", "CONFIG", "DATA"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / kind))
     id = two_processes("wandb", tmp_path)
     assert "note: --track" not in capsys.readouterr().out
     assert len([*tmp_path.glob(f"wandb/offline-run-*/run-{id}.wandb")]) == 2
@@ -139,7 +141,8 @@ def test_wandb_offline(tmp_path: Path, monkeypatch, capsys):
 
 def test_mlflow_in_a_folder(tmp_path: Path, monkeypatch, capsys):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     id = two_processes("mlflow", tmp_path)
     assert "note: --track" not in capsys.readouterr().out
     history = mlflow.MlflowClient().get_metric_history(id, "train/lr")
