@@ -8,8 +8,11 @@ import pytest
 from safetensors.torch import load_file
 
 from fasterrcnn.errors import UsageError
+from tests.commands.test_torchrun import ALL as DISTRIBUTED
+from tests.commands.test_torchrun import left_after, run_folder, start, train, wait_for_step
 from tests.commands.test_train import FP16, assert_same_bits, rows, run
 
+__all__ = ["run_folder"]  # a fixture
 FROZEN = ("--freeze", "backbone.body,rpn.head.conv")
 ALL = ("--optimizer", "adamw", "--lr-scheduler", "cosine", "--epochs", "2", *FROZEN)
 
@@ -27,6 +30,21 @@ def test_a_continued_run_ends_with_the_same_bits(shapes_folder: Path, tmp_path: 
              if k.endswith("/step")}  # fmt: skip
     assert len(steps) == 1
     assert steps.pop() == 8 - sum(row.get("skipped", False) for row in one)
+
+
+def test_two_killed_processes_end_with_the_same_bits(shapes_folder: Path, run_folder: Path):
+    """With all that a run can have besides."""
+    flags = ("--data-path", shapes_folder, "--steps", 12, "--log-every", 1, "--save-every", 4, *ALL)
+    flags += ("--patience", 9, "--eval-every", 5, "--images-per-gpu", 1)
+    whole = train(DISTRIBUTED, run_folder.with_name("whole"), *flags, ngpu=2)
+    process = start(DISTRIBUTED, run_folder, *flags, ngpu=2)
+    wait_for_step(run_folder, 7, process)
+    process.kill()
+    process.wait()
+    assert left_after(run_folder) == {}
+    assert len(rows(run_folder)) < 12
+    assert_same_bits(whole, train(DISTRIBUTED, run_folder, *flags, ngpu=2))
+    assert "continuing at step" in run_folder.with_suffix(".log").read_text()
 
 
 def test_frozen_parts_keep_their_first_weights(shapes_folder: Path, tmp_path: Path, capsys):

@@ -35,7 +35,7 @@ class Fake:
         self.given.append((step, values))
 
     def flush(self) -> None:
-        pass
+        self.flushed = len(self.given)
 
     def close(self) -> None:
         self._fail("close")
@@ -67,6 +67,7 @@ def test_scalars_of_rows_by_name(tmp_path: Path):
         (2, {"train/lr": 0.2}),
         (2, {"val/AP": 0.5}),
     ]
+    assert fake.flushed == 3  # before a checkpoint of the step is saved
     assert fake.run == Run(tmp_path, 0, {"seed": 0}, None)
 
 
