@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fasterrcnn.recipes import Schedule
 
 
@@ -19,10 +21,15 @@ def lr_at(step: int, schedule: Schedule, steps_per_epoch: int) -> float:
     """Learning rate of optimizer step `step` (from 0).
 
     Linear warm-up from ``warmup_factor * lr`` (step 0) to ``lr`` (step `warmup_steps`), as in
-    torch.optim.lr_scheduler.LinearLR and Detectron2's WarmupMultiStepLR.
+    torch.optim.lr_scheduler.LinearLR, times the fall, which counts from step 0 too: Detectron2's
+    WarmupMultiStepLR and WarmupCosineLR.
     """
-    passed = sum(step >= at for at in milestone_steps(schedule, steps_per_epoch))
-    lr = schedule.lr * schedule.gamma**passed
+    if schedule.lr_scheduler == "cosine":
+        done = min(1.0, step / total_steps(schedule, steps_per_epoch))
+        lr = schedule.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+    else:
+        passed = sum(step >= at for at in milestone_steps(schedule, steps_per_epoch))
+        lr = schedule.lr * schedule.gamma**passed
     if step < schedule.warmup_steps:
         done = step / schedule.warmup_steps
         lr *= schedule.warmup_factor + (1.0 - schedule.warmup_factor) * done
@@ -39,16 +46,22 @@ def due(step: int, every: int, last: int) -> bool:
 
 def describe(schedule: Schedule, steps_per_epoch: int, last_step: int) -> str:
     """Log line about the learning rate of a run of `last_step` steps."""
-    drops = ", ".join(
-        f"{lr_at(step, schedule, steps_per_epoch):g} from step {step}"
-        for step in milestone_steps(schedule, steps_per_epoch)
-        if step < last_step
-    )
+    total = total_steps(schedule, steps_per_epoch)
+    if schedule.lr_scheduler == "cosine":
+        fall = f"cosine to 0 at step {total}"
+    else:
+        fall = ", ".join(
+            f"{lr_at(step, schedule, steps_per_epoch):g} from step {step}"
+            for step in milestone_steps(schedule, steps_per_epoch)
+            if step < last_step
+        )
     text = (
         f"schedule: {last_step} steps of {schedule.images_per_step} images, {steps_per_epoch} per "
         f"epoch; learning rate {schedule.lr:g} after {schedule.warmup_steps} warm-up steps"
     )
-    text += f", {drops}" if drops else ""
+    text += f", {fall}" if fall else ""
+    if schedule.lr_scheduler == "cosine" and last_step > total:
+        text += f"\nnote: nothing is learned from step {total} on; --epochs makes the cosine longer"
     if schedule.warmup_steps >= last_step:
         text += (
             f"\nnote: the run ends before warm-up does, at learning rate "

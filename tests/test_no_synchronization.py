@@ -30,6 +30,7 @@ SMALL = dict(
 RECIPES = {
     "frozen norm": recipes.change(recipes.fasterrcnn_r50_fpn_1x(), **SMALL),
     "batch norm": recipes.fasterrcnn_r10_fpn_shapes(),
+    "AdamW": recipes.with_optimizer(recipes.fasterrcnn_r10_fpn_shapes(), "adamw"),
     "MMDetection": recipes.change(recipes.get("fasterrcnn_r50_fpn_1x_mmdetection"), **SMALL),
     "RPN alone": recipes.change(
         recipes.get("rpn_r50_fpn_1x_mmdetection"), **SMALL, rpn=dict(batch_size_per_image=16)

@@ -104,6 +104,10 @@ def _changed(base: recipes.Recipe, given: dict[str, Any]) -> recipes.Recipe:
     given themselves.
     """
     recipe = base
+    if (optimizer := given.get("schedule.optimizer")) is not None:
+        recipe = recipes.with_optimizer(recipe, optimizer)
+    if (lr_scheduler := given.get("schedule.lr_scheduler")) is not None:
+        recipe = recipes.with_lr_scheduler(recipe, lr_scheduler)
     if (epochs := given.get("schedule.epochs")) is not None:
         recipe = recipes.with_epochs(recipe, epochs)
     if (images := given.get("schedule.images_per_step")) is not None:

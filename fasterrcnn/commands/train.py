@@ -7,6 +7,7 @@ bits as an undisturbed one.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, check_ranks
-from fasterrcnn.engine import bad_images, checkpoint, resume, run_data, runtime, training
+from fasterrcnn.engine import bad_images, checkpoint, resume, run_data, runtime, tracking, training
 from fasterrcnn.engine.resume import Start
 from fasterrcnn.engine.run_data import DataSource, RunData
 from fasterrcnn.engine.run_folder import RunFolder
@@ -55,8 +56,14 @@ class Options:
     eval_every: int | None = setting(
         None, "steps between evaluations (default: an epoch; 0: only at the end)"
     )
+    patience: int = setting(
+        0, "evaluations without a better AP (of an RPN: AR_1000) after which to stop; 0: never"
+    )
     save_every: int | None = setting(
         None, "steps between checkpoints (default: an epoch; 0: only at the end)"
+    )
+    track: tuple[str, ...] = setting(
+        (), f"also send metrics to trackers: {', '.join(tracking.TRACKERS)}"
     )
     keep: int = setting(3, "newest checkpoints kept, in addition to the best one")
     device: str = shared.device()
@@ -107,9 +114,16 @@ def run(
     )
     state = first_state(recipe, options, data, plan, rt)
     rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step))
+    due = intervals(options, plan)
+    stalled = training.find_stall(dataclasses.replace(state, step=start.step), due, folder, rt)
     finished = rt.on_main(
         lambda: resume.check_start(
-            folder, start, state, resume=options.resume, skip_finished=options.skip_finished
+            folder,
+            start,
+            state,
+            resume=options.resume,
+            skip_finished=options.skip_finished,
+            stalled=stalled,
         )
     )
     if finished:
@@ -119,34 +133,44 @@ def run(
         rt.say("every padded shape is compiled the first time it occurs, which takes minutes")
     started = resume.start_training(state, start, rt, compiled=options.compile)
     if rt.is_main:
-        checkpoint.check_space(folder.path, started.detector)
+        checkpoint.check_space(folder.path, resume.tensors(started))
         folder.write_json("recipe.json", dataclasses.asdict(recipe))
         folder.write_json("environment.json", state.environment)
     try:
-        with rt.catch_signals():
-            training.train(
-                started,
-                state,
-                data,
-                plan,
-                intervals(options, plan),
-                rt.loader_workers(options.workers),
-                folder,
-                rt,
-            )
+        with rt.catch_signals(), closing(track(options, folder, state, rt)) as trackers:
+            workers = rt.loader_workers(options.workers)
+            stalled = training.train(started, state, data, plan, due, workers, folder, trackers, rt)
     finally:
         status["step"] = state.step
+    if stalled:
+        rt.say(f"stopped early: {stalled}; a larger --patience, or 0, continues the run")
     rt.say(f"done: {state.step} steps, everything in {folder.path}")
+
+
+def track(
+    options: Options, folder: RunFolder, state: checkpoint.State, rt: Runtime
+) -> tracking.Trackers:
+    """The trackers asked for, on rank 0."""
+    names = options.track if rt.is_main else ()
+    return tracking.Trackers(names, folder, state.step, recipes.flat(state.recipe))
 
 
 def check(recipe: Recipe, options: Options) -> None:
     """Raise UsageError for values that cannot be trained with, before anything is touched."""
     recipes.check(recipe)
+    tracking.check(options.track)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
     if not 0 <= options.val_fraction < 1:
         raise UsageError(f"--val-fraction: {options.val_fraction:g}: must be 0 to below 1")
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"--steps: {options.steps}: must be positive")
+    if options.patience < 0:
+        raise UsageError(f"--patience: {options.patience}: must be positive, or 0 for none")
+    evaluates = options.val_split != "none" or options.val_fraction > 0
+    if options.patience and (not evaluates or options.eval_every == 0):
+        raise UsageError(
+            "--patience: needs evaluations during the run: a --val-split, and --eval-every N"
+        )
 
 
 def describe(recipe: Recipe, rt: Runtime) -> None:
@@ -220,4 +244,5 @@ def intervals(options: Options, plan: Plan) -> training.Intervals:
         evaluate=per_epoch if options.eval_every is None else options.eval_every,
         save=per_epoch if options.save_every is None else options.save_every,
         keep=options.keep,
+        patience=options.patience,
     )

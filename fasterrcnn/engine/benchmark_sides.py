@@ -101,14 +101,16 @@ def ours(detector: Detector, recipe: Recipe, rt: Runtime, *, compiled: bool) -> 
 
 
 def torchvisions(model: nn.Module, recipe: Recipe, rt: Runtime) -> Side:
-    """The step of `train_one_epoch` in pytorch/vision, references/detection/engine.py."""
+    """The step of `train_one_epoch` in pytorch/vision, references/detection/engine.py, with the
+    optimizers of train.py there."""
     schedule = recipe.schedule
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=_LR,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-    )
+    trained, decay = [p for p in model.parameters() if p.requires_grad], schedule.weight_decay
+    optimizer: torch.optim.Optimizer
+    if schedule.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(trained, lr=_LR, weight_decay=decay)
+    else:
+        momentum = schedule.momentum
+        optimizer = torch.optim.SGD(trained, lr=_LR, momentum=momentum, weight_decay=decay)
     scaler = rt.scaler(recipe.amp)
 
     def step(batch: Batch) -> torch.Tensor:

@@ -9,7 +9,8 @@ A folder of that name is complete or damaged, never half written: files are writ
 temporary name and synced, then the folder is renamed, its parent synced, everything read back, and
 only then are older ones deleted. A run resumes from the tensors and `state.json`, which lists the
 images that are left out or replaced too; the order of the data and all random numbers are functions
-of the step (`data.sampler`, `seeds`). Saving a state twice writes the same bytes.
+of the step (`data.sampler`, `seeds`), and how long no evaluation has been better one of
+evaluations.jsonl (`early_stop`). Saving a state twice writes the same bytes.
 """
 
 from __future__ import annotations
@@ -101,16 +102,25 @@ def best(folder: Path) -> Path | None:
     for path in sorted(folder.glob("step-*/results.json")):
         try:
             results = json.loads(path.read_text())
-            score = results["AP" if "AP" in results else "AR_1000"] or 0.0
-            scores.append((score, path.parent, results.get("digest")))
+            scores.append((score(results), path.parent, results.get("digest")))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a process was killed while writing it; the checkpoint is intact
     return max(s for s in scores if s[2] == scores[-1][2])[1] if scores else None
 
 
-def check_space(folder: Path, model: nn.Module) -> None:
-    """Raise StorageError if there is no space for two checkpoints of `model`."""
-    size = 3 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
+def score(results: dict[str, Any]) -> float:
+    """The `deciding_metric` of an evaluation, 0 where it is undefined."""
+    return results[deciding_metric(results)] or 0.0
+
+
+def deciding_metric(results: dict[str, Any]) -> str:
+    """The metric that says which of two evaluations is better: AP, of an RPN AR_1000."""
+    return "AP" if "AP" in results else "AR_1000"
+
+
+def check_space(folder: Path, tensors: dict[str, dict[str, Tensor]]) -> None:
+    """Raise StorageError if there is no space for two checkpoints of `tensors`, as for `save`."""
+    size = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     free = shutil.disk_usage(folder).free
     if free < 2 * size:
         raise StorageError(
@@ -129,11 +139,12 @@ def remove_unfinished(folder: Path) -> list[str]:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The momentum of every trained parameter, under the parameter's name."""
+    """All that the optimizer keeps of every trained parameter: SGD's momentum under the name of the
+    parameter, AdamW's states under ``<name>/exp_avg`` and the like."""
     return {
-        name: optimizer.state[parameter]["momentum_buffer"]
+        name if kind == "momentum_buffer" else f"{name}/{kind}": tensor
         for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
+        for kind, tensor in optimizer.state.get(parameter, {}).items()
     }
 
 
@@ -246,7 +257,7 @@ def load_into(module: nn.Module, path: Path) -> None:
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Copy saved momentum into the optimizer's buffers, in place, keeping their memory format.
+    """Copy saved states into the optimizer's, in place, keeping their memory format.
 
     Raises CheckpointError.
     """

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import Diverged
 
 _MAX_OVERFLOWS = 50  # skipped steps in a row from which fp16 does not recover
@@ -52,6 +53,7 @@ class MetricLog:
         images_per_step: int,
         micro_batches_per_step: int,
         may_overflow: bool,
+        trackers: Trackers,
     ) -> None:
         self.runtime = runtime
         self.last_step = last_step
@@ -59,6 +61,7 @@ class MetricLog:
         self.images_per_step = images_per_step
         self.micro_batches_per_rank = micro_batches_per_step / runtime.ranks
         self.may_overflow = may_overflow
+        self.trackers = trackers
         self._window: list[Step] = []
         self._skipped = self._skipped_in_a_row = 0
         self._file: IO[str] | None = None
@@ -117,6 +120,7 @@ class MetricLog:
             assert self._bar is not None  # opened with the file
             self._bar.set_postfix_str(f"loss {_loss(rows[-1]):.3f}")
             tqdm.write(self._line(rows[-1]))
+            self.trackers.log("train", rows)
         self._window.clear()
         self.start_clock()
 

@@ -15,14 +15,13 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fasterrcnn.engine import checkpoint
-from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.run_folder import RunFolder, read_rows
 
 FILE = "evaluations.jsonl"
 _COLUMNS = {"image": np.int32, "x1y1x2y2": np.float32, "score": np.float32, "label": np.int32}
@@ -56,8 +55,8 @@ def save(
     path: Path,
     *,
     own: bool,
-) -> None:
-    """Keep the results of checkpoint `path`; the line in `FILE` is written last.
+) -> dict[str, Any]:
+    """Keep the results of checkpoint `path`; the line in `FILE`, which is returned, comes last.
 
     `detections` float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. Raises OSError.
     """
@@ -72,30 +71,28 @@ def save(
         _save_detections(run.path / f"detections-{suffix}.npz", detections)
         run.write_json(f"results-{suffix}.json", row)
     _append(run.path / FILE, row)
+    return row
 
 
 def read(run: Path) -> list[dict[str, Any]]:
     """The evaluations of a run in the order of their steps, each split and data once per step: as
     it was evaluated last."""
     latest = {}
-    for row in _rows(run / FILE):
+    for row in read_rows(run / FILE):
         latest[row["step"], row["split"], row["digest"], str(row["changed"])] = row
     return sorted(latest.values(), key=lambda row: row["step"])
 
 
-def has(run: Path, step: int, digest: str) -> bool:
-    """Whether the run was evaluated at a step, with its own settings, on the data with `digest`."""
-    return any(
-        (row["step"], row["digest"], row["changed"]) == (step, digest, [])
-        for row in _rows(run / FILE)
-    )
+def own(run: Path, digest: str | None) -> list[dict[str, Any]]:
+    """Those of `read` with the run's own settings, on the data with `digest`."""
+    return [row for row in read(run) if (row["digest"], row["changed"]) == (digest, [])]
 
 
 def cut(run: Path, step: int) -> None:
     """Remove the evaluations after `step`, from which the run goes on, and an incomplete line."""
     file = run / FILE
     if file.exists():
-        kept = [json.dumps(row) + "\n" for row in _rows(file) if row["step"] <= step]
+        kept = [json.dumps(row) + "\n" for row in read_rows(file) if row["step"] <= step]
         temporary = file.with_suffix(".tmp")
         temporary.write_text("".join(kept))
         temporary.replace(file)
@@ -173,23 +170,13 @@ def _slug(split: str) -> str:
 
 
 def _append(file: Path, row: dict[str, Any]) -> None:
-    """Add a line, after a line of its own that a killed process left incomplete."""
+    """Add a line, after a line of its own that a killed process left incomplete; it is on the disk
+    then, because the end of a run can depend on it."""
     with file.open("ab+") as target:
         if target.tell():
             target.seek(-1, os.SEEK_END)
             if target.read() != b"\n":
                 target.write(b"\n")
         target.write((json.dumps(row) + "\n").encode())
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines."""
-    if not file.exists():
-        return
-    for line in file.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row
+        target.flush()
+        os.fsync(target.fileno())

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fasterrcnn import recipes, schedule, seeds
 from fasterrcnn.engine import checkpoint, initial_weights, results
 from fasterrcnn.engine.checkpoint import State
-from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, make_training
 from fasterrcnn.errors import CheckpointError, UsageError
@@ -52,19 +53,26 @@ def find_start(folder: RunFolder, *, resume: bool) -> Start:
                 f"{folder.path}: no usable checkpoint to continue from; start a new run with "
                 "another --output-dir"
             )
-        if (folder.path / "metrics.jsonl").exists():
+        if (folder.path / METRICS).exists():
             print("no checkpoint yet: starting from the beginning")
         return Start()
     return Start(found, checkpoint.load_state(found))
 
 
 def check_start(
-    folder: RunFolder, start: Start, state: State, *, resume: bool, skip_finished: bool
+    folder: RunFolder,
+    start: Start,
+    state: State,
+    *,
+    resume: bool,
+    skip_finished: bool,
+    stalled: str | None,
 ) -> bool:
     """Whether the run that `state` describes is finished at `start` already.
 
-    `resume`: continue past the former end too. `skip_finished`: a finished run is no error. Raises
-    UsageError for a folder with another run or a finished one.
+    `resume`: continue past the former end too. `skip_finished`: a finished run is no error.
+    `stalled`: why it ended early (`early_stop`). Raises UsageError for a folder with another run or
+    a finished one.
     """
     saved = start.state
     if saved is None:
@@ -72,14 +80,16 @@ def check_start(
     _check_same_run(folder, saved, state)
     if lacks_evaluation(replace(state, step=saved.step), 0, folder):
         return False
-    finished = saved.step >= state.last_step
+    finished = saved.step >= state.last_step or stalled is not None
     if finished and skip_finished:
         return True
     wants_more = resume or skip_finished
     if finished or (saved.step >= saved.last_step and not wants_more):
+        why = f": {stalled}" if stalled else ""
+        longer = "a larger --patience, or 0" if stalled else "--resume --steps N"
         raise UsageError(
-            f"--output-dir: {folder.path}: this run is finished at step {saved.step}; train longer "
-            "with --resume --steps N, or start another with --output-dir"
+            f"--output-dir: {folder.path}: this run is finished at step {saved.step}{why}; train "
+            f"longer with {longer}, or start another with --output-dir"
         )
     return False
 
@@ -91,7 +101,7 @@ def lacks_evaluation(state: State, every: int, folder: RunFolder) -> bool:
     if digest is None or state.step == 0:
         return False
     due = schedule.due(state.step, every, state.last_step)
-    return due and not results.has(folder.path, state.step, digest)
+    return due and all(row["step"] != state.step for row in results.own(folder.path, digest))
 
 
 def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -> Training:
@@ -124,13 +134,18 @@ def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -
 def save(training: Training, state: State, folder: RunFolder, keep: int) -> Path:
     """Save the whole training at ``state.step``; the checkpoint's path."""
     state.scaler = training.scaler.state_dict()
-    tensors = {
+    return checkpoint.save(folder.checkpoints, tensors(training), state, keep)
+
+
+def tensors(training: Training) -> dict[str, dict[str, Tensor]]:
+    """All tensors of a checkpoint."""
+    found = {
         "model": training.detector.state_dict(),
         "optimizer": checkpoint.optimizer_tensors(training.detector, training.optimizer),
     }
     if training.ema is not None:
-        tensors["ema"] = training.ema.model.state_dict()
-    return checkpoint.save(folder.checkpoints, tensors, state, keep)
+        found["ema"] = training.ema.model.state_dict()
+    return found
 
 
 def _check_same_run(folder: RunFolder, saved: State, state: State) -> None:

@@ -6,6 +6,7 @@ evaluations.jsonl results.json metrics of all evaluations, and of the latest one
 problems.jsonl                 problems in the data
 status.json                    how the last command ended: {"code", "kind", "message", "step", ...}
 checkpoints/                   (checkpoint)
+trackers.json tensorboard/     of --track (tracking)
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.errors import Failure, StorageError, UsageError
+
+METRICS = "metrics.jsonl"
 
 
 class RunFolder:
@@ -101,3 +104,16 @@ class RunFolder:
                 file.write(json.dumps(status, indent=1) + "\n")
         except FileExistsError:
             pass
+
+
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a .jsonl file; none if there is no file."""
+    if not file.exists():
+        return
+    for line in file.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row

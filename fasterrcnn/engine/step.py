@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from fasterrcnn import seeds
 from fasterrcnn.data.loader import Batch
 from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import Detector, Scalars
 from fasterrcnn.models.compiled import compile_training_losses
 from fasterrcnn.models.ema import Ema
@@ -69,11 +70,12 @@ def make_training(
     )
 
 
-def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.SGD:
-    """SGD whose momentum buffers exist from the start, as zeros in their parameter's format.
+def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.Optimizer:
+    """SGD or AdamW whose states exist from the start, as zeros in their parameter's format.
 
-    A first step from zeros is what SGD does without buffers. Left to itself, torch 2.11's fused SGD
-    keeps an uninitialized buffer when the first fp16 step overflows.
+    A first step from zeros is what SGD does without buffers, and AdamW's states start so. Left to
+    itself, torch 2.11's fused SGD keeps an uninitialized buffer when the first fp16 step overflows.
+    Raises UsageError if no parameter is trained.
     """
     norms, others = split_parameters(model)
     decay, factor = config.weight_decay, config.bias_lr_factor
@@ -84,15 +86,29 @@ def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.SGD:
         {"params": [p for p in others if p in biases], "weight_decay": decay, "lr_factor": factor},
         {"params": norms, "weight_decay": decay if config.decay_norms else 0.0},
     ]
-    optimizer = torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        momentum=config.momentum,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise UsageError("--freeze: leaves nothing to train; freeze less")
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adamw":
+        first, second = config.betas
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(first, second), fused=True)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     for parameter in norms + others:
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimizer.state[parameter].update(_first_state(parameter, config.optimizer))
     return optimizer
+
+
+def _first_state(parameter: Tensor, optimizer: str) -> dict[str, Tensor]:
+    """What an optimizer keeps of a parameter, before its first step; `step` is that of AdamW."""
+    if optimizer == "sgd":
+        return {"momentum_buffer": torch.zeros_like(parameter)}
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -12,12 +12,13 @@ from fasterrcnn import schedule
 from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
 from fasterrcnn.data.stand_ins import StandIns
-from fasterrcnn.engine import checkpoint, evaluation, results, resume
+from fasterrcnn.engine import checkpoint, early_stop, evaluation, results, resume
 from fasterrcnn.engine.metric_log import MetricLog, Step
 from fasterrcnn.engine.run_data import RunData
-from fasterrcnn.engine.run_folder import RunFolder
+from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, train_step
+from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import DataError, Failure, Stopped
 from fasterrcnn.reports import tables
 
@@ -30,6 +31,7 @@ class Intervals:
     evaluate: int
     save: int
     keep: int  # checkpoints kept, at least 2, the best one besides
+    patience: int  # evaluations without a better one after which training ends; 0: it does not
 
 
 def train(
@@ -40,9 +42,10 @@ def train(
     intervals: Intervals,
     workers: int,
     folder: RunFolder,
+    trackers: Trackers,
     rt: Runtime,
-) -> None:
-    """Train from ``state.step`` to ``state.last_step``.
+) -> str | None:
+    """Train from ``state.step`` to ``state.last_step``; why it ended before, if it did.
 
     The host waits for the device only when something is due. Raises Stopped after a signal to any
     rank, or DataError for an image, at the next step boundary, with the state saved.
@@ -51,22 +54,25 @@ def train(
     first, saved = state.step + 1, state.step
     if rt.is_main:
         results.cut(folder.path, state.step)
+        trackers.repeat(state.step, state.data["val_digest"])
     if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
         path = checkpoint.path_of(folder.checkpoints, state.step)
-        evaluate(training, state, data, path, workers, rt)
+        evaluate(training, state, data, path, workers, trackers, rt)
+    stalled = find_stall(state, intervals, folder, rt)
     log = MetricLog(
         rt,
-        folder.path / "metrics.jsonl",
+        folder.path / METRICS,
         first_step=state.step,
         last_step=last,
         steps_per_epoch=per_epoch,
         images_per_step=recipe.schedule.images_per_step,
         micro_batches_per_step=plan.micro_batches_per_step,
         may_overflow=training.scaler.is_enabled(),
+        trackers=trackers,
     )
     stream = load(state, data, plan, workers, rt)
     own = len(plan.share(rt.rank, rt.ranks))  # ranks can differ by one
-    while state.step < last:
+    while state.step < last and stalled is None:
         started = time.monotonic()
         batches, fault = loader.take(stream, own)
         log.add_wait(time.monotonic() - started)
@@ -95,9 +101,19 @@ def train(
         path = rt.on_main(lambda: resume.save(training, state, folder, intervals.keep))
         saved = state.step
         if evaluating:
-            evaluate(training, state, data, path, workers, rt)
+            evaluate(training, state, data, path, workers, trackers, rt)
+            stalled = find_stall(state, intervals, folder, rt)
         log.start_clock()
     log.close()
+    return stalled
+
+
+def find_stall(
+    state: checkpoint.State, intervals: Intervals, folder: RunFolder, rt: Runtime
+) -> str | None:
+    """Why the run ends at ``state.step`` already, the same on every rank; None if it goes on."""
+    every, patience = intervals.evaluate, intervals.patience
+    return rt.on_main(lambda: early_stop.reason(folder.path, state, every, patience))
 
 
 def load(
@@ -155,6 +171,7 @@ def evaluate(
     data: RunData,
     path: Path,
     workers: int,
+    trackers: Trackers,
     rt: Runtime,
 ) -> None:
     """Evaluate the averaged weights if there are any, else the trained ones.
@@ -187,4 +204,5 @@ def evaluate(
             data_path=str(source.root),
             dataset=source.dataset,
         )
-        results.save(done, metrics, detections, path, own=True)
+        row = results.save(done, metrics, detections, path, own=True)
+        trackers.log("val", [row])

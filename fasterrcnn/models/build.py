@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fasterrcnn import recipes
+from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.models.backbones import Backbone, build_backbone
 from fasterrcnn.models.boxes import Detections, Proposals
@@ -33,13 +34,36 @@ class Detector(nn.Module, ABC):
 
     transform: Transform
     backbone: Backbone
+    frozen_norms: tuple[nn.Module, ...] = ()  # a tuple, so that they are no children twice
 
     def train(self, mode: bool = True) -> Detector:
-        """As `nn.Module.train`, but norms of a fixed backbone keep their statistics."""
+        """As `nn.Module.train`, but norms of a fixed backbone and of what `freeze` named keep their
+        statistics."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             self.backbone.eval()
+        for norm in self.frozen_norms:
+            norm.eval()
         return self
+
+    def freeze(self, prefixes: tuple[str, ...]) -> None:
+        """Train no parameter whose name begins with one of `prefixes`, up to a dot. In place.
+
+        Raises UsageError for one with which none begins.
+        """
+        named = dict(self.named_parameters())
+        for prefix in prefixes:
+            begun = [name for name in named if f"{name}.".startswith(f"{prefix}.")]
+            if not begun:
+                raise UsageError(f"--freeze: {prefix}: {_instead(prefix, [*named])}")
+            for name in begun:
+                named[name].requires_grad_(False)
+        self.frozen_norms = tuple(
+            module
+            for name, module in self.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            and f"{name}.".startswith(tuple(f"{prefix}." for prefix in prefixes))
+        )
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
@@ -182,11 +206,26 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
         strides = backbone.strides[: backbone.roi_levels]
         return RoIHeads(recipe.roi_heads, box_head, width, num_classes, strides)
 
+    detector: Detector
     if recipe.detector == "rpn":
-        return ProposalNetwork(transform, backbone, rpn())
-    if recipe.detector == "fast_rcnn":
-        return FastRCNN(transform, backbone, roi_heads(), recipe.rpn)
-    return FasterRCNN(transform, backbone, rpn(), roi_heads())
+        detector = ProposalNetwork(transform, backbone, rpn())
+    elif recipe.detector == "fast_rcnn":
+        detector = FastRCNN(transform, backbone, roi_heads(), recipe.rpn)
+    else:
+        detector = FasterRCNN(transform, backbone, rpn(), roi_heads())
+    detector.freeze(recipe.freeze)
+    return detector
+
+
+def _instead(prefix: str, names: list[str]) -> str:
+    """What there is in place of `prefix`, with which no parameter's name begins."""
+    parent = prefix
+    while parent and not any(name.startswith(f"{parent}.") for name in names):
+        parent = parent.rpartition(".")[0]
+    start = f"{parent}." if parent else ""
+    inside = [name.removeprefix(start) for name in names if name.startswith(start)]
+    parts = sorted({start + name.partition(".")[0] for name in inside})
+    return f"no parameter's name begins so; there are {', '.join(parts)}"
 
 
 def split(detections: Detections) -> list[dict[str, Tensor]]:

@@ -100,6 +100,23 @@ def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
     return change(recipe, schedule=dict(epochs=epochs, milestones=milestones))
 
 
+def with_optimizer(recipe: Recipe, optimizer: str) -> Recipe:
+    """Another optimizer. AdamW gets the learning rate, of 16 images, and the weight decay with
+    which Swin Transformer's detectors were trained: Liu et al. (2021), section 4.2."""
+    schedule: dict[str, Any] = dict(optimizer=optimizer)
+    if optimizer == "adamw" != recipe.schedule.optimizer:
+        schedule |= dict(lr=1e-4 * recipe.schedule.images_per_step / 16, weight_decay=0.05)
+    return change(recipe, schedule=schedule)
+
+
+def with_lr_scheduler(recipe: Recipe, lr_scheduler: str) -> Recipe:
+    """Another way for the learning rate to fall; only steps have milestones."""
+    schedule: dict[str, Any] = dict(lr_scheduler=lr_scheduler)
+    if lr_scheduler != "multistep":
+        schedule |= dict(milestones=())
+    return change(recipe, schedule=schedule)
+
+
 def with_coco_weights(recipe: Recipe) -> Recipe:
     """Start from torchvision's COCO_V1 detector, which was trained with epsilon 0 in its norms."""
     return change(recipe, weights="coco", backbone=dict(norm_eps=0.0))

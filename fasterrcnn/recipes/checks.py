@@ -79,7 +79,11 @@ def _check_schedule(schedule: Schedule) -> None:
     _positive("--epochs", schedule.epochs)
     _positive("--images-per-step", schedule.images_per_step)
     _positive("--images-per-gpu", schedule.images_per_gpu)
+    if len(schedule.betas) != 2 or not all(0 <= beta < 1 for beta in schedule.betas):
+        raise UsageError(f"--schedule.betas: {schedule.betas}: must be two, each 0 to below 1")
     milestones = schedule.milestones
+    if milestones and schedule.lr_scheduler != "multistep":
+        raise UsageError("--schedule.milestones: only --lr-scheduler multistep has them")
     for milestone in milestones:
         if not 0 < milestone < schedule.epochs:
             raise UsageError(

@@ -248,10 +248,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimization: SGD with momentum, linear warm-up, a step down at every milestone."""
+    """Optimization: SGD or AdamW, linear warm-up, then steps or a cosine down."""
 
     epochs: float = setting(
         12.0, "passes over the training data; milestones scale with it", flag="--epochs"
+    )
+    lr_scheduler: str = setting(
+        "multistep",
+        "how the learning rate falls: multistep (by gamma at each milestone) or cosine (to 0 at "
+        "the end of the epochs)",
+        flag="--lr-scheduler",
+        choices=("multistep", "cosine"),
     )
     milestones: tuple[float, ...] = setting(
         (8.0, 11.0), "epochs after which the learning rate is multiplied by gamma"
@@ -261,8 +268,19 @@ class Schedule:
         0.02, "learning rate after warm-up; scales with images-per-step", flag="--lr"
     )
     bias_lr_factor: float = setting(1.0, "factor of the learning rate for biases")
+    optimizer: str = setting(
+        "sgd",
+        "optimizer: sgd (with momentum) or adamw, which brings its own --lr and weight decay",
+        flag="--optimizer",
+        choices=("sgd", "adamw"),
+    )
     momentum: float = setting(0.9, "momentum of SGD")
-    weight_decay: float = setting(1e-4, "weight decay (L2) of every trained parameter")
+    betas: tuple[float, ...] = setting(
+        (0.9, 0.999), "decays per step of AdamW's averages of the gradient and of its square"
+    )
+    weight_decay: float = setting(
+        1e-4, "weight decay of every trained parameter: L2 in SGD, decoupled in AdamW"
+    )
     decay_norms: bool = setting(True, "apply weight decay to norms too")
     warmup_steps: int = setting(
         500, "optimizer steps of linear warm-up; scales inversely with images-per-step"
@@ -294,6 +312,12 @@ class Recipe:
         "imagenet",
         "initial weights: imagenet, coco, none, a run folder, or a .pth or .safetensors file",
         flag="--weights",
+    )
+    freeze: tuple[str, ...] = setting(
+        (),
+        "parts that keep their first weights, by the beginnings of parameter names: "
+        "backbone.body,rpn",
+        flag="--freeze",
     )
     amp: str = setting(
         "off",

@@ -14,7 +14,8 @@ from fasterrcnn.settings import setting
 EVERYDAY = (
     "--recipe --data-path --dataset --classes --output-dir --weights --epochs --steps --lr "
     "--images-per-step --images-per-gpu --amp --workers --seed --log-every --eval-every "
-    "--save-every --device --resume --bad-data --val-split --train-split --voc-sets"
+    "--save-every --device --resume --bad-data --val-split --train-split --voc-sets "
+    "--optimizer --lr-scheduler --freeze --patience --track"
 ).split()
 
 

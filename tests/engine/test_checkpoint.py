@@ -169,7 +169,7 @@ def test_too_little_space_is_found_before_the_first_step(tmp_path: Path):
     with torch.device("meta"):
         huge = nn.Linear(10**7, 10**7)
     with pytest.raises(StorageError, match="two checkpoints need"):
-        checkpoint.check_space(tmp_path, huge)
+        checkpoint.check_space(tmp_path, {"model": huge.state_dict()})
 
 
 def test_order_of_system_calls(tmp_path: Path):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from fasterrcnn.engine.metric_log import MetricLog, Step
+from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import Diverged
 
 FINE = {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(3.0), "accuracy": torch.tensor(0.5)}
@@ -27,6 +29,7 @@ def log(
         images_per_step=4,
         micro_batches_per_step=micro_batches,
         may_overflow=fp16,
+        trackers=Trackers((), RunFolder(path.parent), 0, {}),
     )
 
 

@@ -67,13 +67,15 @@ def test_a_line_that_a_killed_process_left_is_ignored_and_removed(tmp_path: Path
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1]
 
 
-def test_has(tmp_path: Path):
-    assert not results.has(tmp_path, 1, "digest of val")
+def test_the_own_evaluations(tmp_path: Path):
+    assert results.own(tmp_path, "digest of val") == []
     keep(tmp_path, 1, 0.5, changed=("nms-thresh: 0.7",), own=False)
-    assert not results.has(tmp_path, 1, "digest of val")
-    keep(tmp_path, 1, 0.5)
-    assert results.has(tmp_path, 1, "digest of val")
-    assert not results.has(tmp_path, 2, "digest of val")
+    keep(tmp_path, 2, 0.5, split="train", own=False)
+    assert results.own(tmp_path, "digest of val") == []
+    keep(tmp_path, 1, 0.6)
+    assert [(row["step"], row["AP"]) for row in results.own(tmp_path, "digest of val")] == [
+        (1, 0.6)
+    ]
 
 
 @pytest.mark.parametrize(
