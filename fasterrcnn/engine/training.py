@@ -52,12 +52,7 @@ def train(
     """
     recipe, last, per_epoch = state.recipe, state.last_step, plan.steps_per_epoch
     first, saved = state.step + 1, state.step
-    if rt.is_main:
-        results.cut(folder.path, state.step)
-        trackers.repeat(state.step, state.data["val_digest"])
-    if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
-        path = checkpoint.path_of(folder.checkpoints, state.step)
-        evaluate(training, state, data, path, workers, trackers, rt)
+    catch_up(training, state, data, intervals, workers, folder, trackers, rt)
     stalled = find_stall(state, intervals, folder, rt)
     log = MetricLog(
         rt,
@@ -106,6 +101,25 @@ def train(
         log.start_clock()
     log.close()
     return stalled
+
+
+def catch_up(
+    training: Training,
+    state: checkpoint.State,
+    data: RunData,
+    intervals: Intervals,
+    workers: int,
+    folder: RunFolder,
+    trackers: Trackers,
+    rt: Runtime,
+) -> None:
+    """Make evaluations and trackers those of a run that has just reached ``state.step``."""
+    if rt.is_main:
+        results.cut(folder.path, state.step)
+        trackers.repeat(state.step, state.data["val_digest"])
+    if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
+        path = checkpoint.path_of(folder.checkpoints, state.step)
+        evaluate(training, state, data, path, workers, trackers, rt)
 
 
 def find_stall(
