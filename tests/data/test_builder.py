@@ -32,7 +32,7 @@ def builder(tmp_path: Path, problems: Problems) -> Builder:
 
 
 def add(builder: Builder, id: int | str, *xywh: float, label: int = 1, where: int = 0) -> None:
-    builder.add_box(id, label, xywh, None, False, where)
+    builder.add_box(id, label, xywh, False, where)
 
 
 def test_images_are_sorted_as_in_pycocotools_with_their_boxes_in_order(builder: Builder):
