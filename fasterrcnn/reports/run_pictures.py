@@ -16,7 +16,8 @@ from fasterrcnn.reports import drawing, pages
 from fasterrcnn.reports.comparison import Comparison, best_and_worst
 from fasterrcnn.reports.page_pictures import Picture, crop
 
-_BYTES = 70_000  # of a whole image
+_PAGE = 5_000_000  # bytes of all whole images together
+_MOST = 70_000  # bytes of one
 _CROPS = 24  # of a kind
 _NEAR = 4  # annotated boxes beside a false alarm
 
@@ -59,6 +60,7 @@ def make(
     false, missed = _false(data, compared), _missed(data, compared)
     suspects = [_suspect(data, one) for one in candidates[:_CROPS]]
     wanted = {*best, *worst, *(one.image for one in (*false, *missed, *suspects))}
+    limit = min(_MOST, _PAGE // max(1, len(best) + len(worst)))
     whole: dict[int, Picture] = {}
     cut: dict[int, Picture] = {}  # by id of the crop
     for i in shown(sorted(wanted), len(wanted)):
@@ -66,7 +68,7 @@ def make(
         if image is None:
             continue
         if i in best or i in worst:
-            whole[i] = _whole(data, i, image, compared[i], split)
+            whole[i] = _whole(data, i, image, compared[i], split, limit)
         for one in (*false, *missed, *suspects):
             if one.image == i:
                 cut[id(one)] = crop(
@@ -88,14 +90,16 @@ def _decode(data: Annotations, i: int) -> Tensor | None:
         return None
 
 
-def _whole(data: Annotations, i: int, image: Tensor, one: Comparison, split: str) -> Picture:
+def _whole(
+    data: Annotations, i: int, image: Tensor, one: Comparison, split: str, limit: int
+) -> Picture:
     picture = drawing.draw_comparison(image, one, data.classes.names)
     found, missed, false = one.counts
     measure = "F1" if one.by_class else "recall"
     return Picture(
         file=data.files[i],
         split=split,
-        uri=pages.data_uri(picture, _BYTES),
+        uri=pages.data_uri(picture, limit),
         width=picture.width,
         height=picture.height,
         boxes=[],
