@@ -100,6 +100,8 @@ def lines(
             axes.set_ylim(*limits)
         if log_x:
             axes.set_xscale("log")
+            axes.set_xticks(series[0].x, [f"{value:g}" for value in series[0].x])
+            axes.minorticks_off()
         if len(series) > 1:
             axes.legend(fontsize=9)
 

@@ -25,6 +25,7 @@ ALL = {
     "dots": charts.lines("AP", "step", "AP", [ONE._replace(dots=True)] * 2, limits=(0, 1)),
     "per_class": charts.per_class("PR", "recall", "precision", np.arange(3) / 2, CURVES, NAMES),
     "many": charts.per_class("PR", "r", "p", np.arange(3) / 2, CURVES.repeat(9, 0), NAMES * 9),
+    "log": charts.lines("Recall", "boxes", "recall", [ONE._replace(x=[1, 10, 100])], log_x=True),
     "bars": charts.bars("Errors", "points", ["missed"], [1.25]),
     "calibration": charts.calibration(BINS),
     "confusion": charts.confusion(MATRIX, NAMES),
@@ -46,6 +47,7 @@ def test_an_element_of_a_page(name: str):
     assert "var(--ink)" in text
     assert "#01020" not in text
     assert "<style" not in text
+    assert "math" not in text
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
