@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -30,6 +31,10 @@ def run_command(name: str, *argv: str) -> None:
         close = difflib.get_close_matches(name, names.COMMANDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"{name}: unknown command{hint} (fasterrcnn --help lists them)")
+    if name == "predict":
+        # Threads of the network that wait leave their core to processes that decode and draw. The
+        # variable is read when torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import_module(names.module_of(name)).main([*argv])
 
 

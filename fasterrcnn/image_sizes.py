@@ -46,6 +46,13 @@ def resized(
     return max(1, math.floor(height * scale + half)), max(1, math.floor(width * scale + half))
 
 
+def padded(size: tuple[int, int], config: Input) -> tuple[int, int]:
+    """A resized `size` (H, W; px) up to multiples of `size_divisible`: what detection pads to."""
+    step = config.size_divisible
+    height, width = (math.ceil(side / step) * step for side in size)
+    return height, width
+
+
 @cache
 def buckets(config: Input) -> list[tuple[int, int]]:
     """The padded shapes used in training: landscape, then portrait, small to large.

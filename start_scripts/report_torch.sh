@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Write tables like the published ones: memory, fps and AP or AR1000 as measured here, from run folders and
-# benchmark files, beside the published values.
+# Write the page of a run, one HTML file: how it was trained, what its detector does well and badly.
 #
-#   bash start_scripts/report_torch.sh [--output FILE] RUN_OR_BENCHMARK_JSON...
+#   bash start_scripts/report_torch.sh RUN [FLAG...]
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_common.sh"
 

@@ -18,6 +18,9 @@ for flag in "$@"; do
   --recipe | --recipe=* | --detector | --detector=*)
     fail 2 "$flag: every step has its own; RECIPE=NAME chooses the network (now: RECIPE=$recipe)"
     ;;
+  --val-fraction | --val-fraction=*)
+    fail 2 "$flag: the four steps hold nothing out; name a split to evaluate on with --val-split, or none"
+    ;;
   esac
 done
 run=$(realpath -m -- "$(flag_value --output-dir "${OUTPUT_DIR:-$PROJECT/output}/${recipe}_alternating" "$@")")

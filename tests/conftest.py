@@ -19,6 +19,7 @@ from tests.server import Server, running
 PROJECT = Path(__file__).resolve().parent.parent
 HANG = 600  # s after which a process counts as hanging, on however busy a machine
 REAL = Path(os.environ.get("TEST_DATA", PROJECT.parent / "shared" / "data"))
+EXPORT_PYTHON = os.environ.get("EXPORT_PYTHON")  # an interpreter with supervision and datumaro
 TINY = (  # a detector small enough for thousands of steps in a test suite
     "--recipe", "fasterrcnn_r10_fpn_shapes",
     "--input.min-size", "64",

@@ -18,6 +18,8 @@ COMMANDS = {  # name: module in `fasterrcnn.commands`
     "recipes": "recipes",
     "benchmark": "benchmark",
     "report": "report",
+    "compare": "compare",
+    "tables": "tables",
     "compare-proposals": "compare_proposals",
     "selective-search": "selective_search",
     "assemble": "assemble",

@@ -65,8 +65,9 @@ def check_images() -> Any:
     """--check-images: how closely image files are looked at before they are used."""
     return setting(
         None,
-        "decode every image once before the first step, or read headers and look for the ends of "
-        f"files (default: all with --bad-data skip and up to {image_check.MANY} images)",
+        "images decoded once before they are used: all, or with headers those that lack the end "
+        "mark of their format (default: all with --bad-data skip and in splits of up to "
+        f"{image_check.MANY} images, else headers)",
         choices=image_check.LEVELS,
     )
 

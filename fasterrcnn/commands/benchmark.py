@@ -33,11 +33,10 @@ from fasterrcnn.data import augment, formats, loader, shapes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
-from fasterrcnn.engine import profiling, runtime
+from fasterrcnn.engine import profiling, run_data, runtime
 from fasterrcnn.engine.benchmark_sides import Side, make_sides
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import Diverged, UsageError
-from fasterrcnn.image_sizes import bucket_of, training_sizes
 from fasterrcnn.metrics import coco
 from fasterrcnn.models.build import Detector
 from fasterrcnn.recipes import Recipe
@@ -163,8 +162,7 @@ def read(folder: Path, recipe: Recipe) -> Annotations:
 
 def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[loader.Batch]:
     """The first `count` micro-batches of `images` images of training, decoded and augmented."""
-    sizes = training_sizes(recipe)
-    bucket = [bucket_of(int(h), int(w), sizes) for h, w in data.sizes]
+    bucket = run_data.buckets(data, recipe)
     plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
     dataset, chosen = (
         loader.Images(data, flip=recipe.input.flip, augment=augment.of(recipe)),

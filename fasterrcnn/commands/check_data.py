@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
-from fasterrcnn import recipes
+from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import duplicates, formats, image_check, images, statistics
 from fasterrcnn.data.annotations import Annotations, Classes
@@ -54,7 +51,9 @@ class Options:
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
     workers: int | None = setting(
-        None, "threads that read images (default: number of cores, at most 8)"
+        None,
+        "threads that compare files, and make pictures unless these are augmented (default: number "
+        "of cores, at most 8)",
     )
 
 
@@ -89,7 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         problems=problems.found,
         failures=[str(failure) for failure in failures],
         odd={split: data_report.odd_boxes(data) for split, data in splits.items()},
-        duplicates=duplicates.find(splits, threads, partial(progress, "files")),
+        duplicates=duplicates.find(
+            splits, threads, partial(progress.over, "comparing files", what="files")
+        ),
         anchors=fit_anchors(splits, recipe),
     )
     for line in data_report.lines(report):
@@ -135,23 +136,14 @@ def read(
                 if classes is None:
                     known = data.classes.names
                     classes = data.classes.subset(recipe.data.classes or known)
-                splits[name] = decodable(data.with_classes(classes), problems, options)
+                data = data.with_classes(classes)
+                splits[name] = image_check.check(data, problems, options.check_images)
         except Failure as failure:
             if isinstance(failure, UsageError) and name == _VAL and options.val_split is None:
                 say(f"no split {_VAL}: {failure}")
             else:
                 failures.append(failure)
     return splits, failures
-
-
-def decodable(data: Annotations, problems: Problems, options: Options) -> Annotations:
-    """The images that can be decoded; the others become faults."""
-    damaged = image_check.find_damaged(data, problems, options.check_images)
-    for i, phrase in damaged.items():
-        problems.fault(*image_check.place_of(data, i), phrase)
-    usable = np.ones(len(data), bool)
-    usable[[*damaged]] = False
-    return data.select(usable) if damaged else data
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:
@@ -171,7 +163,7 @@ def draw(
     found = data_pictures.marks(report, splits)
     chosen, with_findings = data_pictures.choose(found, splits, count)
     pictures, undecodable = data_pictures.make(
-        chosen, found, splits, recipe, threads, partial(progress, "pictures")
+        chosen, found, splits, recipe, threads, partial(progress.over, "drawing")
     )
     report.failures.extend(undecodable)
     extremes = [
@@ -194,11 +186,6 @@ def stop_if_faulty(report: Report, kind: type[Failure]) -> None:
         )
     if reasons:
         raise kind("\n".join(reasons))
-
-
-def progress(what: str, items: Iterable[Any], total: int) -> Iterable[Any]:
-    """`items`, with a progress bar on a terminal."""
-    return tqdm(items, what, total, leave=False, disable=None)
 
 
 def say(line: str) -> None:

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 from fasterrcnn import recipes
-from fasterrcnn.cli import flags, shared
+from fasterrcnn.cli import flags, inference, shared
 from fasterrcnn.data import coco_results, formats, images, proposals, voc
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, results, runtime
 from fasterrcnn.errors import UsageError
+from fasterrcnn.metrics import coco
 from fasterrcnn.metrics import voc as voc_metrics
 from fasterrcnn.models.build import FastRCNN
 from fasterrcnn.reports import comparison, drawing, picture_files, sheets, tables
@@ -28,8 +29,8 @@ from fasterrcnn.settings import setting
 _ON_SHEET = 6  # images each, the best and the worst
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(inference.Inference):
     """What to evaluate, and on which data. The checkpoint knows its network and classes."""
 
     checkpoint: Path | None = shared.checkpoint(None)
@@ -39,7 +40,9 @@ class Options:
     data_path: Path | None = shared.data_path()
     dataset: str | None = shared.dataset(None)
     split: str | None = setting(
-        None, "split to evaluate on, of PASCAL VOC 2007_test or another (default: the run's)"
+        None,
+        "split to evaluate on, of PASCAL VOC 2007_test or another (default: what the run was "
+        "evaluated on: a split, or the images that it held out)",
     )
     bad_data: str = shared.bad_data()
     check_images: str | None = shared.check_images()
@@ -62,8 +65,11 @@ class Options:
     draw: int = setting(
         0, "pictures of what was found, missed and false, with a sheet of the best and worst"
     )
-    score_threshold: float = setting(
+    draw_threshold: float = setting(
         0.5, "minimum score of detections drawn and counted in pictures"
+    )
+    max_dets: int | None = setting(
+        None, f"detections per image that COCO's metrics count (default: {coco.MAX_DETS})"
     )
 
 
@@ -90,10 +96,12 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
     recipe = recipes.change(state.recipe, amp=amp)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
-    changed: tuple[str, ...] = ()
+    recipe, changed = inference.apply(rt.place(model), recipe, state.classes, options)
     if isinstance(model, FastRCNN) and options.top_n is not None:
         model.use_top_n(options.top_n)
-        changed = (f"top-n: {options.top_n}",)
+        changed.append(f"top-n: {options.top_n}")
+    if options.max_dets is not None:
+        changed.append(f"max-dets: {options.max_dets}")
     rt.say(rt.describe())
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
@@ -101,26 +109,38 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     for line in evaluation.notes(data, recipe):
         rt.say(line)
     rt.say(
-        f"checkpoint {path} (step {state.step}), split {source.name}, {len(data)} images, amp {amp}"
+        f"checkpoint {path} (step {state.step}), split {source.name}: {len(data)} images, amp {amp}"
     )
+    for line in changed:
+        rt.say(f"changed: {line}")
     metrics, detections = evaluation.evaluate(
-        rt.place(model),
+        model,
         data,
         recipe,
         rt,
         images_per_gpu=options.images_per_gpu,
         workers=rt.loader_workers(options.workers),
         stored=None if options.proposals is None else proposals.read(options.proposals),
+        metric=None if recipe.detector == "rpn" else metric_of(options),
     )
     if not rt.is_main:
         return
-    done = results.Evaluation(state.step, source.name, data.digest(), len(data), changed)
-    show(metrics, data, detections, source, options)
+    done = results.Evaluation(
+        step=state.step,
+        split=source.name,
+        digest=data.digest(),
+        images=len(data),
+        data_path=str(source.root),
+        dataset=source.dataset,
+        changed=tuple(changed),
+    )
+    shown = chosen(data, detections, options)
+    show(metrics, *shown, source, options)
     pictures = checkpoint.run_of(path) / "pictures"
     try:
         if len(data.labels):
             results.save(done, metrics, detections, path, own=done.is_own(state))
-        draw(data, detections, options, pictures, by_class=recipe.detector != "rpn")
+        draw(*shown, options, pictures, by_class=recipe.detector != "rpn")
     except OSError as error:
         rt.say(f"note: {error.filename}: {error.strerror}: nothing is kept in the run folder")
 
@@ -135,12 +155,14 @@ def measure_file(options: Options, rt: runtime.Runtime) -> None:
     data = read(source, (), options, rt)
     detections = coco_results.read(options.from_file, data)
     rt.say(
-        f"{options.from_file}: {len(detections)} detections, split {source.name}, "
+        f"{options.from_file}: {len(detections)} detections, split {source.name}: "
         f"{len(data)} images"
     )
     if not rt.is_main:
         return
-    show(evaluation.detector_metrics(data, detections), data, detections, source, options)
+    metrics = metric_of(options)(data, detections)
+    data, detections = chosen(data, detections, options)
+    show(metrics, data, detections, source, options)
     folder = options.from_file.with_name(f"{options.from_file.stem}-pictures")
     draw(data, detections, options, folder, by_class=True)
 
@@ -163,7 +185,28 @@ def read(
     )
     for line in problems.summary():
         rt.say(line)
-    return data
+    if options.max_dets is not None and data.federated is not None:
+        raise UsageError("--max-dets: LVIS's metric always counts 300; leave it out")
+    return data if options.limit is None else data.take(np.arange(min(options.limit, len(data))))
+
+
+def metric_of(options: Options) -> evaluation.Metric:
+    """The metrics of a detector, of the classes and detections that count."""
+    most = coco.MAX_DETS if options.max_dets is None else options.max_dets
+
+    def measure(data: Annotations, detections: np.ndarray) -> dict[str, Any]:
+        return evaluation.detector_metrics(*chosen(data, detections, options), most)
+
+    return measure
+
+
+def chosen(
+    data: Annotations, detections: np.ndarray, options: Options
+) -> tuple[Annotations, np.ndarray]:
+    """The boxes and detections of --classes."""
+    if not options.classes:
+        return data, detections
+    return evaluation.of_classes(data, detections, options.classes)
 
 
 def show(
@@ -220,7 +263,7 @@ def draw(
         return
     files = [Path(file).name for file in data.files]
     sheet_name, *names = picture_files.picture_names(["best_and_worst.jpg", *files])
-    compared = comparison.compare_all(data, detections, options.score_threshold, by_class=by_class)
+    compared = comparison.compare_all(data, detections, options.draw_threshold, by_class=by_class)
 
     def picture(i: int) -> Image.Image:
         image = images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))

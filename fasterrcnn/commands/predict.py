@@ -1,36 +1,63 @@
-"""Detect objects in images: annotated pictures and a json file."""
+"""Detect objects in images, videos and cameras: annotated pictures, json and other files.
+
+SOURCE is an image, a folder of images, a glob in quotes, a list of paths (a .txt file, or - for
+standard input), a video, or a camera such as /dev/video0.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import images
+from fasterrcnn import recipes
+from fasterrcnn.cli import flags, inference, shared
+from fasterrcnn.data import frames, images, sources, video
 from fasterrcnn.data.annotations import Classes
-from fasterrcnn.engine import checkpoint, runtime
-from fasterrcnn.errors import UsageError
+from fasterrcnn.data.frames import Frame
+from fasterrcnn.data.known_images import KnownImages
+from fasterrcnn.data.sources import Source
+from fasterrcnn.engine import checkpoint, prediction, runtime
+from fasterrcnn.errors import DataError, ProcessDied, Stopped, UsageError
 from fasterrcnn.models.build import FasterRCNN
-from fasterrcnn.reports import drawing, picture_files
+from fasterrcnn.progress import Progress
+from fasterrcnn.reports import prediction_files
+from fasterrcnn.reports.detection_files import Tables
+from fasterrcnn.reports.prediction_files import Boxes, PredictionFiles, Wanted
 from fasterrcnn.settings import setting
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(inference.Inference):
     """The detector, the images, and where results go."""
 
     checkpoint: Path = shared.checkpoint()
-    images: tuple[Path, ...] = setting(help="image files, or folders of them", positional=True)
-    score_threshold: float = setting(0.05, "detections below this score are left out")
-    draw_threshold: float = setting(0.5, "detections below this score are not drawn")
-    json: Path | None = setting(None, "write the detections to this file (COCO's format)")
+    source: tuple[str, ...] = setting(
+        help="images, folders of images, 'globs', lists of paths (.txt, or - for standard input), "
+        "videos, cameras (/dev/video0)",
+        positional=True,
+    )
     output_dir: Path | None = setting(None, "folder of pictures (default: <run>/predictions)")
+    no_pictures: bool = setting(False, "draw nothing")
+    draw_threshold: float = setting(0.5, "detections below this score are not drawn or cut out")
+    json: Path | None = setting(None, "write the detections to this file (COCO's result format)")
+    csv: Path | None = setting(None, "write the detections to this table")
+    save_txt: bool = setting(False, "write YOLO label files with scores to <output-dir>/labels")
+    save_crop: bool = setting(False, "write what is drawn, cut out, to <output-dir>/crops")
+    annotations: Path | None = setting(
+        None, "COCO json file that knows the images: its ids go into --json, its boxes are drawn"
+    )
+    images_per_gpu: int = shared.images_per_gpu()
+    workers: int | None = setting(
+        None, "processes that decode and draw (default: number of cores, at most 8)"
+    )
     max_image_pixels: int = shared.max_image_pixels()
     amp: str | None = shared.amp()
     device: str = shared.device()
@@ -39,32 +66,167 @@ class Options:
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
+    check_flags(options)
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
-    files = images.find(options.images)
-    names = picture_files.picture_names([name for _, name in files])
     model, state, path = load(options.checkpoint)
+    recipe, changed = inference.apply(rt.place(model), state.recipe, state.classes, options)
+    recipe = recipes.change(recipe, amp=rt.resolve_amp(options.amp or recipe.amp))
     folder = options.output_dir or checkpoint.run_of(path) / "predictions"
-    images.check_not_replaced(files, folder, names)
-    model.roi_heads.score_thresh = options.score_threshold
-    rt.place(model)
-    amp = rt.resolve_amp(options.amp or state.recipe.amp)
+    found = sources.find(options.source, folder)
+    asked = list(islice(found.sources.values(), options.limit))
+    if any(source.is_video for source in asked):
+        video.need()
+    known = None if options.annotations is None else read_annotations(options.annotations, asked)
+    classes = with_ids(state.classes, options.classes, known) if known else state.classes
+    wanted = Wanted(
+        folder,
+        classes.names,
+        options.draw_threshold,
+        pictures=not options.no_pictures,
+        labels=options.save_txt,
+        crops=options.save_crop,
+    )
+    names = prediction_files.names_of(asked)
+    prediction_files.check(wanted, names)
+    tables = Tables(options.json, options.csv)
 
-    rows: list[dict[str, Any]] = []
-    for (file, name, image), picture_name in zip(images.decoded(files), names, strict=True):
-        with torch.no_grad(), rt.precision(amp):
-            (found,) = model([image.to(rt.device)])
-        found = {key: value.cpu() for key, value in found.items()}
-        rows += coco_rows(name, found, state.classes)
-        picture_files.save(draw(image, found, state.classes, options), folder / picture_name)
-        sure = int((found["scores"] >= options.draw_threshold).sum())
-        print(
-            f"{file}: {len(found['scores'])} detections, {sure} of them drawn (score "
-            f"{options.draw_threshold:g} or more): {folder / picture_name}"
+    print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources")
+    for line in changed:
+        print(f"changed: {line}")
+    if found.pictures:
+        print(f"{found.pictures} pictures of an earlier run left out: {folder}")
+    workers = rt.loader_workers(options.workers)
+    ahead = workers + options.images_per_gpu
+    with processes(workers) as pool, signals_received() as signals:
+        files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
+        stream = frames.read(asked, pool, ahead, known.size if known else lambda _: None)
+        detected = prediction.detect(
+            model, islice(stream, options.limit), recipe, rt, options.images_per_gpu
         )
-    if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
-        print(f"{len(rows)} detections in {options.json}")
+        has_video = any(source.is_video for source in asked)
+        progress = Progress(None if has_video else len(asked), "images")
+        tally = take(detected, files, known, options.draw_threshold, progress, signals)
+    report(tally, progress, options, wanted)
+    if signals:
+        name = signal.Signals(signals[0]).name
+        what = f"{name}: stopped after {progress.count} images; what was found in them is written"
+        raise Stopped(what, 128 + signals[0])
+    if problems := found.problems + tally.problems:
+        raise DataError("\n".join(problems))
+
+
+@dataclass
+class Tally:
+    """What came of all images."""
+
+    detections: int = 0
+    drawn: int = 0
+    problems: list[str] = field(default_factory=list)  # images that could not be read, a line each
+
+
+def take(
+    detected: Iterator[tuple[Frame, Boxes | None]],
+    files: PredictionFiles,
+    known: KnownImages | None,
+    draw_threshold: float,
+    progress: Progress,
+    signals: list[int],
+) -> Tally:
+    """Write the files of each image, until there is none left or a signal has come."""
+    tally = Tally()
+    try:
+        for image_id, (frame, found) in enumerate(detected, start=1):
+            if found is None:
+                tally.problems.append(f"{frame.source.path}: {frame.image}")
+            elif known is None:
+                files.add(image_id, frame, found)
+            else:
+                image = known.get(frame.name)
+                files.add(image.id, frame, found, files.truth(image))
+            if found is not None:
+                tally.detections += len(found["scores"])
+                tally.drawn += int((found["scores"] >= draw_threshold).sum())
+            progress.step()
+            if signals:
+                break
+    finally:
+        progress.close()
+        files.close()
+    return tally
+
+
+def report(tally: Tally, progress: Progress, options: Options, wanted: Wanted) -> None:
+    """Say what was found and where it is."""
+    drawn = f", {tally.drawn} of them drawn (score {options.draw_threshold:g} or more)"
+    print(f"{progress}: {tally.detections} detections{drawn if wanted.pictures else ''}")
+    for what, is_there in (("pictures", wanted.pictures), ("labels", wanted.labels),
+                           ("crops", wanted.crops)):  # fmt: skip
+        if is_there:
+            print(f"{what}: {wanted.folder if what == 'pictures' else wanted.folder / what}")
+    for file in (options.json, options.csv):
+        if file is not None:
+            print(f"detections: {file}")
+
+
+def check_flags(options: Options) -> None:
+    """Raise UsageError for flags that cannot mean what they say."""
+    for name, least in (("images_per_gpu", 1), ("workers", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')}: {value}: must be {least} or more")
+    files = {"--annotations": options.annotations, "--json": options.json, "--csv": options.csv}
+    used: dict[Path, str] = {Path(source).absolute(): "a source" for source in options.source}
+    for flag, path in files.items():
+        if path is not None and used.setdefault(path.absolute(), flag) != flag:
+            raise UsageError(f"{flag}: {path}: is {used[path.absolute()]} too; give another file")
+
+
+def read_annotations(file: Path, asked: Sequence[Source]) -> KnownImages:
+    """What the file knows of the images. Raises UsageError if that is not all of them."""
+    if videos := [source.path for source in asked if source.is_video]:
+        raise UsageError(f"--annotations: {file}: is of images; {videos[0]} is a video")
+    known = KnownImages(file)
+    known.check(source.name for source in asked)
+    return known
+
+
+def with_ids(classes: Classes, chosen: tuple[str, ...], known: KnownImages) -> Classes:
+    """The classes of the run; those that are detected with the annotation file's ids."""
+    kept = classes.subset(chosen) if chosen else classes
+    ids = dict(zip(classes.names, classes.category_ids, strict=True))
+    ids |= dict(zip(kept.names, known.category_ids(kept), strict=True))
+    return Classes(classes.names, tuple(ids.values()))
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Executor]:
+    """`frames.workers`; raises ProcessDied if one is killed."""
+    try:
+        with frames.workers(count) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise ProcessDied(
+            "a process that decodes and draws was killed; if memory ran out, lower --workers"
+        ) from None
+
+
+@contextmanager
+def signals_received() -> Iterator[list[int]]:
+    """Inside, the first SIGINT or SIGTERM only joins the list; a second ends the process."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: Any) -> None:
+        print(f"\n{signal.Signals(number).name}: finishing the files", file=sys.stderr, flush=True)
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load(path: Path) -> tuple[FasterRCNN, checkpoint.State, Path]:
@@ -80,28 +242,3 @@ def load(path: Path) -> tuple[FasterRCNN, checkpoint.State, Path]:
         f"--checkpoint: {path}: detects in stored proposals only; evaluate it with --proposals, or "
         "combine it with an RPN: fasterrcnn assemble"
     )
-
-
-def draw(
-    image: Tensor, found: dict[str, Tensor], classes: Classes, options: Options
-) -> Image.Image:
-    """The image with its detections of at least --draw-threshold."""
-    sure = found["scores"] >= options.draw_threshold
-    boxes, labels, scores = (found[key][sure] for key in ("boxes", "labels", "scores"))
-    return drawing.draw(image, boxes, labels, classes.names, scores)
-
-
-def coco_rows(name: str, found: dict[str, Tensor], classes: Classes) -> list[dict[str, Any]]:
-    """Detections of one image in COCO's result format, in px of the image as displayed."""
-    return [
-        {
-            "file_name": name,
-            "category_id": classes.category_ids[label - 1],
-            "category_name": classes.names[label - 1],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for (x1, y1, x2, y2), label, score in zip(
-            found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
-        )
-    ]

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
+from fasterrcnn import progress
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import images, loader, proposals
+from fasterrcnn.data import images, loader, proposals, sources
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import ImageProposals
+from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import checkpoint, evaluation, runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import FasterRCNN, ProposalNetwork, split
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     check(options)
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
-    files = images.find(options.images) if options.images else []
+    files = find(options.images) if options.images else []
     model, state, path = checkpoint.load_detector(options.checkpoint)
     if not isinstance(model, (FasterRCNN, ProposalNetwork)):
         raise UsageError(f"--checkpoint: {path}: Fast R-CNN proposes nothing; give an RPN's run")
@@ -84,29 +86,40 @@ def check(options: Options) -> None:
             raise UsageError(f"--{name.replace('_', '-')}: only for {what}")
 
 
+def find(paths: tuple[Path, ...]) -> list[Source]:
+    """The images at `paths`. Raises UsageError if there is something else too."""
+    found = sources.find(map(str, paths))
+    if found.problems:
+        raise UsageError(found.problems[0])
+    files = list(found.sources.values())
+    if videos := [source.path for source in files if source.is_video]:
+        raise UsageError(f"{videos[0]}: propose takes images only")
+    return files
+
+
 def show(
     options: Options,
     model: Proposer,
-    files: list[tuple[Path, str]],
+    files: list[Source],
     folder: Path,
     rt: runtime.Runtime,
     amp: str,
 ) -> None:
     """Pictures in `folder` and a json file, in px of the images."""
     rows: list[dict[str, Any]] = []
-    names = picture_files.picture_names([name for _, name in files])
+    names = picture_files.picture_names([source.name for source in files])
     if options.draw > 0:
-        images.check_not_replaced(files, folder, names)
-    for (file, name, image), picture_name in zip(images.decoded(files), names, strict=True):
+        sources.check_not_replaced(files, folder, names)
+    for (source, image), picture_name in zip(sources.decoded(files), names, strict=True):
         with torch.no_grad(), rt.precision(amp):
             padded = model.transform([image.to(rt.device)])
             (found,) = split(model.rpn.detect(padded, model.features(padded)))
         boxes, scores = found["boxes"].cpu(), found["scores"].cpu()
         rows += [
-            {"file_name": name, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            {"file_name": source.name, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True)
         ]
-        print(f"{file}: {len(scores)} proposals")
+        print(f"{source.path}: {len(scores)} proposals")
         if options.draw > 0:
             best = slice(options.draw)
             picture = drawing.draw_proposals(image, boxes[best], scores[best])
@@ -162,12 +175,14 @@ def propose_all(
     """The proposals of every image in order, and the seconds per image on the device."""
     found: dict[int, ImageProposals] = {}
     seconds = 0.0
-    for batch in loader.load(
+    planned = evaluation.micro_batches(data, recipe.input, options.images_per_gpu, 0, 1)
+    loaded = loader.load(
         loader.Images(data),
-        evaluation.micro_batches(data, recipe.input, options.images_per_gpu, 0, 1),
+        planned,
         workers=rt.loader_workers(options.workers),
         pin_memory=rt.pin_memory,
-    ):
+    )
+    for batch in progress.over("proposing", loaded, len(planned), "batches"):
         started = time.monotonic()
         with torch.no_grad(), rt.precision(amp):
             padded = model.transform(batch.to(rt.device).images())

@@ -1,181 +1,165 @@
-"""Write tables of Mem, fps and AP or AR1000: measured here beside published numbers.
+"""Write the page of a run: how it was trained, what its detector does well and badly.
 
-A row per recipe. Measured numbers come from run folders (AP or AR1000, memory) and files of the
-benchmark command (fps, memory), each with its hardware; nothing is estimated. The protocol is that
-of the published tables: Mem is the peak memory of one GPU's allocator in training, fps is images
-per second at batch 1 from decoded images to final boxes, NMS included, reading and decoding files
-excluded.
+Runs no network: the page shows the detections of the evaluation that the run keeps.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import shlex
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from fasterrcnn import recipes
-from fasterrcnn.cli import flags
-from fasterrcnn.engine import checkpoint
-from fasterrcnn.errors import UsageError
-from fasterrcnn.models.cost import coco_cost
-from fasterrcnn.recipes import Recipe
+import torch
+
+from fasterrcnn import progress, recipes
+from fasterrcnn.cli import flags, shared
+from fasterrcnn.data import images
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import checkpoint, evaluation, results
+from fasterrcnn.engine.run_folder import METRICS, read_rows
+from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.metrics import anchors, diagnosis
+from fasterrcnn.models.backbones import build_backbone
+from fasterrcnn.reports import comparison, pages, run_page, run_pictures
+from fasterrcnn.reports.run_page import Evaluated, RunReport
 from fasterrcnn.settings import setting
-
-_TITLES = {
-    "rpn": "Region proposal networks",
-    "fast_rcnn": "Fast R-CNN on stored proposals",
-    "faster_rcnn": "Faster R-CNN",
-}
-_HEAD = (
-    "recipe", "backbone", "style", "lr schd", "parameters (M)", "G multiply-adds",
-    "Mem (GB)", "Inf time (fps)", "{metric}", "measured on",
-    "Mem published", "fps published", "{metric} published", "published by",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Options:
-    """The measurements to include."""
+    """The run, the evaluation to show, and where the page goes."""
 
-    sources: tuple[Path, ...] = setting(
-        (), "run folders and benchmark files (default: published numbers only)", positional=True
+    run: tuple[Path, ...] = setting(
+        help="run folder (what it evaluated last), RUN/best, or RUN/checkpoints/step-*",
+        positional=True,
     )
-    output: Path | None = setting(None, "write the tables to this file (default: the terminal)")
-
-
-@dataclass
-class Measured:
-    """The measurements of one recipe, as text; empty where there is none."""
-
-    memory: str = ""
-    fps: str = ""
-    quality: str = ""
-    where: list[str] = field(default_factory=list)
+    split: str | None = setting(None, "split whose evaluation is shown (default: the run's own)")
+    data_path: Path | None = shared.data_path(shown=" (default: where it was evaluated)")
+    dataset: str | None = shared.dataset(None)
+    bad_data: str = shared.bad_data()
+    max_image_pixels: int = shared.max_image_pixels()
+    output_dir: Path | None = setting(None, "folder of the page (default: RUN/report)")
+    images: int = setting(24, "images shown whole, half of them the worst, half the best")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
-    measured: dict[str, Measured] = {}
-    for source in options.sources:
-        name, found = read(source)
-        merge(measured.setdefault(name, Measured()), found)
-    text = "\n\n".join(table(kind, measured) for kind in _TITLES) + "\n\n" + notes()
-    if options.output is None:
-        print(text)
-    else:
-        options.output.write_text(text + "\n")
-        print(f"tables in {options.output}")
+    if len(options.run) != 1:
+        raise UsageError(f"{len(options.run)} runs given; give one, or compare several")
+    images.limit_pixels(options.max_image_pixels)
+    path = results.evaluated(options.run[0])
+    state = checkpoint.load_state(path)
+    run = checkpoint.run_of(path)
+    folder = options.output_dir or run / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    report = collect(path, run, state, options)
+    page = folder / "index.html"
+    pages.write(run_page.render(report), page)
+    for file in run_page.write_files(report, folder):
+        print(f"written: {file}")
+    print(f"page: {page}")
 
 
-def read(source: Path) -> tuple[str, Measured]:
-    """The recipe's name, and what a run folder or benchmark file says. Raises UsageError."""
-    if source.is_dir():
-        return read_run(source)
-    try:
-        return read_benchmark(json.loads(source.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+def collect(path: Path, run: Path, state: checkpoint.State, options: Options) -> RunReport:
+    """Everything that the page shows. Raises DataError."""
+    digest = state.data.get("val_digest")
+    best = checkpoint.best(run / "checkpoints")
+    evaluated = evaluation_of(path, state, options)
+    return RunReport(
+        name=run.name,
+        path=str(run),
+        facts=facts(path, state),
+        recipe=recipes.describe(state.recipe),
+        command=command(state),
+        environment=state.environment,
+        warmup_steps=state.recipe.schedule.warmup_steps,
+        steps=[*read_rows(run / METRICS)],
+        evaluations=[
+            row
+            for row in results.read(run)
+            if not row["changed"] and row["digest"] == (digest or row["digest"])
+        ],
+        best=None if best is None else checkpoint.load_state(best).step,
+        anchor_recall=anchor_recall(state.recipe, evaluated.data) if evaluated else {},
+        evaluated=evaluated,
+    )
+
+
+def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Evaluated | None:
+    """The evaluation asked for; None if there is none. Raises DataError."""
+    kept = results.find(path, options.split)
+    if kept is None and options.split is not None:
         raise UsageError(
-            f"{source}: neither a run folder nor a file of fasterrcnn benchmark --json; give one"
-        ) from None
-
-
-def read_run(folder: Path) -> tuple[str, Measured]:
-    """AP or AR1000 of the latest evaluation, and the largest memory of training."""
-    state = checkpoint.load_state(checkpoint.find(folder))
-    found = Measured()
-    results = _json(folder / "results.json")
-    metric = "AR_1000" if state.recipe.detector == "rpn" else "AP"
-    if results.get(metric) is not None:
-        found.quality = f"{100 * results[metric]:.1f}"
-    rows = folder / "metrics.jsonl"
-    if rows.exists() and (lines := rows.read_text().splitlines()):
-        found.memory = f"{max(json.loads(line).get('peak_memory_gb', 0) for line in lines):.1f}"
-    where = _hardware(state.environment, state.recipe)
-    if changes := _changes(state.recipe):
-        where += f"; changed: {', '.join(changes)}"
-    found.where = [f"{metric}: {where}"]
-    return state.recipe.name, found
-
-
-def read_benchmark(results: dict[str, Any]) -> tuple[str, Measured]:
-    """Images per second at batch 1, and the memory of a training step."""
-    one = results["inference"]["by_batch_size"].get("1")
-    where = f"{_device(results)}, {results['amp']}, {results['images_per_gpu']} images in training"
-    name = results["recipe"]
-    return recipes.RENAMED_RECIPES.get(name, name), Measured(
-        memory=f"{results['peak_memory_gb']:.1f}",
-        fps=f"{one['images_per_s']:.1f}" if one else "",
-        where=[f"fps: {where}"],
+            f"--split: {options.split}: not evaluated; first: fasterrcnn evaluate --checkpoint "
+            f"{options.run[0]} --split {options.split}"
+        )
+    if kept is None:
+        return None
+    row, detections = kept
+    source = evaluation.find_source(
+        state,
+        options.data_path or Path(row["data_path"]),
+        options.dataset or row["dataset"],
+        options.split,
     )
+    problems = Problems(skip=options.bad_data == "skip")
+    data = evaluation.read_split(source, state.classes, problems)
+    if data.digest() != row["digest"]:
+        raise DataError(
+            f"{source.root}: split {source.name}: not the images and boxes that were evaluated; "
+            "evaluate again, or give the folder with --data-path"
+        )
+    by_class = state.recipe.detector != "rpn"
+    found = None
+    if by_class and data.federated is None:
+        found = diagnosis.diagnose(data, detections, row)
+    threshold = found.threshold if found else 0.0
+    compared = comparison.compare_all(data, detections, threshold, by_class=by_class)
+    candidates = found.candidates if found else []
+    shown = partial(progress.over, "drawing")
+    pictures = run_pictures.make(data, compared, candidates, options.images, row["split"], shown)
+    return Evaluated(row, data, detections, found, pictures)
 
 
-def merge(into: Measured, found: Measured) -> None:
-    """What `found` knows replaces what was known; a benchmark's memory goes before a run's."""
-    into.fps = found.fps or into.fps
-    into.quality = found.quality or into.quality
-    into.memory = found.memory if found.fps or not into.fps else into.memory
-    into.where += found.where
-
-
-def table(kind: str, measured: dict[str, Measured]) -> str:
-    """Markdown: a row per recipe of this kind."""
-    metric = "AR1000" if kind == "rpn" else "box AP"
-    head = [title.format(metric=metric) for title in _HEAD]
-    rows = [head, ["---"] * len(head)]
-    for name, entry in recipes.RECIPES.items():
-        recipe = entry.make()
-        if recipe.detector == kind:
-            rows.append(row(recipe, entry, measured.get(name, Measured())))
-    return f"### {_TITLES[kind]}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def row(recipe: Recipe, entry: recipes.Entry, found: Measured) -> list[str]:
-    """One line of a table."""
-    parameters, operations, _ = coco_cost(recipe)
-    published = entry.published or recipes.Published(None, "")
+def facts(path: Path, state: checkpoint.State) -> list[tuple[str, str]]:
+    """What was run, as names and values."""
+    recipe, schedule = state.recipe, state.recipe.schedule
+    names = state.classes.names
     return [
-        f"`{recipe.name}`",
-        recipe.backbone.name + ("-FPN" if recipe.backbone.neck == "fpn" else "-C4"),
-        entry.style,
-        entry.schedule,
-        f"{parameters / 1e6:.1f}",
-        f"{operations / 1e9:.1f}",
-        found.memory,
-        found.fps,
-        found.quality,
-        "; ".join(found.where) or "not yet measured",
-        *("" if v is None else f"{v:g}"
-          for v in (published.memory_gb, published.fps, published.value)),
-        published.by,
-    ]  # fmt: skip
+        ("recipe", recipe.name),
+        ("changed", "; ".join(recipes.difference(recipes.get(recipe.name), recipe)) or "nothing"),
+        ("data", state.data["path"] or "none: the detector was imported"),
+        ("classes", f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"),
+        ("steps", f"{state.step} of {state.last_step}, {schedule.images_per_step} images each"),
+        ("checkpoint", str(path)),
+    ]
 
 
-def notes() -> str:
-    """How the numbers were made."""
-    return (
-        "Mem: largest memory of one GPU's allocator in training (on a CPU: of the process). fps: "
-        "images per second at batch 1, from decoded images to final boxes, NMS included, reading "
-        "and decoding excluded. Multiply-adds: one forward pass of the largest landscape shape, "
-        "80 classes. Published numbers are quoted from the sources that `fasterrcnn "
-        "recipes NAME` names, on other hardware."
-    )
+def command(state: checkpoint.State) -> str:
+    """What repeats the run; empty for an imported detector."""
+    if not state.data["path"]:
+        return ""
+    many = state.environment["ranks"] > 1
+    script = f"train_fasterrcnn_resnet50_amp_{'dist_' if many else ''}torch.sh"
+    words = [*([f"NGPU={state.environment['ranks']}"] if many else []), "bash"]
+    words += [f"start_scripts/{script}", "--recipe", state.recipe.name]
+    words += recipes.as_flags(state.recipe, recipes.get(state.recipe.name))
+    words += ["--data-path", state.data["path"], "--steps", str(state.last_step)]
+    for name, default in (("dataset", "auto"), ("val_split", "val"), ("val_fraction", 0.0)):
+        if state.data.get(name, default) != default:
+            words += [f"--{name.replace('_', '-')}", str(state.data[name])]
+    return shlex.join(words)
 
 
-def _hardware(environment: dict[str, Any], recipe: Recipe) -> str:
-    return f"{_device(environment)}, {environment['ranks']} process, {recipe.amp}"
-
-
-def _device(environment: dict[str, Any]) -> str:
-    return environment["gpu"] or f"CPU ({environment['threads']} threads)"
-
-
-def _changes(recipe: Recipe) -> list[str]:
-    """What a user changed that the recipe's name does not say; precision stands beside it."""
-    known = recipes.get(recipe.name)
-    return [c for c in recipes.difference(known, recipe) if not c.startswith("amp:")]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float | None]:
+    """The share of the split's boxes that an anchor overlaps, by IoU."""
+    if recipe.detector == "fast_rcnn":
+        return {}
+    with torch.device("meta"):  # only the levels are of interest
+        backbone, _ = build_backbone(recipe.backbone)
+    gt = anchors.resized_boxes(data, recipe.input)
+    found = anchors.measure(gt, recipe.rpn, backbone.strides)
+    return {str(iou): value for iou, value in zip(anchors.IOUS, found.recall, strict=True)}

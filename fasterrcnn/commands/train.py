@@ -106,7 +106,7 @@ def run(
     data = read_data(recipe, options, folder, start, rt)
     plan = Plan(
         data.train.ids,
-        data.buckets(recipe),
+        run_data.buckets(data.train, recipe),
         seed=recipe.seed,
         images_per_gpu=recipe.schedule.images_per_gpu,
         micro_batches_per_step=micro_batches,

@@ -16,6 +16,8 @@ import numpy as np
 
 from fasterrcnn.errors import UsageError
 
+_ROUNDING = 0.0101  # px: COCO rounds to two decimals, so that a box may exceed its image by 0.01
+
 
 class Strings(Sequence[str]):
     """Immutable strings in one buffer, which forked workers share like the arrays."""
@@ -52,6 +54,21 @@ class Classes:
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...]  # as in the files of the data set
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Classes:
+        """Classes of a format without ids: these are the labels."""
+        return cls(tuple(names), tuple(range(1, len(names) + 1)))
+
+    @property
+    def label_of(self) -> dict[str, int]:
+        """The label of each name."""
+        return {name: label for label, name in enumerate(self.names, start=1)}
+
+    @property
+    def label_of_id(self) -> dict[int, int]:
+        """The label of each category id."""
+        return {id: label for label, id in enumerate(self.category_ids, start=1)}
 
     @property
     def num_classes(self) -> int:
@@ -161,6 +178,10 @@ class Annotations:
         file = self.files[i]
         return file if file.startswith("/") else f"{self.folder}/{file}"
 
+    def owners(self) -> np.ndarray:
+        """Int64 ``(B,)``: the position of the image that each box is of."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first))
+
     def training_boxes(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i's boxes to train on, clipped to it: float32 ``(G, 4)`` x1 y1 x2 y2 (px), and
         their labels, int64 ``(G,)``."""
@@ -177,7 +198,7 @@ class Annotations:
     def with_classes(self, classes: Classes) -> Annotations:
         """The same images with the labels of `classes`, found by name; boxes of other classes are
         left out."""
-        label_of = {name: label for label, name in enumerate(classes.names, start=1)}
+        label_of = classes.label_of
         table = np.array([0, *(label_of.get(name, 0) for name in self.classes.names)], np.int64)
         labels = table[self.labels]
         kept = np.flatnonzero(labels)
@@ -232,6 +253,12 @@ def _rows(first: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     counts = np.diff(first)[index]
     new = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return new, np.arange(new[-1]) + np.repeat(first[index] - new[:-1], counts)
+
+
+def exceeds(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Bool ``(B,)``: the boxes that `clip` moves by more than COCO rounds."""
+    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return np.any(np.abs(clip(xywh, sizes) - corners) > _ROUNDING, axis=1)
 
 
 def clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:

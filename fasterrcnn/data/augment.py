@@ -76,8 +76,8 @@ class Augmentation:
     def _steps(self, height: int, width: int) -> list[Callable[[Sample], Sample]]:
         """What is done to an image of this size, in order.
 
-        Zooming out and distorting colors take memory and time in proportion to the pixels (colors
-        of 12 megapixels 4.8 s on one core), so they never see more of them than are trained on.
+        Zooming out and distorting colors take memory and time in proportion to the pixels, so they
+        never see more of them than are trained on.
         """
         config, steps = self.config, list[Callable[[Sample], Sample]]()
         shrink = partial(self._shrunk, planned=self.planned(height, width))

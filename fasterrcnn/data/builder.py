@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fasterrcnn.data.annotations import Annotations, Classes, Strings, clip
+from fasterrcnn.data.annotations import Annotations, Classes, Strings, clip, exceeds
 from fasterrcnn.data.image_check import read_headers
 from fasterrcnn.data.images import Header
 from fasterrcnn.data.problems import Problems
@@ -54,7 +54,7 @@ class Builder:
         self.position: dict[Id, int] = {}  # of each image, in the order they were added
         self._images: list[_Image] = []
         self._rejected: set[Id] = set()
-        self._boxes: list[tuple[int, int, Sequence[float], float, bool]] = []
+        self._boxes: list[tuple[int, int, Sequence[float], bool]] = []
         self._where: list[Any] = []
         self._columns: list[tuple[Boxes, Sequence[Any] | np.ndarray]] = []
 
@@ -82,23 +82,17 @@ class Builder:
         self.problems.fault(file, field, value, what)
         self._rejected.add(id)
 
-    def has_image(self, id: Id) -> bool:
-        """Whether there is an image `id`, usable or not."""
-        return id in self.position or id in self._rejected
-
     def add_box(
         self,
         image: Id,
         label: int,
         xywh: Sequence[float],
-        area: float | None,
         crowd: bool,
         where: Any,
     ) -> None:
         """Add a box (px) of finite numbers and non-negative size to an image of this split."""
         if image in self.position:  # else it was rejected
-            area = float("nan") if area is None else area
-            self._boxes.append((self.position[image], label, xywh, area, crowd))
+            self._boxes.append((self.position[image], label, xywh, crowd))
             self._where.append(where)
 
     def add_boxes(self, boxes: Boxes, where: Sequence[Any] | np.ndarray) -> None:
@@ -180,8 +174,8 @@ class Builder:
             np.array([box[0] for box in own], np.int64),
             np.array([box[1] for box in own], np.int64),
             np.array([box[2] for box in own], np.float64).reshape(-1, 4),
-            np.array([box[3] for box in own], np.float64),
-            np.array([box[4] for box in own], bool),
+            np.full(len(own), np.nan),
+            np.array([box[3] for box in own], bool),
         )
         parts: list[tuple[Boxes, Any]] = [(single, self._where), *self._columns]
         ends = np.cumsum([len(boxes.label) for boxes, _ in parts])
@@ -200,9 +194,7 @@ class Builder:
         clipped = clip(xywh, sizes)
         empty = np.any(xywh[:, 2:] <= 0, axis=1)
         outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        # COCO rounds to two decimals, so that a box may exceed its image by 0.01 px
-        moved = ~empty & ~outside & np.any(np.abs(clipped - corners) > 0.0101, axis=1)
+        moved = ~empty & ~outside & exceeds(xywh, sizes)
         for mask, what, action in (
             (empty, "box of zero width or height", "dropped"),
             (outside, "box outside the image", "dropped"),

@@ -23,8 +23,6 @@ from fasterrcnn.data.image_files import unsafe
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
 
-splits = coco_files.splits
-
 
 def recognizes(root: Path) -> bool:
     """Whether `root` looks like a data set in this format."""
@@ -82,11 +80,10 @@ def _find_images(
     Raises DataError if all are.
     """
     finder = coco_files.ImageFinder(root, json_file, split)
-    folders = list(finder.folders)
     found = [finder.find(image.file_name) for image in images]
     used = {place[0] for place in found if place is not None}
     if images and not used:
-        looked = ", ".join(os.path.relpath(folder, root) for folder in folders)
+        looked = ", ".join(os.path.relpath(folder, root) for folder in finder.folders)
         raise DataError(
             f"{json_file}: none of its {len(images)} images is there, for example "
             f"{images[0].file_name}; looked in {root}: {looked}"

@@ -8,9 +8,10 @@ plain object and gets the message of the first rule it breaks.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ from fasterrcnn.data.problems import Problems
 _CHUNK = 65536  # rows read at once
 _NO_ID = -1
 _NO_IMAGE = "\0"  # no id of an image
+_RUNS = re.compile("([P-o]*[0-O])*")  # numbers of a compressed mask; each ends with a low character
 
 
 class _Box(msgspec.Struct):
@@ -41,7 +43,7 @@ class _Box(msgspec.Struct):
     category_id: int
     bbox: tuple[float, float, float, float]
     area: float | None = None
-    iscrowd: int | None = 0
+    iscrowd: Annotated[int, msgspec.Meta(ge=0, le=1)] | None = 0
     id: int | str = _NO_ID
 
 
@@ -108,7 +110,6 @@ def _right(columns: Boxes) -> np.ndarray:
         & np.all(np.abs(xywh) < LIMIT, axis=1)
         & np.all(xywh[:, 2:] >= 0, axis=1)
         & (np.isnan(area) | ((area >= 0) & (area < LIMIT)))
-        & ((columns.crowd == 0) | (columns.crowd == 1))
     )
 
 
@@ -174,10 +175,7 @@ def _enclosing(segmentation: Any) -> list[float] | None:
     """x y w h around polygons or a run-length encoded mask; None if it is neither."""
     try:
         if isinstance(segmentation, dict):
-            rle = segmentation
-            if isinstance(rle["counts"], list):
-                rle = mask.frPyObjects(rle, *rle["size"])
-            return mask.toBbox(rle).tolist()
+            return _around_mask(segmentation["counts"], *map(whole, segmentation["size"]))
         is_flat = isinstance(segmentation[0], (int, float))
         polygons = [segmentation] if is_flat else segmentation
         points = np.array([v for polygon in polygons for v in polygon], np.float64).reshape(-1, 2)
@@ -185,6 +183,25 @@ def _enclosing(segmentation: Any) -> list[float] | None:
         return [*low.tolist(), *(high - low).tolist()]
     except Exception:  # pycocotools and numpy raise many kinds on what is no segmentation
         return None
+
+
+def _around_mask(counts: Any, height: int | None, width: int | None) -> list[float] | None:
+    """x y w h around a run-length encoded mask; None if its runs do not fit its size (px).
+
+    pycocotools checks neither, and ends the process where it divides by a side of 0 or reads on
+    behind a text that is cut off.
+    """
+    if not (height and width and 0 < height < LIMIT and 0 < width < LIMIT):
+        return None
+    rle = {"size": [height, width], "counts": counts}
+    if isinstance(counts, list):
+        if min(counts) < 0 or sum(counts) > height * width:
+            return None
+        rle = mask.frPyObjects(rle, height, width)
+    elif not _RUNS.fullmatch(counts):
+        return None
+    x, y, w, h = mask.toBbox(rle).tolist()
+    return [x, y, w, h] if x + w <= width and y + h <= height else None
 
 
 def _which(row: dict[str, Any]) -> str:

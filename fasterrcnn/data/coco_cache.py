@@ -20,7 +20,7 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.builder import Boxes
 from fasterrcnn.data.coco_json import Content, Image
 
-_VERSION = 2  # of the rules by which files are read: a change of them makes older copies worthless
+_VERSION = 3  # of the rules by which files are read: a change of them makes older copies worthless
 _WORTH_IT = 4 << 20  # bytes from which reading a copy is faster
 
 

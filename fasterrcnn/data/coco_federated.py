@@ -29,7 +29,7 @@ def read(
         if not frequency:
             what = "class without a frequency (r, c or f)"
             problems.note(path, "/categories", name, what, "not in AP of rare, common or frequent")
-    label_of = {id: label for label, id in enumerate(content.classes.category_ids, start=1)}
+    label_of = content.classes.label_of_id
     absent, not_exhaustive = (
         Lists.of(_labels(path, image, key, label_of, problems) for image in images) for key in keys
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from fasterrcnn.data import split_names
+from fasterrcnn.data import paths, split_names
 from fasterrcnn.data.image_files import unsafe
 from fasterrcnn.errors import UsageError
 
@@ -18,6 +20,7 @@ _NOISE = set(
     "data objects detection detections result results export default lvis v".split()
 )
 _SPECIAL = re.compile(r"[/\\%:\0]|^\.*$")  # in a name that is more than that of a file
+_FEW = 50  # json files that are looked at in a folder
 _SNIFFED = 1 << 20  # bytes in which a COCO file shows what it is
 
 
@@ -42,14 +45,22 @@ def _is_of_root(folders: tuple[str, ...]) -> bool:
 
 
 def _json_files(folder: Path, depth: int) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.endswith(".json") and entry.is_file():
-                yield folder / entry.name
-            elif depth and entry.is_dir():
-                yield from _json_files(folder / entry.name, depth - 1)
+    """Json files in `folder` and, that many levels deep, in its folders.
+
+    Of many in one folder, where another tool keeps one for each image, these are the few whose
+    names fit a COCO file best.
+    """
+    try:
+        with os.scandir(folder) as every:
+            entries = [entry for entry in every if entry.name[0] != "."]
+    except OSError:
+        return
+    names = [e.name for e in entries if e.name.endswith(".json") and paths.is_file(e)]
+    names.sort(key=lambda name: (not _is_telling(name.removesuffix(".json")), name))
+    yield from (folder / name for name in names[:_FEW])
+    if depth:
+        for entry in filter(paths.is_folder, entries):
+            yield from _json_files(folder / entry.name, depth - 1)
 
 
 def _looks_like_coco(path: Path) -> bool:
@@ -62,22 +73,17 @@ def _looks_like_coco(path: Path) -> bool:
     return has_images or (b'"annotations"' in start and b'"image_id"' in start)
 
 
-def splits(root: Path) -> list[str]:
-    """The names of the splits in `root`; none if all is one set without a name."""
-    files = find_all(root)
-    if len(files) == 1 and not _says_split(_name(root, files[0])):
-        return []
-    return sorted({_name(root, path) for path in files})
-
-
 def find(root: Path, split: str) -> Path:
     """The json file of `split`: a name, or the path of the file in `root`. Raises UsageError."""
-    if split.endswith(".json") and (root / split).is_file():
+    if split.endswith(".json") and paths.is_file(root / split):
         return root / split
     files = find_all(root)
-    if split == "train" and not splits(root) and files:
+    if not files:
+        raise UsageError(f"{root}: no COCO annotations found (annotations/*.json)")
+    named = _splits(root, files)
+    if split == "train" and not named:
         return files[0]
-    words = split_names.aliases(split)
+    words = {*split_names.aliases(split)}
     exact = [path for path in files if split in (path.stem, *_names(root, path))]
     same = [
         path
@@ -89,7 +95,7 @@ def find(root: Path, split: str) -> Path:
     else:
         fits = exact or same
     if not fits:
-        raise UsageError(split_names.missing(root, split, splits(root)))
+        raise UsageError(split_names.missing(root, split, named))
     if len(fits) > 1:
         shown = " or ".join(path.relative_to(root).as_posix() for path in sorted(fits))
         raise UsageError(
@@ -97,6 +103,13 @@ def find(root: Path, split: str) -> Path:
             "(--train-split, --val-split)"
         )
     return fits[0]
+
+
+def _splits(root: Path, files: list[Path]) -> list[str]:
+    """The names of the splits that have a file; none if all is one set without a name."""
+    if len(files) == 1 and not _says_split(_name(root, files[0])):
+        return []
+    return sorted({_name(root, path) for path in files})
 
 
 def _name(root: Path, path: Path) -> str:
@@ -115,9 +128,18 @@ def _says_split(name: str) -> bool:
     return any(map(split_names.is_known, _words(name)))
 
 
+def _is_telling(name: str) -> bool:
+    """Whether a name has a word that those of COCO files have."""
+    return bool(_words_of(name) & _NOISE) or _says_split(name)
+
+
 def _words(name: str) -> set[str]:
     """The words of a name that may say which split it is."""
-    return set(re.findall(r"[^\W\d_]+", name.lower())) - _NOISE
+    return _words_of(name) - _NOISE
+
+
+def _words_of(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]+", name.lower()))
 
 
 class ImageFinder:
@@ -129,7 +151,7 @@ class ImageFinder:
 
     def __init__(self, root: Path, json_file: Path, split: str) -> None:
         stem = json_file.stem.removeprefix("instances_")
-        names = dict.fromkeys((stem, split, *sorted(split_names.aliases(split))))
+        names = dict.fromkeys((stem, split, *split_names.aliases(split)))
         candidates = [
             *(root / part / name for name in names for part in ("", "images")),
             json_file.parent,
@@ -139,29 +161,35 @@ class ImageFinder:
             root / "data",
             root,
         ]
-        self.folders = [str(path) for path in dict.fromkeys(candidates) if path.is_dir()]
+        found = dict.fromkeys(path for path in candidates if paths.is_folder(path))
+        self.folders = [str(path) for path in found]
+        self._names_in = functools.cache(lambda folder: frozenset(paths.names_in(folder)))
 
     def find(self, name: str) -> tuple[str, str] | None:
-        """The folder with the file of this name, and its path in there; None if there is none."""
+        """The first folder with a file of this name, and its path in there; None if there is none.
+
+        Folders are listed once: asking for every image in every folder takes minutes on a network.
+        """
         for candidate in _spellings(name):
-            for k, folder in enumerate(self.folders):
-                if os.path.exists(f"{folder}/{candidate}"):  # noqa: PTH110 # faster than Path
-                    self.folders.insert(0, self.folders.pop(k))  # the next one is there too
+            inner, _, file = candidate.rpartition("/")
+            for folder in self.folders:
+                if file in self._names_in(f"{folder}/{inner}"):
                     return folder, candidate
         return None
 
 
-def path_parts(name: str) -> list[str]:
-    """The folders and the file of a path of any system, without ``.`` and what leads up to ``..``.
-
-    So the parts never leave the folder that they are joined to.
-    """
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
-    return parts[len(parts) - parts[::-1].index("..") :] if ".." in parts else parts
-
-
 def _spellings(name: str) -> Iterator[str]:
-    """The relative paths that `name` may mean, the most literal first."""
+    """The relative paths that `name` may mean, the most literal first, with accents as they are
+    written, as one character, and as two (macOS)."""
+    for path in _places(name):
+        yield path
+        if not path.isascii():
+            yield unicodedata.normalize("NFC", path)
+            yield unicodedata.normalize("NFD", path)
+
+
+def _places(name: str) -> Iterator[str]:
+    """The relative paths that `name` may mean, spelled one way."""
     if not _SPECIAL.search(name):  # as nearly all are
         yield name
         return
@@ -169,5 +197,5 @@ def _spellings(name: str) -> Iterator[str]:
     for text in plain:
         if not unsafe(text):
             yield "/".join(part for part in text.split("/") if part not in ("", "."))
-    for parts in map(path_parts, plain):
+    for parts in map(paths.parts, plain):
         yield from ("/".join(parts[k:]) for k in range(len(parts)))

@@ -35,6 +35,7 @@ from fasterrcnn.errors import DataError
 
 _KEYS = ("images", "annotations", "categories")
 _FREQUENCIES = ("r", "c", "f")  # rare, common, frequent, as LVIS has them
+_NO_PARENT = {"", "none"}  # what stands for a supercategory where there is none
 _REJECTED = -1  # the position of an image that cannot be used
 
 
@@ -89,12 +90,12 @@ def parse(path: Path, problems: Problems) -> Content:
         raise DataError(f"{path}: missing") from None
     if not data[:4].isascii() or b"\0" in data[:4]:  # a byte order mark
         data = text.decode(data, path).encode()
-    attempt = Problems(problems.skip)
+    attempt = problems.fresh()
     try:
         file = msgspec.json.decode(data, type=_File)
         return _content(path, attempt, file.images, file.annotations, file.categories)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        plain, attempt = _load(data, path), Problems(problems.skip)
+        plain, attempt = _load(data, path), problems.fresh()
         return _content(path, attempt, *(plain[key] for key in _KEYS))
     finally:
         problems.found += attempt.found
@@ -171,9 +172,7 @@ def _image(row: _ImageRow | None, k: int) -> Image:
     id = identifier(row.id)
     if id is None:
         raise Wrong("/id", row.id, "must be an integer or a string", None)
-    name = row.file_name
-    if name is None and isinstance(row.coco_url, str):
-        name = unquote(urlsplit(row.coco_url).path)
+    name = _path_of_url(row.coco_url) if row.file_name is None else row.file_name
     if not isinstance(name, str) or not name or "\0" in name or not is_unicode(name):
         raise Wrong("/file_name", row.file_name, "must be a file name", id)
     sides = []
@@ -185,6 +184,14 @@ def _image(row: _ImageRow | None, k: int) -> Image:
     size = (sides[0], sides[1]) if all(sides) else None
     lists = (_ids(row, key, id) for key in ("neg_category_ids", "not_exhaustive_category_ids"))
     return Image(id, name, size, k, *lists)
+
+
+def _path_of_url(url: Any) -> str | None:
+    """The path in a URL; None if it is none."""
+    try:
+        return unquote(urlsplit(url).path) if isinstance(url, str) else None
+    except ValueError:  # http://[x
+        return None
 
 
 def _ids(row: _ImageRow, key: str, image: int | str) -> list[int] | None:
@@ -238,14 +245,13 @@ def _classes(
 
     A row without annotations that is only the group of others, as Roboflow writes one, is no class.
     """
-    groups = {
-        category.id
+    parents = {category.parent for category in table} - _NO_PARENT
+    groups = [
+        category
         for category, has_boxes in zip(table, used, strict=True)
-        if not has_boxes
-        and category.parent in ("", "none")
-        and any(category.name == c.parent for c in table if c.id != category.id)
-    }
-    kept = [category for category in table if category.id not in groups]
+        if not has_boxes and category.parent in _NO_PARENT and category.name in parents
+    ]
+    kept = sorted({*table} - {*groups}, key=lambda category: category.id)
     owner: dict[str, _Category] = {}
     for category in sorted(kept):
         other = owner.setdefault(category.name, category)
@@ -254,10 +260,9 @@ def _classes(
                 f"{path}: /categories/{category.row}/name: {category.name}: the name of two "
                 f"categories, ids {other.id} and {category.id}; rename one of them"
             )
-    for id in sorted(groups):
-        name = next(category.name for category in table if category.id == id)
+    for group in groups:
         what = "category that only groups others"
-        problems.note(path, f"/categories (id {id})", name, what, "left out")
-    label_of = {category.id: label for label, category in enumerate(kept, start=1)}
-    labels = np.array([label_of.get(category.id, 0) for category in table], np.int64)
-    return Classes(tuple(c.name for c in kept), tuple(c.id for c in kept)), labels
+        problems.note(path, f"/categories (id {group.id})", group.name, what, "left out")
+    classes = Classes(tuple(c.name for c in kept), tuple(c.id for c in kept))
+    label_of = classes.label_of_id
+    return classes, np.array([label_of.get(category.id, 0) for category in table], np.int64)

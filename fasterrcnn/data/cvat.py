@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fasterrcnn.data import box_units, enclosing, split_names, xml_files
+from fasterrcnn.data import box_units, enclosing, paths, split_names, xml_files
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
 from fasterrcnn.data.image_index import ImageIndex, file_name
@@ -59,12 +59,6 @@ def recognizes(root: Path) -> bool:
     return bool(_files(root))
 
 
-def splits(root: Path) -> list[str]:
-    """Names of the splits; none where everything is one set. Raises DataError."""
-    files = _files(root)
-    return _header(files[""]).splits if "" in files else sorted(files)
-
-
 def read(root: Path, split: str, problems: Problems) -> Annotations:
     """The split's images and boxes, of all classes (see `formats.read`)."""
     files = _files(root)
@@ -82,7 +76,7 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
 
 def _files(root: Path) -> dict[str, Path]:
     """Split -> XML file; "" -> the only one, which may hold several."""
-    inner = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+    inner = paths.folders_in(root)
     for folder in (root, *(p for p in inner if p.name.casefold() == "annotations")):
         found = _xml_in(folder)
         if len(found) == 1 and not split_names.is_known(found[0].stem):
@@ -96,7 +90,7 @@ def _files(root: Path) -> dict[str, Path]:
 def _xml_in(folder: Path) -> list[Path]:
     """CVAT's files in a folder, sorted; of one that is damaged the name decides."""
     few = (p for p in itertools.islice(folder.glob("*.xml"), _FEW) if p.name[0] != ".")
-    tags = {path: xml_files.root_tag(path) for path in sorted(few)}
+    tags = {path: xml_files.root_tag(path) for path in sorted(filter(paths.is_file, few))}
     return [
         path
         for path, tag in tags.items()
@@ -119,7 +113,7 @@ def _header(path: Path) -> _Header:
                 tasks[id] = tasks[""] = (name, subset)  # images of a single task have no task_id
         elif child.tag == "image":
             keys.add(_key(child))
-            names.add(Path(file_name(child.get("name", ""))).name.casefold())
+            names.add(paths.fold(Path(file_name(child.get("name", ""))).name))
         elif child.tag == "track":
             raise DataError(f"{path}: track: of a video; export it as 'CVAT for images 1.1'")
     if not keys:
@@ -144,7 +138,7 @@ class _Reader:
         self.root, self.path, self.header, self.problems = root, path, header, problems
         parent = path.parent
         base = parent.parent if parent.name.casefold() == "annotations" else parent
-        inner = [p for p in sorted(base.iterdir()) if p.is_dir() and p.name.casefold() in _IMAGES]
+        inner = [p for p in paths.folders_in(base) if p.name.casefold() in _IMAGES]
         self.folders = inner or [base]
         self.index = ImageIndex(root, self.folders, problems)
         self.builder = Builder(root, problems, lambda where: (path, where))
@@ -187,17 +181,17 @@ class _Reader:
             self.problems.fault(self.path, f"{field}/name", name, f"no such image in {places}")
         notes = Problems()
         for image in self.index.names if len(_xml_in(self.path.parent)) == 1 else []:
-            if Path(image).name.casefold() not in self.header.names:
+            if paths.fold(Path(image).name) not in self.header.names:
                 what = f"image that {self.path.name} does not name"
                 notes.note(self.root / image, "file", image, what, "left out")
         self.problems.add_new(notes)
         names = self.header.labels or sorted({label for _, label, *_ in self.boxes})
         if not names:
             raise DataError(f"{self.path}: label: no label in it")
-        label_of = {name: label for label, name in enumerate(names, start=1)}
+        classes = Classes.of(names)
+        label_of = classes.label_of
         for id, label, xywh, field in self.boxes:
-            self.builder.add_box(id, label_of[label], xywh, None, False, field)
-        classes = Classes(tuple(names), tuple(range(1, len(names) + 1)))
+            self.builder.add_box(id, label_of[label], xywh, False, field)
         annotations = self.builder.build(classes)
         box_units.stop_if_fractions(annotations, self.path)
         return annotations

@@ -7,7 +7,6 @@ it is.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.paths import without_hash
 
-_ROBOFLOW = re.compile(r"\.rf\.\w+(?=\.\w+$)")  # of dog_jpg.rf.0a1b2c.jpg, a copy of dog.jpg
 _CHUNK = 1 << 20  # bytes
 _BEGINNING = 1 << 14  # bytes in which two photos are sure to differ
 
@@ -89,7 +88,7 @@ def find(
 def original_name(file: str) -> str:
     """The name of the image that `file` is: without folders and without what Roboflow adds to the
     names of the copies it makes."""
-    return _ROBOFLOW.sub("", PurePosixPath(file).name)
+    return without_hash(PurePosixPath(file).name)
 
 
 def _groups(members: list[Member], value_of: Mapping[Member, Hashable]) -> list[list[Member]]:

@@ -6,12 +6,13 @@ A new format is a module with `recognizes` and `read`, and one line in `READERS`
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import coco, cvat, image_folder, other_tools, voc, yolo
+from fasterrcnn.data import coco, cvat, image_folder, other_tools, paths, voc, yolo
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
@@ -35,6 +36,7 @@ def read(
     class is one of the `known`. Raises UsageError if there is no such split, DataError if it has
     faults, after all of it was read.
     """
+    _check_folder(root)
     name = recognize(root) if dataset == "auto" else dataset
     reader = READERS[name].read
     if name == "voc":
@@ -64,16 +66,15 @@ def _note_left_out(
     where: str,
     problems: Problems,
 ) -> None:
-    """Note every box whose class a model does not have, unless it is one of the `known`."""
+    """Note every class with boxes that a model does not have, unless it is one of the `known`."""
     counts = np.bincount(annotations.labels, minlength=annotations.classes.num_classes)
     spelled = {_folded(name): name for name in classes.names}
     for name, count in zip(annotations.classes.names, counts[1:].tolist(), strict=True):
         if count and name not in classes.names and name not in known:
             same = spelled.get(_folded(name))
             hint = f" (it has {same}: rename one of them)" if same else ""
-            what = f"box of class {name}, which the model does not have{hint}"
-            for _ in range(count):
-                problems.note(where, f"class {name}", name, what, "left out")
+            what = f"class {name}, which the model does not have{hint}"
+            problems.note(where, f"class {name}", count, what, f"boxes left out: {count}")
 
 
 def _folded(name: str) -> str:
@@ -83,6 +84,7 @@ def _folded(name: str) -> str:
 
 def read_voc_images(root: Path, split: str, classes: Classes, problems: Problems) -> Annotations:
     """Images of a split of PASCAL VOC whose boxes are not public. Raises the errors of `read`."""
+    _check_folder(root)
     annotations = voc.read_images(root, split, classes, problems)
     _stop_if_unusable(annotations, root, split, problems)
     return annotations
@@ -105,8 +107,7 @@ def _stop_if_unusable(annotations: Annotations, root: Path, split: str, problems
 
 def recognize(root: Path) -> str:
     """Key in `READERS` of the data set in `root`. Raises UsageError unless exactly one fits."""
-    if not root.is_dir():
-        raise UsageError(f"--data-path: {root}: no such folder{_hint(root)}")
+    _check_folder(root)
     fits = [name for name, reader in READERS.items() if reader.recognizes(root)]
     if len(fits) == 1:
         return fits[0]
@@ -114,7 +115,8 @@ def recognize(root: Path) -> str:
         raise UsageError(
             f"--data-path: {root}: could be {' or '.join(fits)}; say --dataset {fits[0]}"
         )
-    inner = [p for p in sorted(root.glob("*/")) + sorted(root.glob("*/*/")) if p.is_dir()]
+    tops = paths.folders_in(root)
+    inner = [*tops, *(folder for top in tops for folder in paths.folders_in(top))]
     inner = [p for p in inner if any(reader.recognizes(p) for reader in READERS.values())]
     if inner:
         raise UsageError(
@@ -127,6 +129,15 @@ def recognize(root: Path) -> str:
         "with JPEGImages/ or VOC2007/ (VOC), images/ with labels/ (YOLO), annotations.xml (CVAT) "
         f"or metadata.jsonl (Hugging Face) expected{_hint(root)}"
     )
+
+
+def _check_folder(root: Path) -> None:
+    """Raise UsageError unless `root` is a folder that can be listed."""
+    if not paths.is_folder(root):
+        what = "not a folder" if paths.is_file(root) else "no such folder"
+        raise UsageError(f"--data-path: {root}: {what}{_hint(root)}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UsageError(f"--data-path: {root}: it may not be read; change its permissions")
 
 
 def _hint(root: Path) -> str:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import re
+import os
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from fasterrcnn import seeds
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.paths import without_hash
 from fasterrcnn.errors import UsageError
 
-_ROBOFLOW = re.compile(r"\.rf\.[0-9A-Za-z]+(?=\.[^.]+$)")  # a new hash in every export
 
-
-def hold_out(annotations: Annotations, fraction: float) -> tuple[Annotations, Annotations]:
+def hold_out(
+    annotations: Annotations, fraction: float, root: Path
+) -> tuple[Annotations, Annotations]:
     """The images to train on, and those held out: about `fraction` of all.
 
-    An image's side is a function of its file name, without the hash that Roboflow adds, so it stays
-    when images are added or the data is exported again; copies of one image that were augmented
-    before the export are on the same side. Raises UsageError if a side is empty.
+    An image's side is a function of its path in the data set's folder `root`, without the hash that
+    Roboflow adds, so it stays when images are added or the data is moved or exported again; copies
+    of one image that were augmented before the export are on the same side. Of an image outside
+    `root`, which is elsewhere on another machine, only the name counts. Raises UsageError if a side
+    is empty.
     """
-    held = np.array([_position(file) < fraction for file in annotations.files], bool)
+    start = os.path.abspath(root)  # noqa: PTH100 # with links as they are written
+    names = [_name(annotations.path(i), start) for i in range(len(annotations))]
+    held = np.array([_position(name) < fraction for name in names], bool)
     if not 0 < held.sum() < len(held):
         raise UsageError(
             f"--val-fraction: {fraction:g}: holds out {held.sum()} of {len(held)} images; give "
@@ -29,6 +35,12 @@ def hold_out(annotations: Annotations, fraction: float) -> tuple[Annotations, An
     return annotations.select(~held), annotations.select(held)
 
 
-def _position(file: str) -> float:
+def _name(path: str, start: str) -> str:
+    """What decides the side of the image at `path`."""
+    inner = os.path.relpath(path, start)
+    return PurePosixPath(path).name if inner.startswith("../") else inner
+
+
+def _position(name: str) -> float:
     """Where a file stands between 0 and 1."""
-    return seeds.fraction(0, "val-fraction", _ROBOFLOW.sub("", file))
+    return seeds.fraction(0, "val-fraction", without_hash(name))

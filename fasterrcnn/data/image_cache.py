@@ -25,11 +25,11 @@ from fasterrcnn.data import user_cache
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 
-_RULES = 1  # to be raised when `images` judges files differently, or the table changes
+_RULES = 2  # to be raised when `images` judges files differently, or the table changes
 _TABLE = """
     CREATE TABLE IF NOT EXISTS images (
         folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER,
-        height INTEGER, width INTEGER, orientation INTEGER, phrase TEXT, seen INTEGER,
+        height INTEGER, width INTEGER, orientation INTEGER, fault TEXT, seen INTEGER,
         PRIMARY KEY (folder, name)
     ) WITHOUT ROWID
 """
@@ -104,12 +104,8 @@ class ImageCache:
 
     def add(self, key: Key, verdict: Verdict) -> None:
         """Keep a verdict; it is written within a second, if there are others or at the end."""
-        header, phrase = (
-            ((None,) * 3, verdict.header)
-            if isinstance(verdict.header, str)
-            else (verdict.header, None)
-        )
-        self._added.append((*key, *header, phrase, int(verdict.seen)))
+        header = (None,) * 3 if isinstance(verdict.header, str) else verdict.header
+        self._added.append((*key, *header, verdict.fault, int(verdict.seen)))
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.write()
 
@@ -139,7 +135,7 @@ class ImageCache:
             part = names[start : start + _NAMES]
             if self._connection is not None:
                 yield from self._connection.execute(
-                    "SELECT name, size, mtime_ns, height, width, orientation, phrase, seen "
+                    "SELECT name, size, mtime_ns, height, width, orientation, fault, seen "
                     f"FROM images WHERE folder = ? AND name IN ({','.join('?' * len(part))})",
                     (folder, *part),
                 )
@@ -183,8 +179,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 @functools.cache  # few differ, and there can be millions
 def _verdict(
-    height: int | None, width: int | None, orientation: int | None, phrase: str | None, seen: int
+    height: int | None, width: int | None, orientation: int | None, fault: str, seen: int
 ) -> Verdict:
     if height is None or width is None or orientation is None:
-        return Verdict(phrase or "", Seen(seen))
-    return Verdict(Header(height, width, orientation), Seen(seen))
+        return Verdict(fault, Seen(seen))
+    return Verdict(Header(height, width, orientation), Seen(seen), fault)

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
-from fasterrcnn.data import images
+from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.image_cache import ImageCache, key_of
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
+from fasterrcnn.progress import Progress
 
 LEVELS = ("all", "headers")
 MANY = 20_000  # images; of more than these, only headers and end marks are looked at by default
 _CHUNK = 2048  # files between two queries of the cache
-_PART = 16  # files that a thread takes at once
+_PART, _LARGE_PART = 16, 256  # files that a thread takes at once: to read, and to ask about
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -80,7 +80,18 @@ def find_damaged(annotations: Annotations, problems: Problems, level: str | None
     wanted, look = (Seen.PIXELS, _decode) if every else (Seen.END, _decode_if_cut)
     paths = (annotations.path(i) for i in range(n))
     verdicts = _verdicts(paths, n, wanted, look, "checking images", problems)
-    return {i: v.header for i, v in enumerate(verdicts) if isinstance(v.header, str)}
+    return {i: verdict.fault for i, verdict in enumerate(verdicts) if verdict.fault}
+
+
+def look_again(path: str) -> None:
+    """Keep what is true of a file that was taken for a good one and could not be used."""
+    key, verdict = key_of(path), _decode(path)
+    if key is None or verdict.seen == Seen.NOTHING:
+        image_cache.forget(path)
+    else:
+        cache = ImageCache()
+        cache.add(key, verdict)
+        cache.close()
 
 
 def _decode(path: str) -> Verdict:
@@ -91,9 +102,9 @@ def _decode(path: str) -> Verdict:
     try:
         images.decode(path, apply_orientation=False)
     except images.Unsettled as error:
-        return Verdict(str(error), Seen.NOTHING)
+        return Verdict(verdict.header, Seen.NOTHING, str(error))
     except ValueError as error:
-        return Verdict(str(error), Seen.PIXELS)
+        return Verdict(verdict.header, Seen.PIXELS, str(error))
     return Verdict(verdict.header, Seen.PIXELS)
 
 
@@ -115,33 +126,34 @@ def _verdicts(
     same: dict[Verdict, Verdict] = {}  # equal ones are one object: there can be millions
     remaining = iter(paths)
     cache, pool = ImageCache(problems), ThreadPoolExecutor()  # decoders release Python's lock
-    bar = tqdm(total=total, desc=title, unit=" images", delay=1, leave=False, disable=None)
+    shown = Progress(total, "images", title)
     try:
         while chunk := list(islice(remaining, _CHUNK)):
-            keys = list(_in_threads(pool, key_of, chunk))
+            keys = list(_in_threads(pool, key_of, chunk, _LARGE_PART))
             cached = cache.find(keys)
             settled = [verdict is not None and verdict.seen >= wanted for verdict in cached]
             todo = [path for path, done in zip(chunk, settled, strict=True) if not done]
-            fresh = _in_threads(pool, look, todo)
+            fresh = _in_threads(pool, look, todo, _PART)
+            shown.step(len(chunk) - len(todo))
             for key, verdict in zip(keys, cached, strict=True):
                 if verdict is None or verdict.seen < wanted:
                     verdict = next(fresh)
                     verdict = same.setdefault(verdict, verdict)
                     if key is not None and verdict.seen > Seen.NOTHING:
                         cache.add(key, verdict)
+                    shown.step()
                 verdicts.append(verdict)
-                bar.update()
     finally:
-        bar.close()
+        shown.close()
         pool.shutdown(cancel_futures=True)
         cache.close()
     return verdicts
 
 
 def _in_threads(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item]
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item], size: int
 ) -> Iterator[Result]:
-    """`work` of each item, in their order."""
-    parts = (items[k : k + _PART] for k in range(0, len(items), _PART))
+    """`work` of each item, in their order; a thread takes `size` items at once."""
+    parts = (items[k : k + size] for k in range(0, len(items), size))
     for results in pool.map(lambda part: [work(item) for item in part], parts):
         yield from results

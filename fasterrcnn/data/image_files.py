@@ -35,7 +35,8 @@ def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
     """The images below `folder`, sorted: their paths relative to it, with slashes.
 
     Symbolic links are followed, hidden files and folders (``._x.jpg``, ``.ipynb_checkpoints``) left
-    out. Files in image formats that are not read become notes of `problems`.
+    out. Files in image formats that are not read become notes of `problems`; the images that it
+    keeps are among those found, even if their files are gone.
     """
     found = []
     for place, names in _walk(folder):
@@ -46,7 +47,14 @@ def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
                 suffix = Path(name).suffix.lower()
                 what = f"{suffix} is not an image format that is read; convert it"
                 problems.note(folder / place / name, "file", name, what, "left out")
-    return sorted(found)
+    kept = [] if problems is None else problems.kept
+    start = f"{os.path.abspath(folder)}/"  # noqa: PTH100
+    return sorted({*found, *(file[len(start) :] for file in kept if file.startswith(start))})
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether there is an image below `folder`; looks no further than to the first."""
+    return any(is_image(name) for _, names in _walk(folder) for name in names)
 
 
 def files_in(folder: Path, suffix: str) -> list[str]:

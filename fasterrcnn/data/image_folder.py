@@ -11,15 +11,15 @@ image id is the relative path; category ids are the numbers, or the alphabetical
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fasterrcnn.data import box_units, dataset_card, split_names, text
+from fasterrcnn.data import box_units, dataset_card, json_values, paths, split_names, text
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
 from fasterrcnn.data.image_files import images_in, unsafe
 from fasterrcnn.data.image_index import file_name
+from fasterrcnn.data.json_values import LIMIT, whole
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
@@ -43,44 +43,64 @@ class _Box(NamedTuple):
 
 def recognizes(root: Path) -> bool:
     """Whether `root` looks like a data set in this format."""
-    return any(_has_objects(path) for path in _files(root).values())
-
-
-def splits(root: Path) -> list[str]:
-    """Names of the splits; none where everything is one set. Raises DataError."""
-    files = _files(root)
-    return _first_folders(_lines(files[""], Problems())) if "" in files else sorted(files)
+    return any(_has_objects(path) for own in _files(root).values() for path in own)
 
 
 def read(root: Path, split: str, problems: Problems) -> Annotations:
     """The split's images and boxes, of all classes (see `formats.read`)."""
-    files = _files(root)
-    if not files:
-        raise UsageError(f"{root}: no {_FILE} found")
-    path = files["" if "" in files else split_names.choose(root, split, files)]
-    lines = chosen = _lines(path, problems)
-    if "" in files and (name := split_names.choose(root, split, _first_folders(lines))):
-        chosen = [line for line in lines if line.name.startswith(f"{name}/")]
+    path, is_whole = _file(root, split)
+    others = problems.fresh()
+    images = images_in(path.parent, others)
+    lines = chosen = _as_spelled(_lines(path, problems), images)
+    if is_whole:
+        folders = split_names.first_folders(line.name for line in lines)
+        name = split_names.choose(root, split, folders)
+        chosen = [line for line in lines if not name or line.name.startswith(f"{name}/")]
     builder = Builder(root, problems, lambda field: (path, field))
     boxes = [box for line in chosen for box in _add_image(builder, path, line)]
-    _note_other_images(root, path, lines, problems)
-    classes, label_of = _classes(root, path, boxes, problems)
+    for image in sorted({*images} - {line.name for line in lines}):
+        what = f"image without a line in {_FILE}"
+        others.note(path.parent / image, "file", image, what, "left out")
+    problems.add_new(others)
+    classes = _classes(root, path, boxes, problems)
+    of_name, of_id = classes.label_of, classes.label_of_id
     for box in boxes:
-        builder.add_box(box.image, label_of[box.category], box.xywh, None, False, box.field)
+        label = of_name[box.category] if isinstance(box.category, str) else of_id[box.category]
+        builder.add_box(box.image, label, box.xywh, False, box.field)
     annotations = builder.build(classes)
     box_units.stop_if_fractions(annotations, f"{path}: objects/bbox")
     box_units.stop_if_corners(annotations, f"{path}: objects/bbox")
     return annotations
 
 
-def _files(root: Path) -> dict[str, Path]:
-    """Split -> metadata file; "" -> the only one, which may hold several."""
-    for folder in (root, root / "data", root / "images"):
-        if (folder / _FILE).is_file():
-            return {"": folder / _FILE}
-    found = {p.parent.name: p for data in ("data/", "") for p in root.glob(f"{data}*/{_FILE}")}
-    found = {name: path for name, path in found.items() if name[0] != "." and path.is_file()}
-    return found if split_names.are_splits(found) else {}
+def _files(root: Path) -> dict[str, list[Path]]:
+    """Split -> its metadata files; "" -> those that may hold several splits."""
+    places = (root, root / "data", root / "images")
+    whole = [folder / _FILE for folder in places if paths.is_file(folder / _FILE)]
+    of_split: dict[str, list[Path]] = {}
+    for folder in (*paths.folders_in(root / "data"), *paths.folders_in(root)):
+        if folder not in places and paths.is_file(folder / _FILE):
+            of_split.setdefault(folder.name, []).append(folder / _FILE)
+    found = of_split if split_names.are_splits(of_split) else {}
+    return {"": whole, **found} if whole else found
+
+
+def _file(root: Path, split: str) -> tuple[Path, bool]:
+    """The metadata file of a split, and whether it may hold others. Raises UsageError."""
+    files = _files(root)
+    if not files:
+        raise UsageError(f"{root}: no {_FILE} found")
+    if "" in files:
+        fits = [path for own in files.values() for path in own]
+    else:
+        fits = files[split_names.choose(root, split, files)]
+    if len(fits) > 1:
+        shown = " and ".join(path.relative_to(root).as_posix() for path in fits)
+        raise UsageError(
+            f"{root}: {shown} can be about the same images; leave one file for all there, or one "
+            "for each split"
+        )
+    return fits[0], "" in files
 
 
 def _has_objects(path: Path) -> bool:
@@ -110,10 +130,14 @@ def _lines(path: Path, problems: Problems) -> list[_Line]:
     return found
 
 
-def _first_folders(lines: Iterable[_Line]) -> list[str]:
-    """The folders that file names begin with, if they are called like splits."""
-    names = {line.name.partition("/")[0] if "/" in line.name else "" for line in lines}
-    return sorted(names - {""}) if split_names.are_splits(names) else []
+def _as_spelled(lines: list[_Line], images: list[str]) -> list[_Line]:
+    """The lines with their names as those of the images are spelled, which macOS may have done."""
+    spelled = {paths.composed(image): image for image in images} | {name: name for name in images}
+    composed = [paths.composed(line.name) for line in lines]
+    return [
+        line._replace(name=spelled.get(line.name) or spelled.get(name, line.name))
+        for line, name in zip(lines, composed, strict=True)
+    ]
 
 
 def _add_image(builder: Builder, path: Path, line: _Line) -> list[_Box]:
@@ -122,17 +146,17 @@ def _add_image(builder: Builder, path: Path, line: _Line) -> list[_Box]:
     place = path.parent.relative_to(builder.folder).as_posix()
     id = line.name if place == "." else f"{place}/{line.name}"
     height, width = content.get("height"), content.get("width")
-    size = None if not (height and width) else (height, width)
+    sides = [side for side in map(whole, (height or 0, width or 0)) if side is not None]
     objects = _objects(content.get("objects"))
     if problem := unsafe(line.name):
         builder.reject_image(id, path, f"{field}/file_name", line.name, problem)
-    elif size is not None and not all(_is_whole(side) and side > 0 for side in size):
+    elif len(sides) < 2 or not all(0 <= side < LIMIT for side in sides):
         what = "height and width must be positive whole numbers"
         builder.reject_image(id, path, field, f"{height} x {width}", what)
     elif isinstance(objects, str):
         builder.reject_image(id, path, f"{field}/objects", content.get("objects"), objects)
     else:
-        builder.add_image(id, id, size and (int(size[0]), int(size[1])), path, field)
+        builder.add_image(id, id, (sides[0], sides[1]) if all(sides) else None, path, field)
         if content.get("objects") is None:
             what = "line without objects"
             builder.problems.note(path, field, line.name, what, "an image without boxes")
@@ -168,23 +192,21 @@ def _boxes(
     """The usable objects of an image; the others become faults."""
     found = []
     for k, (box, category) in enumerate(objects):
-        numbers = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-        if not numbers or min(box[2:]) < 0:
+        numbers = [*map(json_values.number, box)] if isinstance(box, list) else []
+        xywh = [value for value in numbers if value is not None]
+        of = category.strip() if isinstance(category, str) else whole(category)
+        if len(numbers) != 4 or len(xywh) != 4 or min(xywh[2:]) < 0:
             problems.fault(path, f"{field}/bbox/{k}", box, _BOX)
-        elif _is_whole(category):
-            found.append(_Box(id, int(category), box, f"{field}/bbox/{k}"))
-        elif isinstance(category, str) and category.strip():
-            found.append(_Box(id, category.strip(), box, f"{field}/bbox/{k}"))
+        elif of is not None and of != "":
+            found.append(_Box(id, of, xywh, f"{field}/bbox/{k}"))
         else:
             what = "category must be a name or a whole number"
             problems.fault(path, f"{field}/categories/{k}", category, what)
     return found
 
 
-def _classes(
-    root: Path, path: Path, boxes: list[_Box], problems: Problems
-) -> tuple[Classes, dict[int | str, int]]:
-    """The classes, and the label of each category. Raises DataError."""
+def _classes(root: Path, path: Path, boxes: list[_Box], problems: Problems) -> Classes:
+    """The classes, whose names or ids are the categories of the boxes. Raises DataError."""
     names = sorted({box.category for box in boxes if isinstance(box.category, str)})
     numbers = sorted({box.category for box in boxes if isinstance(box.category, int)})
     if names and numbers:
@@ -195,8 +217,7 @@ def _classes(
         first = f"; the first finding: {problems.found[0]}" if problems.found else ""
         raise DataError(f"{path}: no usable box in this split{first}")
     if names:
-        classes = Classes(tuple(names), tuple(range(1, len(names) + 1)))
-        return classes, {name: label for label, name in enumerate(names, start=1)}
+        return Classes.of(names)
     table = dataset_card.class_names(root, _KEYS, problems) or {n: str(n) for n in numbers}
     if unknown := [number for number in numbers if number not in table]:
         raise DataError(
@@ -204,24 +225,4 @@ def _classes(
             "card have no such number"
         )
     ids = sorted(table)
-    label_of: dict[int | str, int] = {id: label for label, id in enumerate(ids, start=1)}
-    return Classes(tuple(table[id] for id in ids), tuple(ids)), label_of
-
-
-def _note_other_images(root: Path, path: Path, lines: list[_Line], problems: Problems) -> None:
-    """Note the images that no line is about."""
-    notes = Problems()
-    named = {line.name for line in lines}
-    for image in images_in(path.parent, notes):
-        if image not in named:
-            what = f"image without a line in {_FILE}"
-            notes.note(path.parent / image, "file", image, what, "left out")
-    problems.add_new(notes)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
-
-
-def _is_whole(value: Any) -> bool:
-    return _is_number(value) and value % 1 == 0
+    return Classes(tuple(table[id] for id in ids), tuple(ids))

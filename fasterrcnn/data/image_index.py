@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from fasterrcnn.data.image_files import images_in, is_image
+from fasterrcnn.data.paths import composed, fold
 from fasterrcnn.data.problems import Problems
 
 
@@ -23,13 +24,13 @@ class ImageIndex:
         self._stems: dict[str, list[str]] = defaultdict(list)
         self._names: dict[str, list[str]] = defaultdict(list)
         self._name_stems: dict[str, list[str]] = defaultdict(list)
-        found = Problems()
+        found = problems.fresh()
         for folder in folders:
             place = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
             for inner in images_in(folder, found):
-                name = PurePosixPath(inner).name.casefold()
-                self._paths[inner].append(place + inner)
-                self._stems[_stem(inner)].append(place + inner)
+                name, path = fold(PurePosixPath(inner).name), composed(inner)
+                self._paths[path].append(place + inner)
+                self._stems[_stem(path)].append(place + inner)
                 self._names[name].append(place + inner)
                 self._name_stems[_stem(name)].append(place + inner)
         problems.add_new(found)
@@ -38,17 +39,19 @@ class ImageIndex:
     def at(self, path: str) -> list[str]:
         """The images at `path` in the folders, which may lack its suffix; none, one, or several
         among which nothing decides."""
+        path = composed(path)
         return self._paths.get(path) or self._stems.get(path, [])
 
     def called(self, path: str) -> list[str]:
         """The images of the same name as `path` in any sub-folder, in upper or lower case, with any
         suffix if none has this one; of several, those that share most folders with it."""
-        name = PurePosixPath(path).name.casefold()
+        name = fold(PurePosixPath(path).name)
         stem = _stem(name) if is_image(f"x{name}") else name
         found = self._names.get(name) or self._name_stems.get(name)
         found = found or self._name_stems.get(stem, [])
         shared = [_shared(path, image) for image in found]
-        return [image for image, n in zip(found, shared, strict=True) if n == max(shared)]
+        most = max(shared, default=0)
+        return [image for image, n in zip(found, shared, strict=True) if n == most]
 
 
 def file_name(written: str) -> str:

@@ -1,8 +1,8 @@
 """Reads image files: sizes from headers, pixels as uint8 RGB. No other module opens images to train
 on.
 
-Life of a batch, step 3. `read_header` returns the stored size and the EXIF orientation; `decode`
-applies the orientation only if asked to, because annotations may refer to the image before or after
+Life of a batch, step 3. `inspect` finds the stored size and the EXIF orientation; `decode` applies
+the orientation only if asked to, because annotations may refer to the image before or after
 rotation. Both take it from one place, so training and prediction turn an image the same way.
 """
 
@@ -25,8 +25,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torchvision.io import ImageReadMode, decode_image
 
 from fasterrcnn.data import jpeg_end
-from fasterrcnn.data.image_files import SUFFIXES, images_in
-from fasterrcnn.errors import DataError, UsageError
 
 MAX_PIXELS = 178_956_970  # where Pillow itself takes a file for a decompression bomb
 _FORMATS = (  # never EPS or PDF; JPEG opens MPO too
@@ -73,6 +71,12 @@ class Verdict(NamedTuple):
 
     header: Header | str  # or a phrase saying why it cannot be used
     seen: Seen
+    damage: str = ""  # a phrase saying why the pixels behind a good header cannot be used
+
+    @property
+    def fault(self) -> str:
+        """Why the file cannot be used; empty if nothing is known to be wrong."""
+        return self.header if isinstance(self.header, str) else self.damage
 
 
 class Unsettled(ValueError):
@@ -98,11 +102,6 @@ def _too_large() -> str:
         f"more than {_max_pixels} pixels; if the file is what it should be, raise the limit with "
         "--max-image-pixels"
     )
-
-
-def read_header(path: Path | str) -> Header | str:
-    """Header of an image file, or a phrase saying why it cannot be used. Decodes no pixels."""
-    return within_limit(inspect(path).header)
 
 
 def inspect(path: Path | str) -> Verdict:
@@ -250,49 +249,3 @@ def _turned(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
     if orientation >= 5:
         pixels = pixels.transpose(0, 1)
     return pixels.flip(_REVERSED[orientation]).contiguous()
-
-
-def find(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
-    """Every image in `paths`, as (file, name in the results): the file name, or for an image in a
-    given folder its path in there. Raises UsageError for a path without images, and if two images
-    have the same name."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = images_in(path)
-            if not inside:
-                raise UsageError(f"{path}: no image in this folder ({' '.join(SUFFIXES)})")
-            found += [(path / name, name) for name in inside]
-        elif path.is_file():
-            found.append((path, path.name))
-        else:
-            raise UsageError(f"{path}: no such image or folder")
-    names = [name for _, name in found]
-    for file, name in found:
-        if names.count(name) > 1:
-            raise UsageError(
-                f"{file}: another image is called {name} too; give the folder that holds both"
-            )
-    return found
-
-
-def check_not_replaced(files: list[tuple[Path, str]], folder: Path, names: list[str]) -> None:
-    """Raise UsageError if writing one of `names` into `folder` would overwrite one of `files`."""
-    sources = {file.resolve() for file, _ in files}
-    for name in names:
-        if (folder / name).resolve() in sources:
-            raise UsageError(
-                f"--output-dir: {folder}: {name} is one of the images; give another folder"
-            )
-
-
-def decoded(files: list[tuple[Path, str]]) -> Iterator[tuple[Path, str, torch.Tensor]]:
-    """Decodes the images that `find` returned, as displayed: (file, name, uint8 ``(3, H, W)``).
-
-    Raises DataError.
-    """
-    for file, name in files:
-        try:
-            yield file, name, decode(file, apply_orientation=True)
-        except ValueError as error:
-            raise DataError(f"{file}: {error}; give another image") from None

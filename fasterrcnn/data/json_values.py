@@ -58,7 +58,9 @@ def as_object(row: Any) -> Any:
 
 def known(id: Any, table: Mapping[Any, int]) -> Any:
     """`id` as it stands in `table`, where "7", 7 and 7.0 are one id; None if it is not there."""
-    candidates = [identifier(id), whole(id), str(id) if isinstance(id, int) else None]
+    number = whole(id)
+    text = None if number is None or isinstance(id, str) else str(number)
+    candidates = [identifier(id), number, text]
     return next((c for c in candidates if c is not None and c in table), None)
 
 
@@ -81,6 +83,8 @@ def number(value: Any) -> float | None:
     """The finite number below 1e9 that `value` is, also as text; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
+    if isinstance(value, str) and "_" in value:  # float("1_0") is 10
+        return None
     try:
         found = float(value)
     except (ValueError, OverflowError):
@@ -88,7 +92,15 @@ def number(value: Any) -> float | None:
     return found if abs(found) < LIMIT else None
 
 
+def shown(value: Any) -> str:
+    """`value` as json, for messages."""
+    try:
+        return json.dumps(value, default=str)
+    except (RecursionError, ValueError):  # of lists in lists, or an integer of thousands of digits
+        return f"({type(value).__name__}, too long to be shown)"
+
+
 def short(value: Any) -> str:
     """`value` as json of at most 60 characters, for messages."""
-    shown = json.dumps(value, default=str)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    text = shown(value)
+    return text if len(text) <= 60 else text[:57] + "..."

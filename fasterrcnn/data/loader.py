@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fasterrcnn import seeds
-from fasterrcnn.data import image_cache, images
+from fasterrcnn.data import image_check, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.augment import Augmentation
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
@@ -177,7 +177,7 @@ class Images(Dataset):
             image = images.decode(path, apply_orientation=bool(data.rotate[i]))
             _check_size(image, data.sizes[i].tolist())
         except ValueError:
-            image_cache.forget(path)  # it was taken for a good one
+            image_check.look_again(path)
             raise
         image = image.permute(1, 2, 0)
         boxes, labels = data.training_boxes(i)

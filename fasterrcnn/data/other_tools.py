@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from fasterrcnn.data import paths
+
 _FEW = 20  # files that are looked at in a folder
 _HEAD = 2**16  # bytes
 
@@ -48,7 +50,7 @@ _CSV = (
 
 def advice(root: Path) -> str | None:
     """One phrase on what the data in `root` is and how to convert it; None if it is unknown."""
-    folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
+    folders = [root, *paths.folders_in(root)]
     for folder, (suffix, tools) in itertools.product(
         folders[:_FEW], ((".json", _JSON), (".csv", _CSV))
     ):

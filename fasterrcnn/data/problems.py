@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fasterrcnn.data.json_values import shown
 from fasterrcnn.errors import DataError
 
 if TYPE_CHECKING:  # it imports this module
@@ -45,6 +46,12 @@ class Problems:
         self.skip = skip
         self.kept: dict[str, Header] = {}
         self.found: list[Problem] = []
+
+    def fresh(self) -> Problems:
+        """No problems yet, of the same run."""
+        other = Problems(self.skip)
+        other.kept = self.kept
+        return other
 
     def fault(self, file: object, field: str, value: object, what: str) -> None:
         """Record a box or image that cannot be used; the caller leaves it out."""
@@ -90,5 +97,5 @@ class Problems:
 
 def _text(value: object) -> str:
     """`value` as it stands in json; strings without quotes."""
-    shown = value if isinstance(value, str) else json.dumps(value, default=str)
-    return shown.encode("utf-8", "backslashreplace").decode()
+    text = value if isinstance(value, str) else shown(value)
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -67,7 +67,7 @@ def draw_copies(extra: np.ndarray, number: int, start: float) -> np.ndarray:
 
 def _shown(data: Annotations) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels, int64 ``(pairs,)`` each: every class once per image with a box of it."""
-    owner = np.repeat(np.arange(len(data)), np.diff(data.first))[data.trainable]
+    owner = data.owners()[data.trainable]
     pairs = np.unique(owner * data.classes.num_classes + data.labels[data.trainable])
     return np.divmod(pairs, data.classes.num_classes)
 

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fasterrcnn.errors import UsageError
 
-_SAME = (
-    {"train", "training"},
-    {"val", "valid", "validation", "dev"},
-    {"test", "testing"},
-    {"trainval"},
+_SAME = (  # names of one split, the usual one first
+    ("train", "training"),
+    ("val", "valid", "validation", "dev"),
+    ("test", "testing"),
+    ("trainval",),
 )
+_MEANING = {name: same[0] for same in _SAME for name in same}
+KNOWN = tuple(_MEANING)
+USUAL = tuple(same[0] for same in _SAME)
 
 
 def is_known(name: str) -> bool:
     """Whether `name` is what splits are usually called."""
-    return any(name.casefold() in same for same in _SAME)
+    return name.casefold() in _MEANING
+
+
+def split_in(name: str) -> str | None:
+    """The usual name of the split that a file or folder is named after: ``Train2017``: "train"."""
+    word = re.match(r"[a-z]*", name.casefold())
+    return _MEANING.get(word.group()) if word else None
+
+
+def first_folders(paths: Iterable[str]) -> list[str]:
+    """The first folder of each path, sorted, if these are splits; else none."""
+    names = {path.partition("/")[0] if "/" in path else "" for path in paths}
+    return sorted(names - {""}) if are_splits(names) else []
 
 
 def are_splits(names: Collection[str]) -> bool:
@@ -32,12 +48,12 @@ def choose(root: Path, split: str, names: Collection[str]) -> str:
     One set is the training set: for another split it has to be divided. Raises UsageError.
     """
     if not names:
-        if _meaning(split) == _meaning("train"):
+        if meaning(split) == meaning("train"):
             return ""
         raise UsageError(missing(root, split, names))
     if split in names:
         return split
-    same = [name for name in names if _meaning(name) == _meaning(split)]
+    same = [name for name in names if meaning(name) == meaning(split)]
     if len(same) == 1:
         return same[0]
     if same:
@@ -53,17 +69,16 @@ def missing(root: Path, split: str, names: Collection[str]) -> str:
     found = (
         f"{root}: no split {split}; found: {', '.join(sorted(names))} (--train-split, --val-split)"
     )
-    if _meaning(split) == _meaning("val"):
+    if meaning(split) == meaning("val"):
         return f"{found}; {advice.replace('of it', 'of the training split')}"
     return found
 
 
-def aliases(split: str) -> frozenset[str]:
+def aliases(split: str) -> tuple[str, ...]:
     """The usual names that mean the same as `split`, itself among them; in lower case."""
-    folded = split.casefold()
-    return next((frozenset(same) for same in _SAME if folded in same), frozenset({folded}))
+    return next((same for same in _SAME if split.casefold() in same), (split.casefold(),))
 
 
-def _meaning(name: str) -> str:
-    """`name`, or the first of the names that mean the same."""
-    return min(aliases(name))
+def meaning(name: str) -> str:
+    """The usual one of the names that mean the same as `name`."""
+    return aliases(name)[0]

@@ -30,6 +30,11 @@ class StandIns:
     def order(self, i: int) -> Iterator[int]:
         """Image i, then the next ones of its padded shape: the first that can be decoded is used
         in the place of image i."""
+        return islice((k for k in self._alike(i) if k not in self.replaced), _TRIED)
+
+    def _alike(self, i: int) -> Iterator[int]:
+        """Image i and those of its shape. They are searched for only when a second one is asked
+        for: few images need a stand-in."""
+        yield i
         same = np.flatnonzero(self.bucket == self.bucket[i])
-        turned = np.roll(same, -int(np.searchsorted(same, i))).tolist()
-        return islice((k for k in turned if k not in self.replaced), _TRIED)
+        yield from np.roll(same, -int(np.searchsorted(same, i)))[1:].tolist()

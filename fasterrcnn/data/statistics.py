@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fasterrcnn.data.annotations import Annotations, clip
+from fasterrcnn.data.annotations import Annotations, clip, exceeds
 
 SMALL, MEDIUM = 32**2, 96**2  # px^2: COCO's limits of small and medium boxes
 _EXTREMES = 6
-_ROUNDING = 0.0101  # px by which COCO's rounding moves a box out of its image
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Statistics:
 def describe(name: str, data: Annotations) -> Statistics:
     """The numbers of `data`, the split called `name`."""
     kept = np.flatnonzero(data.trainable)
-    owner = owners(data)
+    owner = data.owners()
     corners = clip(data.xywh, data.sizes[owner])[kept]
     width, height = (corners[:, 2:] - corners[:, :2]).T
     side, area = np.sqrt(width * height), data.area[kept]
@@ -97,11 +96,6 @@ def describe(name: str, data: Annotations) -> Statistics:
     )
 
 
-def owners(data: Annotations) -> np.ndarray:
-    """Int64 ``(B,)``: the position of the image that each box is of."""
-    return np.repeat(np.arange(len(data)), np.diff(data.first))
-
-
 def box(data: Annotations, k: int, what: str = "") -> Box:
     """Box number `k` of the split, by name."""
     image = int(np.searchsorted(data.first, k, side="right")) - 1
@@ -112,10 +106,8 @@ def box(data: Annotations, k: int, what: str = "") -> Box:
 def lost(data: Annotations) -> list[Box]:
     """The boxes that are not trained on as annotated: those without area in their image, and those
     that are clipped to it."""
-    corners = np.concatenate([data.xywh[:, :2], data.xywh[:, :2] + data.xywh[:, 2:]], axis=1)
-    moved = np.abs(clip(data.xywh, data.sizes[owners(data)]) - corners).max(axis=1, initial=0)
     dropped = ~data.trainable & ~data.crowd
-    clipped = data.trainable & (moved > _ROUNDING)
+    clipped = data.trainable & exceeds(data.xywh, data.sizes[data.owners()])
     return [box(data, k, "dropped") for k in np.flatnonzero(dropped).tolist()] + [
         box(data, k, "clipped") for k in np.flatnonzero(clipped).tolist()
     ]

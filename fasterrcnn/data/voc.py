@@ -22,10 +22,10 @@ from fasterrcnn.data import box_units, text, voc_files, voc_xml
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
 from fasterrcnn.data.problems import Problems
-from fasterrcnn.data.voc_files import is_devkit, recognizes, sets, splits
+from fasterrcnn.data.voc_files import is_devkit, recognizes, sets
 from fasterrcnn.errors import DataError, UsageError
 
-__all__ = ["has_boxes", "is_devkit", "read", "read_images", "recognizes", "sets", "splits"]
+__all__ = ["has_boxes", "is_devkit", "read", "read_images", "recognizes", "sets"]
 
 _OBJECT = re.compile(rb"<\0?o\0?b\0?j\0?e\0?c\0?t")  # in UTF-16 too
 
@@ -59,10 +59,9 @@ def read(root: Path, split: str, problems: Problems, *, declared: bool) -> Annot
         if not declared:
             problems.add_new(_left_out(root, images, users))
     classes = _classes(root, split, [one.name for _, one in objects], problems)
-    label_of = {name: i for i, name in enumerate(classes.names, start=1)}
+    label_of = classes.label_of
     for id, one in objects:
-        where = (id, one.number)
-        builder.add_box(id, label_of[one.name], one.xywh, None, one.difficult, where)
+        builder.add_box(id, label_of[one.name], one.xywh, one.difficult, (id, one.number))
     annotations = builder.build(classes)
     box_units.stop_if_fractions(annotations, f"{root}: split {split}")
     return replace(annotations, voc=declared)
@@ -105,7 +104,15 @@ def write_results(
 def _any_object(found: list[voc_files.Images]) -> bool:
     """Whether an annotation file of these images may have an object; does not parse them."""
     known = (images.folder.xml.get(id) for images in found for id in images.ids)
-    return any(_OBJECT.search(text.read_bytes(file)) for file in known if file is not None)
+    return any(_mentions_object(file) for file in known if file is not None)
+
+
+def _mentions_object(file: Path) -> bool:
+    """Whether an annotation file may have an object; what cannot be read becomes a fault later."""
+    try:
+        return _OBJECT.search(text.read_bytes(file)) is not None
+    except (FileNotFoundError, DataError):
+        return False
 
 
 def _file(
@@ -193,5 +200,4 @@ def _classes(root: Path, split: str, names: list[str], problems: Problems) -> Cl
     if not names:
         first = f"; the first finding: {problems.found[0]}" if problems.found else ""
         raise DataError(f"{root}: split {split} has no usable object with a class name{first}")
-    found = sorted(set(names))
-    return Classes(tuple(found), tuple(range(1, len(found) + 1)))
+    return Classes.of(sorted(set(names)))

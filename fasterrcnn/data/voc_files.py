@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from fasterrcnn.data import split_names, text, xml_files
 from fasterrcnn.data.image_files import SUFFIXES, files_in, is_image
 from fasterrcnn.data.image_index import ImageIndex, file_name
+from fasterrcnn.data.paths import composed, fold, folders_in, is_file, is_folder
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 
@@ -52,7 +53,7 @@ class Folder:
         self.image_folders = place.images
         self.images = ImageIndex(root, place.images, problems)
         names = files_in(self.annotations, ".xml")
-        self.xml = {name[: -len(".xml")]: self.annotations / name for name in names}
+        self.xml = {composed(name[: -len(".xml")]): self.annotations / name for name in names}
 
     def xml_of(self, id: str) -> Path:
         """The annotation file of an image, where it is or should be."""
@@ -64,13 +65,13 @@ class Folder:
         found = self.images.at(id) or self.images.called(id)
         if named and not found:
             found = self.images.at(named) or self.images.called(named)
-        exact = [image for image in found if Path(image).name == Path(named).name]
+        exact = [i for i in found if composed(Path(i).name) == composed(Path(named).name)]
         return exact if len(exact) == 1 else found
 
     def images_without_xml(self, used: Collection[str]) -> list[str]:
         """The images that no annotation file is called like, except those `used` nevertheless."""
-        described = {Path(id).name.casefold() for id in self.xml}
-        names = ((image, Path(image.casefold())) for image in self.images.names)
+        described = {fold(Path(id).name) for id in self.xml}
+        names = ((image, Path(fold(image))) for image in self.images.names)
         return [
             image
             for image, path in names
@@ -88,7 +89,7 @@ class Images(NamedTuple):
 
 def is_devkit(root: Path) -> bool:
     """Whether `root` holds folders per year, ``VOC2007/`` for example."""
-    return not (root / "JPEGImages").is_dir() and any(
+    return not is_folder(root / "JPEGImages") and any(
         root.glob("VOC[0-9][0-9][0-9][0-9]/JPEGImages")
     )
 
@@ -109,16 +110,6 @@ def sets(root: Path, split: str) -> list[tuple[str, str]]:
     return [_year_and_set(root, name) for name in names]
 
 
-def splits(root: Path) -> list[str]:
-    """Names of the splits; none where everything is one set."""
-    place = _place(root)
-    if place is None and not is_devkit(root):
-        return sorted(_split_places(root))
-    if place is None or _lists(root):
-        return _names_of_lists(root)
-    return _sub_folders(files_in(place.annotations[0], ".xml"))
-
-
 def find(root: Path, split: str, problems: Problems) -> list[Images]:
     """The images of a split, in the order of the lists, else sorted. Raises UsageError."""
     if is_devkit(root):
@@ -137,22 +128,21 @@ def find(root: Path, split: str, problems: Problems) -> list[Images]:
         return [Images(folder, _ids(path, folder), path)]
     if not folder.xml:
         raise UsageError(f"{folder.annotations}: no annotation file (*.xml) in this folder")
-    name = split_names.choose(root, split, _sub_folders(list(folder.xml)))
+    name = split_names.choose(root, split, split_names.first_folders(folder.xml))
     ids = [id for id in folder.xml if not name or id.startswith(f"{name}/")]
     return [Images(folder, sorted(ids), None)]
 
 
 def in_no_split(root: Path, images: Images) -> list[Path]:
-    """Annotation files in the folder of a split that belong to none."""
+    """Annotation files in the folder of a split that are in no list, or not in a split's folder."""
     xml = images.folder.xml
     inside = {*xml}
     if images.listed_in is not None:
-        paths = [_lists(root)[name] for name in _names_of_lists(root)]
         try:
-            inside = {id for path in paths for id in _listed(path, images.folder)}
+            inside = {id for path in _lists(root).values() for id in _listed(path, images.folder)}
         except (DataError, OSError):  # nothing is known of a list that cannot be read
             pass
-    elif _sub_folders(list(xml)):
+    elif split_names.first_folders(xml):
         inside = {id for id in xml if "/" in id}
     return [xml[id] for id in sorted(xml.keys() - inside)]
 
@@ -194,13 +184,13 @@ def _year_and_set(root: Path, name: str) -> tuple[str, str]:
 
 def _place(root: Path) -> Place | None:
     """The folders of annotations and of images in `root`; None if it holds no such data set."""
-    inner = _folders(root)
+    inner = folders_in(root)
     annotations, images = (
         [folder for folder in inner if folder.name.casefold() in names]
         for names in (_ANNOTATIONS, _IMAGES)
     )
     holding = [folder for folder in annotations if _has_annotations(folder)]
-    if not holding and (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
+    if not holding and is_folder(root / "JPEGImages") and is_folder(root / "Annotations"):
         holding = [root / "Annotations"]  # PASCAL's layout, whatever is in it
     if holding:
         return Place(holding, images or [root])
@@ -212,25 +202,11 @@ def _place(root: Path) -> Place | None:
 
 def _split_places(root: Path) -> dict[str, Place]:
     """Folders of `root` that are a data set each, if they are called like splits."""
-    inner = _folders(root)
+    inner = folders_in(root)
     if not any(split_names.is_known(folder.name) for folder in inner):
         return {}
     places = {folder.name: place for folder in inner if (place := _place(folder))}
     return places if split_names.are_splits(places) else {}
-
-
-def _sub_folders(paths: Sequence[str]) -> list[str]:
-    """The first folder of each path, if these are called like splits."""
-    names = {path.partition("/")[0] if "/" in path else "" for path in paths}
-    return sorted(names - {""}) if split_names.are_splits(names) else []
-
-
-def _folders(root: Path) -> list[Path]:
-    """Folders in `root` that are not hidden, sorted."""
-    try:
-        return sorted(p for p in root.iterdir() if p.name[0] != "." and p.is_dir())
-    except OSError:
-        return []
 
 
 def _has_annotations(folder: Path, depth: int = 2) -> bool:
@@ -254,9 +230,9 @@ def _xml_files(folder: Path, depth: int) -> Iterator[Path]:
     names = [e.name for e in visible if e.name.lower().endswith(".xml")]
     images = (Path(e.name) for e in visible if is_image(e.name))
     names += [image.with_suffix(".xml").name for image in itertools.islice(images, _FEW)]
-    yield from (folder / name for name in dict.fromkeys(names) if (folder / name).is_file())
+    yield from filter(is_file, (folder / name for name in dict.fromkeys(names)))
     if depth:
-        inner = (entry.path for entry in visible if entry.is_dir())
+        inner = (entry.path for entry in visible if is_folder(entry))
         for path in itertools.islice(inner, _FEW):
             yield from _xml_files(Path(path), depth - 1)
 
@@ -266,8 +242,8 @@ def _xml_files(folder: Path, depth: int) -> Iterator[Path]:
 
 def _lists(root: Path) -> dict[str, Path]:
     """The lists of images in `root`: name -> file."""
-    sets = [folder for folder in _folders(root) if folder.name.casefold() == "imagesets"]
-    main = [p for place in sets for p in _folders(place) if p.name.casefold() == "main"]
+    sets = [folder for folder in folders_in(root) if folder.name.casefold() == "imagesets"]
+    main = [p for place in sets for p in folders_in(place) if p.name.casefold() == "main"]
     for place in (*main, *sets):
         files = [path for path in sorted(place.glob("*.txt")) if path.name[0] != "."]
         if files:
@@ -335,6 +311,7 @@ def _listed(path: Path, folder: Folder) -> list[str]:
 def _id(line: str, folder: Folder) -> str:
     """The image id that a line means, "" for a comment: of the ways in which tools write lines,
     the first whose annotation file is there, else the first whose image is."""
+    line = composed(line)
     if line in folder.xml:
         return line
     quoted = re.match(r'"([^"]+)"', line)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from fasterrcnn.data import enclosing, xml_files
 from fasterrcnn.data.image_index import file_name
+from fasterrcnn.data.json_values import LIMIT
 from fasterrcnn.data.problems import Problems
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -131,7 +132,7 @@ def _box(box: ElementTree.Element, first_pixel: int) -> list[float] | str:
         corners = [xml_files.number(written.get(corner)) for corner in _CORNERS]
     except ValueError:
         return _FOUR
-    if not all(-1e9 < value < 1e9 for value in corners):
+    if not all(abs(value) < LIMIT for value in corners):
         return _FINITE
     x1, y1, x2, y2 = corners
     if x2 < x1 or y2 < y1:

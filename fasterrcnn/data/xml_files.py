@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.parsers.expat import ErrorString
 
-from fasterrcnn.data import text
+from fasterrcnn.data import paths, text
+from fasterrcnn.data.json_values import LIMIT
 from fasterrcnn.errors import DataError
 
 OF_ALL_IMAGES = ("annotations.xml", "labels.xml")  # CVAT's and FiftyOne's one file of a data set
@@ -52,7 +53,7 @@ class _Parser(ElementTree.XMLPullParser):
 
 def root_tag(path: Path) -> str | None:
     """The tag of the root element, from the beginning of the file; None if it is not XML."""
-    if not path.is_file():
+    if not paths.is_file(path):
         return None
     parser = _Parser(("start",))
     try:
@@ -112,7 +113,7 @@ def number(written: str | None) -> float:
 def coordinate(written: str | None) -> float:
     """A finite number below 1e9, so that areas stay finite too. Raises ValueError for others."""
     value = number(written)
-    if not -1e9 < value < 1e9:
+    if not abs(value) < LIMIT:
         raise ValueError(written)
     return value
 

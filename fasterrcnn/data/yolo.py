@@ -18,8 +18,9 @@ from fasterrcnn.data import text, yolo_config, yolo_images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.builder import Boxes, Builder
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.split_names import split_in
 from fasterrcnn.data.yolo_labels import Labels, is_beside_image
-from fasterrcnn.data.yolo_paths import Finder, short, split_in
+from fasterrcnn.data.yolo_paths import Finder, short
 from fasterrcnn.data.yolo_rows import Row, Rows, look_like_corners
 from fasterrcnn.errors import DataError
 
@@ -46,12 +47,6 @@ def _holds_xml(finder: Finder, folder: Path) -> bool:
     return any(name.endswith(".xml") for name in finder.names(folder))
 
 
-def splits(root: Path) -> list[str]:
-    """The splits that exist, of train, val and test; none: everything is one set, which `read`
-    returns as "train". Raises DataError if data.yaml is wrong."""
-    return yolo_images.splits(Finder(root), yolo_config.load(root))
-
-
 def read(root: Path, split: str, problems: Problems) -> Annotations:
     """The split's images and boxes, of all classes (see `formats.read`)."""
     config, finder = yolo_config.load(root), Finder(root)
@@ -72,7 +67,7 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
     builder = Builder(root, problems, describe)
     for image in images:
         builder.add_image(_id(root, image.name), image.name, None, image.file, image.field)
-    label_of = {id: label for label, id in enumerate(classes.category_ids, start=1)}
+    label_of = classes.label_of_id
     rows = Rows(classes.category_ids, config.keypoints)
     for position, image in enumerate(images):
         for number, row in _rows(builder, labels, image, rows):

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import yaml
 
-from fasterrcnn.data import text
+from fasterrcnn.data import split_names, text
 from fasterrcnn.data.annotations import Classes
-from fasterrcnn.data.yolo_paths import SPLITS, Finder, is_file, short
+from fasterrcnn.data.paths import is_file
+from fasterrcnn.data.yolo_paths import Finder, short
 from fasterrcnn.errors import DataError, UsageError
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
+# what cannot be printed in one line, or be in a path
+_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 _NULLS = ("", "~", "null", "Null", "NULL")
 
 
@@ -88,8 +91,7 @@ def _describes_data(path: Path) -> bool:
         content = text.read_text(path)
     except (DataError, FileNotFoundError):
         return False
-    splits = "|".join(alias for aliases in SPLITS.values() for alias in aliases)
-    wanted = ("names", f"{splits}|path")
+    wanted = ("names", "|".join((*split_names.KNOWN, "path")))
     return all(re.search(rf"""(?mi)^["']?({keys})["']?\s*[:=]""", content) for keys in wanted)
 
 
@@ -104,7 +106,7 @@ def _from_yaml(file: Path) -> Config:
     return Config(
         file=file,
         folder=single["path"],
-        places={key: _paths(file, key, node) for key, node in nodes.items() if not _is_null(node)},
+        places={key: _paths(node) for key, node in nodes.items() if not _is_null(node)},
         names=None if names is None else _names(file, names),
         names_file=names_file,
         count=single["nc"],
@@ -142,7 +144,7 @@ def _pairs(file: Path, pointer: str, node: yaml.MappingNode) -> Iterator[tuple[s
 def _text(file: Path, pointer: str, node: yaml.ScalarNode) -> str:
     """The text of a value. Raises DataError where it could not be printed or be a path."""
     value: str = node.value.strip()
-    if re.search("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]", value):
+    if _CONTROL.search(value):
         raise DataError(f"{file}: {pointer}: {short(ascii(value))}: has a control character")
     return value
 
@@ -160,12 +162,13 @@ def _scalar(file: Path, key: str, node: yaml.Node | None) -> str:
     return _text(file, f"/{key}", node)
 
 
-def _paths(file: Path, key: str, node: yaml.Node) -> list[str] | None:
-    """The paths in a value: one or a list; None if it is neither, as for other keys than splits."""
+def _paths(node: yaml.Node) -> list[str] | None:
+    """The paths in a value: one or a list; None if it is neither, as for other keys than splits:
+    ``download`` can be a program."""
     items = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    if not all(isinstance(item, yaml.ScalarNode) and item.value.strip() for item in items):
-        return None
-    return [_text(file, f"/{key}", item) for item in items]
+    written = [item.value.strip() for item in items if isinstance(item, yaml.ScalarNode)]
+    usable = all(path and not _CONTROL.search(path) for path in written)
+    return written if usable and len(written) == len(items) else None
 
 
 def _names(file: Path, node: yaml.Node) -> dict[int, str]:

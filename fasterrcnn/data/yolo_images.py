@@ -7,15 +7,18 @@ nothing, the usual places are tried: ``images/<split>``, ``<split>/images``, ``<
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from fasterrcnn.data import split_names, text
-from fasterrcnn.data.image_files import images_in, is_image
+from fasterrcnn.data import paths, split_names, text
+from fasterrcnn.data.image_files import holds_image, images_in, is_image
+from fasterrcnn.data.paths import fold
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.data.split_names import split_in
 from fasterrcnn.data.yolo_config import Config
-from fasterrcnn.data.yolo_paths import SPLITS, Finder, fold, is_foreign, parts_of, short, split_in
+from fasterrcnn.data.yolo_paths import Finder, is_foreign, short
 from fasterrcnn.errors import DataError, UsageError
 
 _LISTS = (".txt", ".lst", ".list")  # suffixes of list files
@@ -48,11 +51,11 @@ def images(finder: Finder, config: Config, split: str, problems: Problems) -> li
 
 
 def splits(finder: Finder, config: Config) -> list[str]:
-    """The names of the splits that exist, of train, val and test; none: one set without a name.
+    """The usual names of the splits that exist; none: one set without a name.
 
     Raises DataError if data.yaml is wrong.
     """
-    return [s for s in SPLITS if _key(config, s) is not None or _usual_places(finder, s)]
+    return [s for s in split_names.USUAL if _key(config, s) is not None or _usual_places(finder, s)]
 
 
 def _of_usual_places(finder: Finder, config: Config, split: str, problems: Problems) -> list[Image]:
@@ -66,7 +69,7 @@ def _of_usual_places(finder: Finder, config: Config, split: str, problems: Probl
         raise UsageError(_no_split(root, split, named))
     found = _at(finder, places[0], [root], problems)
     for other in places[1:]:
-        there = _at(finder, other, [root], Problems())
+        there = _at(finder, other, [root], problems.fresh())
         if {image.name for image in found} != {image.name for image in there}:
             raise DataError(
                 f"{root}: split {split} could be {finder.name(places[0])} or "
@@ -86,7 +89,7 @@ def _key(config: Config, split: str) -> str | None:
     """The key of data.yaml that holds the split; None if it has none."""
     if split in config.places:
         return split
-    keys = [key for key in config.places if fold(key) in _aliases(split)]
+    keys = [key for key in config.places if fold(key) in split_names.aliases(split)]
     if any(config.places[key] != config.places[keys[0]] for key in keys):
         raise DataError(f"{config.file}: {' and '.join(keys)} are the same split; keep one of them")
     return keys[0] if keys else None
@@ -102,12 +105,12 @@ def _of_entries(finder: Finder, config: Config, key: str, problems: Problems) ->
     found = []
     for entry in entries:
         where = f"{config.file}: /{key}: {short(entry)}"
-        paths = _paths_of(finder, config, folders, entry, where)
-        if any(map(finder.is_inside, paths)):
+        named = _paths_of(finder, config, folders, entry, where)
+        if any(map(finder.is_inside, named)):
             raise DataError(f"{where}: holds the data set itself; name the folder of the images")
-        new = [image for path in paths for image in _at(finder, path, folders, problems)]
+        new = [image for path in named for image in _at(finder, path, folders, problems)]
         if not new:
-            raise DataError(f"{where}: no image in {paths[0]}; correct the entry")
+            raise DataError(f"{where}: no image in {named[0]}; correct the entry")
         found += new
     return found
 
@@ -161,7 +164,7 @@ def _moved(finder: Finder, config: Config, entry: str) -> Path | None:
         return None
     path, root_there = moved
     others = [other for entries in config.places.values() for other in entries or ()]
-    absolute = [parts_of(o) for o in others if is_foreign(o) and not o.startswith("..")]
+    absolute = [paths.parts(o) for o in others if is_foreign(o) and not o.startswith("..")]
     # another entry that does not lie in there shows that this one is misspelled
     return path if all(p[: len(root_there)] == root_there for p in absolute) else None
 
@@ -186,7 +189,7 @@ def _listed(finder: Finder, file: Path, folders: list[Path], problems: Problems)
     for number, line in text.lines(file):
         own_first = line.startswith((".\\", "./"))  # as Ultralytics does
         places = [file.parent, *folders] if own_first else [*folders, file.parent]
-        path = finder.find(line, places)
+        path = finder.find(line, places) or _kept(line, places, problems)
         if path is None and line.startswith("#"):
             continue
         moved = finder.find_moved(line) if path is None else None
@@ -207,6 +210,12 @@ def _listed(finder: Finder, file: Path, folders: list[Path], problems: Problems)
     return found
 
 
+def _kept(line: str, folders: list[Path], problems: Problems) -> Path | None:
+    """The image that a line names in one of `folders`, if it is one that `problems` keeps."""
+    named = (os.path.abspath(folder / line.replace("\\", "/")) for folder in folders)  # noqa: PTH100
+    return next((Path(path) for path in named if path in problems.kept), None)
+
+
 def _usual_places(finder: Finder, split: str) -> list[Path]:
     """The folders and lists that are named after a split; several are several candidates."""
     root = finder.root
@@ -220,35 +229,25 @@ def _usual_places(finder: Finder, split: str) -> list[Path]:
         root / name
         for name in finder.names(root)
         if name.lower().endswith(".txt")
-        and fold(name[:-4]).rstrip("0123456789") in _aliases(split)
+        and fold(name[:-4]).rstrip("0123456789") in split_names.aliases(split)
         and _lists_images(root / name)
     ]
     beside = [
         folder
-        for alias in _aliases(split)
+        for alias in split_names.aliases(split)
         for folder in (*finder.alike(root, alias), *finder.alike(root, f"obj_{alias}_data"))
     ]
-    return [*filter(_has_images, folders), *lists] or [*filter(_has_images, beside)]
-
-
-def _aliases(split: str) -> tuple[str, ...]:
-    """The names of a split, in lower case."""
-    return next((names for names in SPLITS.values() if fold(split) in names), (fold(split),))
+    return [*filter(holds_image, folders), *lists] or [*filter(holds_image, beside)]
 
 
 def _named(finder: Finder, folder: Path, split: str) -> list[Path]:
     """What a folder holds under the split's name, else one that begins so (``train2017``)."""
     names = finder.names(folder)
-    aliases = _aliases(split)
     return (
         finder.alike(folder, split)
-        or [folder / name for name in names if fold(name) in aliases]
-        or [folder / name for name in names if split_in(name) == aliases[0]]
+        or [folder / name for name in names if fold(name) in split_names.aliases(split)]
+        or [folder / name for name in names if split_in(name) == split_names.meaning(split)]
     )
-
-
-def _has_images(path: Path) -> bool:
-    return path.is_dir() and bool(images_in(path))
 
 
 def _lists_images(file: Path) -> bool:

@@ -6,7 +6,7 @@ images decides. Where there is no such folder, or nothing in it, it is ``x.txt``
 
 from __future__ import annotations
 
-import unicodedata
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from fasterrcnn.data import text
 from fasterrcnn.data.image_files import files_in, is_image
-from fasterrcnn.data.yolo_paths import Finder, fold
+from fasterrcnn.data.paths import composed, fold
+from fasterrcnn.data.yolo_paths import Finder
 from fasterrcnn.errors import DataError
 
+_FEW = 20  # text files that are looked at to recognize a folder, which may hold captions
 _LABELS = {"images": "labels", "Images": "Labels", "IMAGES": "LABELS"}
 
 
@@ -64,6 +66,7 @@ class Labels:
         """Label files that belong to no image, in the folders that are used."""
         seen = set()
         stems: dict[Path, set[str]] = {}
+        own_stems = {self._finder.root / name: {*own} for name, own in self._images.items()}
         for name, own in self._folders.items():
             images = self._finder.root / name
             beside = own.labels == images
@@ -72,6 +75,7 @@ class Labels:
                 if folder not in stems:
                     others = self._finder.names(folder)
                     stems[folder] = {_stem(n) for n in others if not _is_text(n)}
+                    stems[folder] |= own_stems.get(folder, set())  # of files that are gone, too
                 if path not in seen and _stem(path.name) not in stems[folder] and holds_rows(path):
                     yield path
                 seen.add(path)
@@ -102,9 +106,10 @@ class Labels:
 def is_beside_image(finder: Finder, folder: Path) -> bool:
     """Whether a folder holds an image with its label file beside it."""
     names = finder.names(folder)
-    stems = {_stem(name) for name in names if is_image(name)}
-    texts = [name for name in names if stems and _is_text(name)]
-    return any(_stem(name) in stems and holds_rows(folder / name) for name in texts)
+    texts = [name for name in names if _is_text(name)]
+    stems = {_stem(name) for name in names if is_image(name)} if texts else set()
+    beside = (folder / name for name in texts if _stem(name) in stems)
+    return any(map(holds_rows, itertools.islice(beside, _FEW)))
 
 
 def holds_rows(path: Path) -> bool:
@@ -127,9 +132,8 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _stem(file: str) -> str:
-    """A file name without its suffix; accents as one character (macOS has two)."""
-    stem = file.rpartition(".")[0] or file
-    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+    """A file name without its suffix; accents as one character."""
+    return composed(file.rpartition(".")[0] or file)
 
 
 def _is_text(file: str) -> bool:

@@ -9,27 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SPLITS = {  # the names that a split goes by
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-_CANONICAL = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
-
-
-def split_in(name: str) -> str | None:
-    """The split that a file or folder is named after: ``Train2017`` -> ``"train"``."""
-    word = re.match(r"[a-z]*", name.casefold())
-    return _CANONICAL.get(word.group()) if word else None
-
-
-def fold(name: str) -> str:
-    """`name` without upper and lower case, and with accents as one character (macOS has two)."""
-    return (name if name.isascii() else unicodedata.normalize("NFC", name)).casefold()
+from fasterrcnn.data import paths
+from fasterrcnn.data.paths import fold
+from fasterrcnn.data.split_names import split_in
 
 
 def exists(path: Path) -> bool:
@@ -40,22 +25,9 @@ def exists(path: Path) -> bool:
         return False
 
 
-def is_file(path: Path) -> bool:
-    """Whether this is a file; False in a folder that may not be entered."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def is_foreign(path: str) -> bool:
     """Whether a path is written as seen from another place than the data set."""
     return re.match(r"[/\\~]|[A-Za-z]:[/\\]|\.\.([/\\]|$)", path) is not None
-
-
-def parts_of(path: str) -> list[str]:
-    """The names in a path with slashes or backslashes, without ``.`` and ``..``."""
-    return [part for part in re.split(r"[/\\]", path) if part not in ("", ".", "..")]
 
 
 def short(text: str) -> str:
@@ -75,10 +47,7 @@ class Finder:
     def names(self, folder: Path) -> list[str]:
         """The sorted names in a folder; none if it cannot be listed."""
         if folder not in self._names:
-            try:
-                self._names[folder] = sorted(path.name for path in folder.iterdir())
-            except (OSError, ValueError):
-                self._names[folder] = []
+            self._names[folder] = sorted(paths.names_in(folder))
         return self._names[folder]
 
     def alike(self, folder: Path, name: str) -> list[Path]:
@@ -108,8 +77,7 @@ class Finder:
     def find(self, path: str, folders: Iterable[Path]) -> Path | None:
         """What `path` names as it is written: absolute, or in the first of `folders` that has
         it."""
-        if path.startswith("~/"):
-            path = f"{Path.home()}{path[1:]}"
+        path = os.path.expanduser(path)  # noqa: PTH111 # Path's fails where there is no home
         for text in dict.fromkeys((path, path.replace("\\", "/"))):  # a name may have a backslash
             if text.startswith("/"):
                 return Path(text) if exists(Path(text)) else None
@@ -125,7 +93,7 @@ class Finder:
         The longest end of the path that exists is taken, unless that would lose the split that the
         path names.
         """
-        parts = parts_of(path)
+        parts = paths.parts(path)
         for k in range(len(parts)):
             if self._is_root(path, parts[:k], parts[k:]):
                 found = self.below(self.root, "/".join(parts[k:]))

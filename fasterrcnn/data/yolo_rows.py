@@ -19,7 +19,7 @@ SLACK = 0.01
 _OUTLINE_SLACK = 0.5  # corners of oriented boxes and polygons of cut-off objects leave the image
 _FIVE = "must be five numbers: class index, center x, center y, width, height"
 _FRACTIONS = "coordinates must be fractions between 0 and 1"
-_OUTLINE = ("polygon or oriented box", "enclosing box used")
+_OUTLINE = ("polygon or oriented box", "its enclosing box is used")
 _WITH_KEYPOINTS = ("box with keypoints", "box used")
 
 

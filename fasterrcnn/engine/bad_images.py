@@ -4,6 +4,10 @@ The plan of a run is a function of its list of images. So an image that goes bad
 place in the list, and the loader puts another one there (`data.stand_ins`). Both kinds are part of
 the run: its checkpoints hold them, and a run that is continued treats them as before, even if their
 files were repaired.
+
+Images whose file is missing or whose header cannot be read never get here: they are dropped when
+the annotations are read. One that comes or goes in that way between two commands changes the list
+of images, and `resume` refuses to continue.
 """
 
 from __future__ import annotations

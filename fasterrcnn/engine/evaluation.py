@@ -30,14 +30,17 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
 from fasterrcnn.models.build import Detector, split
+from fasterrcnn.progress import Progress
 from fasterrcnn.recipes import Input, Recipe
 
 
-def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
+def detector_metrics(
+    annotations: Annotations, detections: np.ndarray, max_dets: int = coco.MAX_DETS
+) -> dict[str, Any]:
     """COCO's metrics, on PASCAL VOC its own as well, on a federated data set LVIS's alone."""
     if annotations.federated is not None:
         return lvis.evaluate(annotations, detections)
-    shared = coco.evaluate(annotations, detections)
+    shared = coco.evaluate(annotations, detections, max_dets)
     if not annotations.voc:
         return shared
     own = voc.evaluate(annotations, detections)
@@ -47,7 +50,9 @@ def detector_metrics(annotations: Annotations, detections: np.ndarray) -> dict[s
     return {**shared, **own, "per_class": per_class}
 
 
-METRICS = {
+Metric = Callable[[Annotations, np.ndarray], dict[str, Any]]
+
+METRICS: dict[str, Metric] = {
     "faster_rcnn": detector_metrics,
     "fast_rcnn": detector_metrics,
     "rpn": proposals.evaluate,
@@ -63,10 +68,11 @@ def evaluate(
     images_per_gpu: int,
     workers: int,
     stored: StoredProposals | None = None,
+    metric: Metric | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Metrics with the mean validation losses, and the detections, on every rank.
 
-    Metrics are those of `detector_metrics`, for an RPN alone those of `metrics.proposals`.
+    Metrics are those of `METRICS`, unless another `metric` is given.
     Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. `stored`: the proposals
     that Fast R-CNN takes. The mode of `model` is restored. Raises Stopped as soon as this rank is
     signaled.
@@ -74,12 +80,16 @@ def evaluate(
     was_training = model.training
     model.eval()
     detections, losses = [], []
-    for batch in loader.load(
+    planned = micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks)
+    loaded = loader.load(
         loader.Images(annotations, proposals=stored),
-        micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks),
+        planned,
         workers=workers,
         pin_memory=runtime.pin_memory,
-    ):
+    )
+    own = sum(len(batch.images) for batch in planned)
+    shown = Progress(own, "images", "evaluating", shown=runtime.is_main)
+    for batch in loaded:
         runtime.raise_if_signaled()
         indices = batch.micro_batch.images
         keys = [seeds.key(recipe.seed, "validation", i) for i in indices]
@@ -88,10 +98,12 @@ def evaluate(
             found, loss = detect_with_losses(model, batch.images(), batch.targets(), keys)
         detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
         losses += loss
+        shown.step(len(indices))
+    shown.close()
     model.train(was_training)
     gathered = runtime.gather((detections, [_floats(loss) for loss in losses]))
-    metric = METRICS[recipe.detector]
-    return runtime.on_main(lambda: _results(annotations, gathered or [], metric))
+    measure = metric or METRICS[recipe.detector]
+    return runtime.on_main(lambda: _results(annotations, gathered or [], measure))
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ class Source:
     @property
     def name(self) -> str:
         """The split, for people."""
-        return f"{self.split} (held out)" if self.fraction else self.split
+        return f"{self.split}, {self.fraction:g} of it held out" if self.fraction else self.split
 
 
 def find_source(
@@ -144,8 +156,19 @@ def read_split(
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
     if source.fraction:
-        found = holdout.hold_out(found, source.fraction)[1]
+        found = holdout.hold_out(found, source.fraction, source.root)[1]
     return image_check.check(found, problems, check_images)
+
+
+def of_classes(
+    annotations: Annotations, detections: np.ndarray, names: Sequence[str]
+) -> tuple[Annotations, np.ndarray]:
+    """The boxes and detections of these classes alone. Raises UsageError for unknown names."""
+    chosen = annotations.with_classes(annotations.classes.subset(names))
+    label_of = {name: label for label, name in enumerate(chosen.classes.names, start=1)}
+    table = np.array([0, *(label_of.get(name, 0) for name in annotations.classes.names)])
+    labels = table[detections[:, 6].astype(np.int64)]
+    return chosen, np.column_stack([detections[:, :6], labels])[labels > 0]
 
 
 def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
@@ -216,7 +239,7 @@ def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _results(
-    annotations: Annotations, gathered: list[tuple[list, list]], metric: Callable
+    annotations: Annotations, gathered: list[tuple[list, list]], metric: Metric
 ) -> tuple[dict[str, Any], np.ndarray]:
     rows = [row for detections, _ in gathered for row in detections]
     assert len(rows) == len(annotations), "every image exactly once"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ class Evaluation(NamedTuple):
     split: str
     digest: str  # of the split's images and boxes
     images: int
+    data_path: str
+    dataset: str  # its format, or "auto"
     changed: tuple[str, ...] = ()  # settings that are not those of the run, as "name: value"
 
     def is_own(self, state: checkpoint.State) -> bool:
@@ -64,7 +67,7 @@ def save(
         checkpoint.add_results(path, row)
         run.write_json("results.json", row)
     else:
-        suffix = re.sub(r"[^\w.-]+", "_", evaluation.split)
+        suffix = _slug(evaluation.split)
         _save_detections(run.path / f"detections-{suffix}.npz", detections)
         run.write_json(f"results-{suffix}.json", row)
     _append(run.path / FILE, row)
@@ -95,12 +98,55 @@ def cut(run: Path, step: int) -> None:
         temporary.replace(file)
 
 
+def evaluated(path: Path) -> Path:
+    """The checkpoint at `path`; of a run, the newest one whose results are kept, or else the
+    newest. Raises CheckpointError."""
+    kept = sorted(path.glob("checkpoints/step-*/detections.npz"))
+    return checkpoint.find(kept[-1].parent if kept else path)
+
+
+def find(path: Path, split: str | None) -> tuple[dict[str, Any], np.ndarray] | None:
+    """The metrics and detections that are kept of checkpoint `path`: on the run's own validation
+    split, or the latest on another `split`. None if there are none."""
+    name, folder = "", path
+    if split is not None and _object(path / "results.json").get("split") != split:
+        name, folder = f"-{_slug(split)}", checkpoint.run_of(path)
+    row, detections = _object(folder / f"results{name}.json"), folder / f"detections{name}.npz"
+    return (row, load_detections(detections)) if row and detections.exists() else None
+
+
 def load_detections(file: Path) -> np.ndarray:
     """What `save` was given. Raises OSError or ValueError."""
-    with np.load(file, allow_pickle=False) as content:
-        image, boxes, score, label = (content[name].astype(np.float64) for name in _COLUMNS)
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            image, boxes, score, label = (content[name].astype(np.float64) for name in _COLUMNS)
+    except (EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"not a file of detections ({error})") from None
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.column_stack([image, boxes[:, :2], sides, score, label])
+
+
+def detections_on(path: Path, step: int, digest: str) -> Path | None:
+    """The file of what checkpoint `path`, of `step`, detected in the data with `digest` with the
+    settings of its run; None if it is not kept."""
+    run = checkpoint.run_of(path)
+    for file in (path / "results.json", *sorted(run.glob("results-*.json"))):
+        detections = file.with_name(file.name.replace("results", "detections", 1))
+        detections = detections.with_suffix(".npz")
+        done = _object(file)
+        found = (done.get("step"), done.get("digest"), done.get("changed"))
+        if found == (step, digest, []) and detections.is_file():
+            return detections
+    return None
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """What a json file has; nothing if it is missing or a killed process left it incomplete."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _save_detections(file: Path, detections: np.ndarray) -> None:
@@ -116,6 +162,11 @@ def _save_detections(file: Path, detections: np.ndarray) -> None:
     with temporary.open("wb") as target:
         np.savez(target, **arrays)  # type: ignore[arg-type] # none is called allow_pickle
     temporary.replace(file)
+
+
+def _slug(split: str) -> str:
+    """The split in the name of a file."""
+    return re.sub(r"[^\w.-]+", "_", split)
 
 
 def _append(file: Path, row: dict[str, Any]) -> None:

@@ -152,7 +152,9 @@ def _check_same_run(folder: RunFolder, saved: State, state: State) -> None:
     """Raise UsageError unless recipe and data are those of the saved run."""
     different = recipes.difference(saved.recipe, state.recipe)
     if saved.data["digest"] != state.data["digest"]:
-        different.append("the training images or boxes")
+        different.append(
+            "the training images or boxes: missing, unreadable or repaired images count too"
+        )
     if different:
         raise UsageError(
             f"--output-dir: {folder.path}: holds another run ({'; '.join(different)}); use its "

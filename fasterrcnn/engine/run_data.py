@@ -46,17 +46,18 @@ class RunData:
         stored = f" {self.proposals.sha256}" if self.proposals else ""
         return self.train.digest() + stored
 
-    def buckets(self, recipe: Recipe) -> list[int]:
-        """The padded shape of each training image, as its index in `image_sizes.buckets`."""
-        sizes = training_sizes(recipe)
-        few, which = np.unique(self.train.sizes, axis=0, return_inverse=True)
-        shapes = np.array([bucket_of(h, w, sizes) for h, w in few.tolist()])
-        return shapes[which.reshape(-1)].tolist()
-
     def repeats(self, recipe: Recipe) -> np.ndarray | None:
         """`data.repeats.factors` of the training images; None if none is to be repeated."""
         threshold = recipe.data.repeat_threshold
         return repeats.factors(self.train, threshold) if threshold else None
+
+
+def buckets(train: Annotations, recipe: Recipe) -> list[int]:
+    """The padded shape of each training image, as its index in `image_sizes.buckets`."""
+    sizes = training_sizes(recipe)
+    few, which = np.unique(train.sizes, axis=0, return_inverse=True)
+    shapes = np.array([bucket_of(h, w, sizes) for h, w in few.tolist()])
+    return shapes[which.reshape(-1)].tolist()
 
 
 def read_splits(
@@ -74,7 +75,7 @@ def read_splits(
     whole = every.with_classes(every.classes.subset(config.classes or known))
     val = None
     if source.val_fraction:
-        whole, val = holdout.hold_out(whole, source.val_fraction)
+        whole, val = holdout.hold_out(whole, source.val_fraction, source.path)
     elif source.val_split != "none":
         val = formats.read(
             source.path, source.val_split, source.dataset, whole.classes, problems, known=known

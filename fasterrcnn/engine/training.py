@@ -52,13 +52,7 @@ def train(
     """
     recipe, last, per_epoch = state.recipe, state.last_step, plan.steps_per_epoch
     first, saved = state.step + 1, state.step
-    if rt.is_main:
-        results.cut(folder.path, state.step)
-        trackers.repeat(state.step, state.data["val_digest"])
-    if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
-        path = checkpoint.path_of(folder.checkpoints, state.step)
-        evaluate(training, state, data, path, workers, trackers, rt)
-    stalled = find_stall(state, intervals, folder, rt)
+    stalled = catch_up(training, state, data, intervals, workers, folder, trackers, rt)
     log = MetricLog(
         rt,
         folder.path / METRICS,
@@ -76,6 +70,7 @@ def train(
         started = time.monotonic()
         batches, fault = loader.take(stream, own)
         log.add_wait(time.monotonic() - started)
+        known = len(data.bad.replaced)
         stop = stop_reason(batches, fault, data, folder, rt)
         if stop is not None:
             log.flush()  # before saving: a diverged run raises here
@@ -88,6 +83,8 @@ def train(
         )
         log.add(Step(state.step, lr, [n for b in batches for n in b.names], scalars, grad_norm))
         state.step += 1
+        if len(data.bad.replaced) > known:  # else a file that is mended would be used again
+            stream = load(state, data, plan, workers, rt)
 
         if state.step == first or schedule.due(state.step, intervals.log, last):
             log.flush()
@@ -103,6 +100,27 @@ def train(
         log.start_clock()
     log.close()
     return stalled
+
+
+def catch_up(
+    training: Training,
+    state: checkpoint.State,
+    data: RunData,
+    intervals: Intervals,
+    workers: int,
+    folder: RunFolder,
+    trackers: Trackers,
+    rt: Runtime,
+) -> str | None:
+    """Bring evaluations and trackers to ``state.step``, whatever a killed process left undone or
+    had done after it; then as `find_stall`."""
+    if rt.is_main:
+        results.cut(folder.path, state.step)
+        trackers.repeat(state.step, state.data["val_digest"])
+    if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
+        path = checkpoint.path_of(folder.checkpoints, state.step)
+        evaluate(training, state, data, path, workers, trackers, rt)
+    return find_stall(state, intervals, folder, rt)
 
 
 def find_stall(
@@ -192,7 +210,14 @@ def evaluate(
         raise stopped(error, state.step, path.parent) from None
     if rt.is_main:
         rt.say(tables.metrics(metrics))
-        split = evaluation.find_source(state, None, None, None).name
-        done = results.Evaluation(state.step, split, state.data["val_digest"], len(data.val))
+        source = evaluation.find_source(state, None, None, None)
+        done = results.Evaluation(
+            step=state.step,
+            split=source.name,
+            digest=state.data["val_digest"],
+            images=len(data.val),
+            data_path=str(source.root),
+            dataset=source.dataset,
+        )
         row = results.save(done, metrics, detections, path, own=True)
         trackers.log("val", [row])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasterrcnn.data.annotations import Annotations, clip
-from fasterrcnn.data.statistics import owners, systematic
+from fasterrcnn.data.statistics import systematic
 from fasterrcnn.image_sizes import STRIDE, resized, smallest_bucket
 from fasterrcnn.models.rpn import anchor_generator
 from fasterrcnn.recipes import RPN, Input
@@ -70,7 +70,7 @@ def resized_boxes(data: Annotations, config: Input) -> Resized:
     found, which = np.unique(data.sizes, axis=0, return_inverse=True)
     new = [resized(int(h), int(w), config) for h, w in found]
     shapes = np.array([(*size, *smallest_bucket(*size, config)) for size in new], np.int64)
-    owner = owners(data)[data.trainable]
+    owner = data.owners()[data.trainable]
     shapes = shapes.reshape(-1, 4)[which.reshape(-1)][owner]
     old = data.sizes[owner]
     scale = (shapes[:, :2] / old)[:, ::-1]
@@ -81,13 +81,11 @@ def resized_boxes(data: Annotations, config: Input) -> Resized:
 def measure(gt: Resized, config: RPN, strides: tuple[int, ...]) -> Recall:
     """The recall of the anchors of `config` on feature levels of these strides."""
     iou, level = best(gt, config, strides)
-    count = len(strides)
-    sizes = [config.anchor_sizes] * count
-    if not config.all_sizes_per_level:
-        sizes = [(size,) for size in config.anchor_sizes]
     levels = [
-        Level(strides[k], sizes[k], int((level == k).sum()), _recall(iou[level == k]))
-        for k in range(count)
+        Level(stride, sizes, int((level == k).sum()), _recall(iou[level == k]))
+        for k, (stride, sizes) in enumerate(
+            zip(strides, anchor_generator(config, len(strides)).sizes, strict=True)
+        )
     ]
     return Recall(len(iou), _recall(iou), levels)
 

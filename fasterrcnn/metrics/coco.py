@@ -15,19 +15,26 @@ import numpy as np
 
 from fasterrcnn.data.annotations import Annotations, Federated
 
+MAX_DETS = 100  # per image and class
 NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
 
 
-def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
+def evaluate(
+    annotations: Annotations, detections: np.ndarray, max_dets: int = MAX_DETS
+) -> dict[str, Any]:
     """The 12 numbers by name (0..1; None without gt) and `per_class`: name -> {"AP", "AP50"}.
 
     `detections`: float64 ``(D, 7)``: image (position in `annotations`), x, y, w, h (px of the
-    annotated image), score, label. Without detections every AP is 0.
+    annotated image), score, label; the `max_dets` best of each image count, also in the name of
+    AR_100. Without detections every AP is 0.
     """
-    return results(annotations, evaluate_arrays(annotations, detections), NAMES)
+    done = evaluator(annotations, detections)
+    done.params.max_dets = [1, 10, max_dets]
+    names = [name.replace(str(MAX_DETS), str(max_dets)) for name in NAMES]
+    return results(annotations, run(done), names)
 
 
 def results(
@@ -74,7 +81,7 @@ def ground_truth(annotations: Annotations) -> hotcoco.COCO:
 
     With what a federated data set says, which only its own metric looks at.
     """
-    owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
+    owner = annotations.owners()
     return hotcoco.COCO.from_arrays(
         images=[
             {"id": i + 1, "height": int(h), "width": int(w), **_lists(annotations.federated, i)}

@@ -22,7 +22,7 @@ from fasterrcnn.data.annotations import Annotations
 
 NAMES = ("mAP_07", "mAP_10")
 _MIN_IOU = 0.5
-_RECALLS = np.arange(11) / 10  # the devkit adds up 0.1, which exceeds 3/10 in floating point
+RECALLS = np.arange(11) / 10  # the devkit adds up 0.1, which exceeds 3/10 in floating point
 
 
 def evaluate(annotations: Annotations, detections: np.ndarray) -> dict[str, Any]:
@@ -52,9 +52,7 @@ def precision_recall(
     Only classes with gt that is not difficult are included. Equal scores are in the order of
     images, then of `detections`.
     """
-    ranked = detections[np.lexsort((detections[:, 0], -detections[:, 5]))]
-    assigned = _assign(annotations, ranked)
-    is_true, is_false = _outcomes(annotations, assigned)
+    ranked, is_true, is_false = outcomes(annotations, detections)
     curves = {}
     for label, name in enumerate(annotations.classes.names, start=1):
         count = np.count_nonzero((annotations.labels == label) & ~annotations.crowd)
@@ -65,10 +63,19 @@ def precision_recall(
     return curves
 
 
+def outcomes(
+    annotations: Annotations, detections: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The detections by descending score ``(D, 7)``, and bool ``(D,)`` each: true positives, false
+    positives. Detections of difficult gt are neither."""
+    ranked = detections[np.lexsort((detections[:, 0], -detections[:, 5]))]
+    return ranked, *_outcomes(annotations, _assign(annotations, ranked))
+
+
 def at_eleven_recalls(precision: np.ndarray, recall: np.ndarray) -> float:
     """VOC 2007: mean of the best precision at or beyond each of 11 recalls, 0 if not reached."""
     best = np.append(_best_from_here(precision), 0.0)
-    return float(best[np.searchsorted(recall, _RECALLS)].mean())
+    return float(best[np.searchsorted(recall, RECALLS)].mean())
 
 
 def area(precision: np.ndarray, recall: np.ndarray) -> float:
@@ -82,10 +89,7 @@ def _best_from_here(precision: np.ndarray) -> np.ndarray:
 
 
 def _outcomes(annotations: Annotations, assigned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bool ``(D,)`` each: true positives, false positives. Detections of difficult gt are neither.
-
-    `assigned`: ``(D,)`` by descending score, the gt box of each detection, or -1.
-    """
+    """As `outcomes` has them; `assigned`: ``(D,)`` the gt box of each detection, or -1."""
     is_first = np.zeros(len(assigned), bool)
     is_first[np.unique(assigned, return_index=True)[1]] = True
     is_first &= assigned >= 0
@@ -109,7 +113,7 @@ def _assign(annotations: Annotations, detections: np.ndarray) -> np.ndarray:
 
 def _pairs(annotations: Annotations, detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions ``(P,)`` of detections and gt boxes: all pairs in the same image and class."""
-    owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
+    owner = annotations.owners()
     groups = annotations.classes.num_classes
     gt_group = owner * groups + annotations.labels
     group = (detections[:, 0] * groups + detections[:, 6]).astype(np.int64)

@@ -99,7 +99,7 @@ class RoIHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.score_thresh = config.score_thresh
+        self.score_thresh: float | Tensor = config.score_thresh  # or one for each class (K,)
         self.strides = strides
         self.box_head = box_head
         self.box_predictor = FastRCNNPredictor(width, num_classes)

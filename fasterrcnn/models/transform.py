@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fasterrcnn import seeds
-from fasterrcnn.image_sizes import resized, smallest_bucket
+from fasterrcnn.image_sizes import padded, resized, smallest_bucket
 from fasterrcnn.models import boxes, resize
 from fasterrcnn.models.boxes import Proposals
 from fasterrcnn.recipes import Input
@@ -118,8 +118,7 @@ class Transform(nn.Module):
         elif self.training:
             shapes = [smallest_bucket(h, w, self.training_sizes) for h, w in sizes]
         else:
-            step = self.config.size_divisible
-            shapes = [(math.ceil(h / step) * step, math.ceil(w / step) * step) for h, w in sizes]
+            shapes = [padded(size, self.config) for size in sizes]
         return max(h for h, _ in shapes), max(w for _, w in shapes)
 
     def _normalize(self, image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ what one does with a recipe.
 
 from fasterrcnn.recipes.aliases import RENAMED_FIELDS, RENAMED_RECIPES, former_names
 from fasterrcnn.recipes.changes import (
+    as_flags,
     as_text,
     change,
     difference,
@@ -37,8 +38,8 @@ from fasterrcnn.recipes.zoo.shapes import fasterrcnn_r10_fpn_shapes
 
 __all__ = [
     "RECIPES", "RENAMED_FIELDS", "RENAMED_RECIPES", "RPN", "Augment", "Backbone", "Data", "Entry",
-    "Input", "Published", "Recipe", "RoIHeads", "Schedule", "as_text", "change", "check",
-    "describe", "difference", "fasterrcnn_r10_fpn_shapes", "fasterrcnn_r50_fpn_1x", "find", "flat",
-    "former_names", "from_dict", "get", "with_coco_weights", "with_epochs", "with_images_per_step",
-    "with_lr_scheduler", "with_optimizer",
+    "Input", "Published", "Recipe", "RoIHeads", "Schedule", "as_flags", "as_text", "change",
+    "check", "describe", "difference", "fasterrcnn_r10_fpn_shapes", "fasterrcnn_r50_fpn_1x", "find",
+    "flat", "former_names", "from_dict", "get", "with_coco_weights", "with_epochs",
+    "with_images_per_step", "with_lr_scheduler", "with_optimizer",
 ]  # fmt: skip

@@ -39,6 +39,20 @@ def difference(old: Recipe, new: Recipe) -> list[str]:
     return [f"{k}: {before[k]} -> {after[k]}" for k in before if before[k] != after[k]]
 
 
+def as_flags(recipe: Recipe, base: Recipe) -> list[str]:
+    """What to type to make `recipe` of `base`."""
+    before, words = flat(base), []
+    for name, value in flat(recipe).items():
+        if name == "name" or value == before[name]:
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", as_text(value)]
+    return words
+
+
 def from_dict(saved: dict[str, Any]) -> Recipe:
     """The inverse of `dataclasses.asdict` after a trip through json (lists become tuples).
 

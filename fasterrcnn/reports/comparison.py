@@ -84,6 +84,19 @@ def best_and_worst(comparisons: Sequence[Comparison], count: int) -> tuple[list[
     return best, ranked[len(best) :][::-1][:count]
 
 
+def most_different(
+    first: Sequence[Comparison], other: Sequence[Comparison], count: int
+) -> list[int]:
+    """Up to `count` positions of the images whose quality differs most; of equal ones those come
+    first where more objects are found by one of the two only."""
+    order = []
+    for i, (one, two) in enumerate(zip(first, other, strict=True)):
+        apart = abs(one.quality - two.quality)
+        if apart:
+            order.append((-apart, -abs(one.counts[0] - two.counts[0]), i))
+    return [i for *_, i in sorted(order)[:count]]
+
+
 def _compare(data: Annotations, i: int, rows: np.ndarray, by_class: bool) -> Comparison:
     """`rows` ``(D, 7)``: the detections of image i, best first."""
     own = slice(data.first[i], data.first[i + 1])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fasterrcnn.metrics.anchors import IOUS
 from fasterrcnn.reports import pages
-from fasterrcnn.reports.data_pictures import Picture
 from fasterrcnn.reports.data_report import Report
+from fasterrcnn.reports.page_pictures import Picture
 
 
 def render(

@@ -1,15 +1,15 @@
 """Pictures of a data set for its page: images with their boxes as they are trained on.
 
-They come through the loader and the network's transform: decoded, flipped, resized and padded.
+They come through the loader and the network's transform: decoded, resized and padded; those of the
+training split augmented, where the recipe says so, and flipped.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -29,45 +29,15 @@ from fasterrcnn.models.transform import Transform
 from fasterrcnn.recipes import Input, Recipe
 from fasterrcnn.reports import pages
 from fasterrcnn.reports.data_report import Report
+from fasterrcnn.reports.page_pictures import Drawn, Picture, crop
 
 NO_BOX = "image without a box to train on"
 FAULT = "box that cannot be used"
 TWICE, LEAK = "the same image twice in one split", "the same image in several splits"
 _PAGE = 9_000_000  # bytes of all pictures together
 _MOST = 90_000  # bytes of one
-_CROP = 64  # px: the least that is shown around a small box
-_ENLARGED = 240  # px: the side that crops are enlarged to, about
 
 Where = tuple[str, int]  # split, position in it
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A box in a picture, in the picture's coordinates."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    label: int
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image of the page."""
-
-    file: str
-    split: str
-    uri: str
-    width: int  # of the coordinates of its boxes; the JPEG may be smaller
-    height: int
-    boxes: list[Drawn]
-    marks: list[str]  # what was found about it
-    note: str = ""
-
-    def counts(self) -> list[tuple[int, int]]:
-        """(label, boxes) of the classes in it, by label."""
-        return sorted(Counter(box.label for box in self.boxes).items())
 
 
 def marks(report: Report, splits: dict[str, Annotations]) -> dict[Where, list[str]]:
@@ -159,7 +129,11 @@ def crops(boxes: list[Box], split: str, data: Annotations) -> list[Picture]:
     for box in boxes:
         batch = Images(data)[MicroBatch(0, 0, 0, (box.image,))]
         if isinstance(batch, Batch):
-            made.append(_crop(batch.images()[0], box, split, int(data.labels[box.index])))
+            drawn = [(box.xywh, int(data.labels[box.index]), False)]
+            note = f"{box.name}, {box.xywh[2]:.4g} x {box.xywh[3]:.4g} px"
+            made.append(
+                crop(batch.images()[0], box.xywh, drawn, file=box.file, split=split, note=note)
+            )
     return made
 
 
@@ -197,32 +171,6 @@ def _pixels(network_input: Tensor, config: Input) -> Tensor:
     if config.channel_order == "bgr":
         pixels = pixels.flip(0)
     return pixels[[min(c, len(pixels) - 1) for c in range(3)]].permute(1, 2, 0).contiguous()
-
-
-def _crop(image: Tensor, box: Box, split: str, label: int) -> Picture:
-    """A square around the box, inside the image, enlarged."""
-    height, width = image.shape[1:]
-    x, y, w, h = box.xywh
-    side = max(_CROP, 1.5 * max(w, h))
-    left, right = (round(min(max(x + w / 2 + s * side / 2, 0), width)) for s in (-1, 1))
-    top, bottom = (round(min(max(y + h / 2 + s * side / 2, 0), height)) for s in (-1, 1))
-    pixels = image[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    factor = max(1, round(_ENLARGED / max(picture.size)))
-    enlarged = picture.resize(
-        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-    )
-    drawn = Drawn(round(x - left, 1), round(y - top, 1), round(w, 1), round(h, 1), label)
-    return Picture(
-        file=box.file,
-        split=split,
-        uri=pages.data_uri(enlarged, _MOST // 3),
-        width=picture.width,
-        height=picture.height,
-        boxes=[drawn],
-        marks=[],
-        note=f"{box.name}, {w:.4g} x {h:.4g} px",
-    )
 
 
 def _with_faults(report: Report, data: Annotations) -> Iterator[int]:

@@ -12,6 +12,7 @@ from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.duplicates import Duplicates, Member
 from fasterrcnn.data.problems import Problem
 from fasterrcnn.data.statistics import Box, Statistics
+from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.metrics import anchors, coco
 from fasterrcnn.metrics.anchors import Recall
 from fasterrcnn.recipes import Recipe
@@ -70,8 +71,10 @@ def odd_boxes(data: Annotations) -> list[Box]:
 def fit_anchors(
     splits: dict[str, Annotations], recipe: Recipe, strides: tuple[int, ...]
 ) -> Anchors | None:
-    """The recall of the recipe's anchors and of fitted ones on every split that has boxes."""
-    boxes = {name: anchors.resized_boxes(data, recipe.input) for name, data in splits.items()}
+    """The recall of the recipe's anchors and of fitted ones on every split that has boxes, at the
+    sizes of training."""
+    sizes = training_sizes(recipe)
+    boxes = {name: anchors.resized_boxes(data, sizes) for name, data in splits.items()}
     boxes = {name: part for name, part in boxes.items() if len(part.boxes)}
     if not boxes:
         return None

@@ -6,7 +6,9 @@ larger than their images, boxes are always given in pixels of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ FOUND, MISSED, FALSE, IGNORED = (0, 158, 115), (240, 228, 66), (213, 94, 0), (15
 # matplotlib's viridis at 0, 1/4 ... 1: from dark to bright for any eye
 _VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
 _NO_BOX = (255, 255, 255)  # in a legend: text alone
+_IN_LEGEND = 6  # classes
 _READABLE = 640  # px: the long side that small images are enlarged to, about
 
 
@@ -46,18 +49,49 @@ def draw(
     labels: Tensor,
     names: Sequence[str],
     scores: Tensor | None = None,
+    truth: dict[str, Tensor] | None = None,
+    *,
+    legend: bool = True,
 ) -> Image.Image:
     """Detections or ground truth on their image, a color per class.
 
     `image` uint8 ``(3, H, W)``; `boxes` ``(D, 4)`` x1 y1 x2 y2 in its pixels, the most important
     first: they lie on top and their labels choose their places first; `labels` ``(D,)``, label 1 is
-    ``names[0]``; `scores` ``(D,)`` are written behind the names.
+    ``names[0]``; `scores` ``(D,)`` are written behind the names. `truth`: ``boxes`` and ``labels``
+    of the ground truth, dashed, above a line that says so. Where not every box has room for its
+    label, a line below counts the classes, unless `legend` is False.
     """
-    texts = [names[int(label) - 1] for label in labels]
+    kinds = [int(label) for label in labels]
+    texts = [names[label - 1] for label in kinds]
     if scores is not None:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores.tolist(), strict=True)]
-    colors = [PALETTE[(int(label) - 1) % len(PALETTE)] for label in labels]
-    return _picture(image, map(_Mark, boxes.tolist(), texts, colors))
+    marks = [*map(_Mark, boxes.tolist(), texts, map(_color, kinds))]
+    line = []
+    if truth is not None:
+        for box, label in zip(truth["boxes"].tolist(), truth["labels"].tolist(), strict=True):
+            marks.append(_Mark(box, names[label - 1], _color(label), dashed=True))
+        line = [
+            _Mark((), f"{len(boxes)} detected", IGNORED),
+            _Mark((), f"{len(truth['boxes'])} annotated", IGNORED, dashed=True),
+        ]
+    picture, is_labeled = _labeled_picture(image, marks)
+    if not is_labeled:
+        line += _classes(kinds, names)
+    return _with_legend(picture, line) if legend and line else picture
+
+
+def _color(label: int) -> Color:
+    """The color of a class, the same in every picture."""
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def _classes(labels: Sequence[int], names: Sequence[str]) -> list[_Mark]:
+    """The most frequent classes and how many there are of each, for a legend."""
+    counts = Counter(labels).most_common()
+    shown = [_Mark((), f"{n} {names[k - 1]}", _color(k)) for k, n in counts[:_IN_LEGEND]]
+    if len(counts) > _IN_LEGEND:
+        shown.append(_Mark((), f"and {len(counts) - _IN_LEGEND} more classes", _NO_BOX))
+    return shown
 
 
 def draw_proposals(image: Tensor, boxes: Tensor, scores: Tensor) -> Image.Image:
@@ -118,6 +152,7 @@ def draw_comparison(image: Tensor, comparison: Comparison, names: Sequence[str])
     return _with_legend(_picture(image, ordered), legend)
 
 
+@cache
 def text_color(background: Color) -> Color:
     """Black or white, whichever has more contrast (WCAG 2.1: at least 4.5 to 1 on any color)."""
     channels = np.array(background) / 255
@@ -126,9 +161,14 @@ def text_color(background: Color) -> Color:
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
 
 
-def _picture(image: Tensor, marks: Iterable[_Mark]) -> Image.Image:
-    """The image, enlarged, with all boxes and then all labels, the first on top."""
-    marks = list(marks)
+def _picture(image: Tensor, marks: Sequence[_Mark]) -> Image.Image:
+    """`_labeled_picture` without the question whether all labels are on it."""
+    return _labeled_picture(image, marks)[0]
+
+
+def _labeled_picture(image: Tensor, marks: Sequence[_Mark]) -> tuple[Image.Image, bool]:
+    """The image, enlarged, with all boxes and then all labels, the first on top; and whether there
+    was room for every label."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
     factor = max(1, round(_READABLE / max(picture.size)))
     picture = picture.resize(
@@ -148,7 +188,7 @@ def _picture(image: Tensor, marks: Iterable[_Mark]) -> Image.Image:
             ink, middle = text_color(mark.color), ((x1 + x2) / 2, (y1 + y2) / 2)
             canvas.rectangle((x1, y1, x2 - 1, y2 - 1), fill=mark.color, outline=ink)
             canvas.text(middle, mark.text, ink, font, anchor="mm")
-    return picture
+    return picture, None not in places
 
 
 def _with_legend(picture: Image.Image, marks: Sequence[_Mark]) -> Image.Image:

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
+import posixpath
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from PIL import Image
 
-_KEPT = (".png", ".jpg", ".jpeg")
+from fasterrcnn.data.sources import MARK
+
+_LONGEST = 65_500  # px: JPEG's limit, about
 
 
-def picture_names(images: Sequence[str]) -> list[str]:
+def picture_names(images: Sequence[str], suffix: str = ".jpg") -> list[str]:
     """A name for the picture of each image, all different, even where case does not count.
 
-    `images` are relative paths. The picture has the image's own name if that ends in .png, .jpg or
-    .jpeg, else its name with .jpg for a suffix; if that name is taken, the whole name with .jpg
-    added, or a number.
+    `images` are relative paths. The picture of ``sub/a.png`` is ``sub/a.jpg``; if that is the name
+    of another's picture, ``sub/a.png.jpg``, or one with a number. An image that has that suffix
+    itself keeps its name.
     """
     used: set[str] = set()
     names = [""] * len(images)
     for keeps in (True, False):  # an image's own name is not for another's picture
         for i, image in enumerate(images):
-            if (PurePosixPath(image).suffix.lower() in _KEPT) == keeps:
-                names[i] = next(name for name in _candidates(image) if name.lower() not in used)
+            if image.endswith(suffix) == keeps:
+                names[i] = next(n for n in _candidates(image, suffix) if n.lower() not in used)
                 used.add(names[i].lower())
     return names
 
 
 def save(picture: Image.Image, file: Path) -> None:
-    """Write a picture as its suffix says, in a folder that is made if need be."""
+    """Write a picture as JPEG, in a folder that is made if need be. It carries a comment by which
+    `sources.find` knows it."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    if max(picture.size) > _LONGEST:
+        picture.thumbnail((_LONGEST, _LONGEST))
     # no subsampling of colors: it would smear thin lines
-    options: dict[str, Any] = (
-        {} if file.suffix.lower() == ".png" else {"quality": 92, "subsampling": 0}
-    )
-    picture.save(file, **options)
+    picture.save(file, "JPEG", quality=92, subsampling=0, comment=MARK)
 
 
-def _candidates(image: str) -> Iterable[str]:
+def _candidates(image: str, suffix: str) -> Iterable[str]:
     """Names for its picture, the best one first, without end."""
-    path = PurePosixPath(image)
-    suffix = path.suffix if path.suffix.lower() in _KEPT else ".jpg"
-    yield path.with_suffix(suffix).as_posix()
-    if suffix != path.suffix:
-        yield f"{path.as_posix()}{suffix}"
-    number = 2
-    while True:
-        yield path.with_name(f"{path.stem}-{number}{suffix}").as_posix()
-        number += 1
+    stem, _ = posixpath.splitext(image)
+    yield f"{stem}{suffix}"
+    yield f"{image}{suffix}"
+    for number in itertools.count(2):
+        yield f"{stem}-{number}{suffix}"

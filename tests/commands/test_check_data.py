@@ -142,6 +142,21 @@ def test_an_image_that_cannot_be_decoded_exits_with_3(tmp_path: Path, out: Path)
     assert page.text().count("cannot be decoded") >= 1
 
 
+def test_a_split_whose_images_cannot_be_decoded_is_named_beside_the_others(
+    shapes_folder: Path, tmp_path: Path, out: Path
+):
+    root = tmp_path / "data"
+    shutil.copytree(shapes_folder, root)
+    for path in (root / "train").glob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=f"{root}.*: none of 24 images can be decoded"):
+        run(root, out)
+    page, found = written(out)
+    assert [split["name"] for split in found["splits"]] == ["val"]
+    assert [problem["action"] for problem in found["problems"]] == ["stop"] * 24
+    assert page.text().count("none of 24 images can be decoded") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

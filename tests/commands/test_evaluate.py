@@ -96,7 +96,7 @@ def test_a_split_without_public_boxes(run: Path, tmp_path: Path, capsys):
     file = tmp_path / "metrics.json"
     call(run, "--split", "2012_test", "--voc-submission", tmp_path / "out", "--json", file)
     out = capsys.readouterr().out
-    assert "2 images" in out
+    assert ", split 2012_test: 2 images, amp off" in out
     assert "nothing measured: 2012_test has no boxes" in out
     lines = (tmp_path / "out" / "comp4_det_test_cat.txt").read_text().splitlines()
     assert {line.split()[0] for line in lines} == {"2008_000001", "2008_000003"}
@@ -104,6 +104,18 @@ def test_a_split_without_public_boxes(run: Path, tmp_path: Path, capsys):
     assert not file.exists()
     with pytest.raises(UsageError, match=r"2012_test: no image has a box.* --voc-submission"):
         call(run, "--split", "2012_test")
+
+
+def test_held_out_images_are_evaluated_on_again(shapes_folder: Path, tmp_path: Path, capsys):
+    data, out = ("--data-path", str(shapes_folder)), ("--output-dir", str(tmp_path / "run"))
+    train.main([*TINY, *data, *out, "--steps", "1", "--val-fraction", "0.25"])
+    trained = json.loads((tmp_path / "run" / "results.json").read_text())
+    held_out = capsys.readouterr().out.split(" validation images")[0].split()[-1]
+    call(tmp_path / "run", "--amp", "off")
+    assert f", split train, 0.25 of it held out: {held_out} images, " in capsys.readouterr().out
+    again = json.loads((tmp_path / "run" / "results.json").read_text())
+    for name in ("AP", "validation_loss"):  # the same images
+        assert again[name] == pytest.approx(trained[name])
 
 
 def test_refusals(run: Path, devkit: Path, tmp_path: Path):

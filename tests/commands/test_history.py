@@ -113,7 +113,7 @@ def test_detections_to_a_file_and_from_it(run: Path, shapes_folder: Path, tmp_pa
     call(run, "--detections", found, "--json", metrics)
     data = ("--data-path", shapes_folder, "--device", "cpu")
     evaluate.main([*map(str, ("--from", found, *data, "--json", again, "--draw", 1))])
-    assert "split val, 8 images" in capsys.readouterr().out
+    assert "split val: 8 images" in capsys.readouterr().out
     first, second = (json.loads(file.read_text()) for file in (metrics, again))
     assert second == {name: first[name] for name in second}
     assert "validation_loss" in set(first) - set(second)
@@ -132,3 +132,35 @@ def test_wrong_usage(run: Path, shapes_folder: Path, tmp_path: Path):
     with pytest.raises(StorageError, match=r"--detections: .*cannot be written"):
         call(run, "--detections", tmp_path)
     assert os.listdir(tmp_path) == ["run"]  # noqa: PTH208
+
+
+def test_choices_at_inference_are_named_and_decide_nothing(run: Path, tmp_path: Path, capsys):
+    own = (run / "results.json").read_bytes()
+    call(run, "--score-threshold", 0.001, "--detections-per-image", 3, "--limit", 5,
+         "--detections", tmp_path / "found.json")  # fmt: skip
+    out = capsys.readouterr().out
+    assert "split val: 5 images" in out
+    assert "changed: roi_heads.detections_per_img: 100 -> 3" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    images = [row["image_id"] for row in found]
+    assert max(images.count(id) for id in images) == 3
+    assert len({*images}) == 5
+    assert (run / "results.json").read_bytes() == own
+    *_, last = lines(run)
+    assert (last["images"], len(last["changed"])) == (5, 3)
+    assert "limit: the first 5 images" in last["changed"]
+
+
+def test_some_classes_and_more_detections(run: Path, tmp_path: Path, shapes_folder: Path, capsys):
+    metrics, found = tmp_path / "metrics.json", tmp_path / "found.json"
+    flags = ("--score-threshold", 0.001, "--max-dets", 50, "--classes", "ring")
+    call(run, *flags, "--json", metrics, "--detections", found)
+    results = json.loads(metrics.read_text())
+    assert set(results["per_class"]) == {"ring"}
+    assert {"AR_50"} == {name for name in results if name.startswith("AR_")} - {
+        "AR_1", "AR_10", "AR_small", "AR_medium", "AR_large",
+    }  # fmt: skip
+    again = tmp_path / "again.json"
+    data = ("--data-path", shapes_folder, "--device", "cpu", "--json", again)
+    evaluate.main([*map(str, ("--from", found, *flags[2:], *data))])
+    assert json.loads(again.read_text()).items() <= results.items()

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
+import re
 import shutil
+import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
+from fasterrcnn import __main__, progress
 from fasterrcnn.commands import evaluate, predict, train
-from fasterrcnn.errors import CheckpointError, DataError, UsageError
+from fasterrcnn.data import frames
+from fasterrcnn.errors import (
+    CheckpointError,
+    DataError,
+    ProcessDied,
+    Stopped,
+    StorageError,
+    UsageError,
+)
+from fasterrcnn.reports import prediction_files
 from tests.conftest import TINY
 
 
@@ -50,9 +68,17 @@ def test_pictures_and_json(run: Path, shapes_folder: Path, tmp_path: Path, capsy
         width, height = Image.open(source).size
         assert 0 <= x <= x + w <= width + 1e-3
         assert 0 <= y <= y + h <= height + 1e-3
-    pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png"))
-    assert pictures == sorted(["a.png", "sub/b.png", sources[2].name])
-    assert "3 detections" not in capsys.readouterr().err
+    assert [row["image_id"] for row in rows] == sorted(row["image_id"] for row in rows)
+    assert {row["image_id"] for row in rows if row["file_name"] == "sub/b.png"} == {2}
+    pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*"))
+    assert pictures == sorted(["a.jpg", "sub/b.jpg", f"{sources[2].stem}.jpg"])
+    assert f"3 of 3 images, {len(rows)} detections" in re.sub(
+        r" [\d.]+ images/s:", "", told(capsys)
+    )
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
 
 
 def test_a_checkpoint_that_is_none_is_explained(run: Path, shapes_folder: Path, tmp_path: Path):
@@ -64,9 +90,10 @@ def test_a_checkpoint_that_is_none_is_explained(run: Path, shapes_folder: Path, 
 
 
 def test_the_images_are_never_replaced_by_pictures(run: Path, shapes_folder: Path, tmp_path: Path):
-    source = shutil.copy(min((shapes_folder / "val").glob("*.png")), tmp_path / "a.png")
+    source = tmp_path / "a.jpg"
+    Image.open(min((shapes_folder / "val").glob("*.png"))).convert("RGB").save(source)
     before = source.read_bytes()
-    with pytest.raises(UsageError, match=r"a\.png is one of the images"):
+    with pytest.raises(UsageError, match=r"a\.jpg is one of the images"):
         call(run, "--output-dir", tmp_path, source)
     assert source.read_bytes() == before
 
@@ -90,19 +117,301 @@ def test_results_are_pixels_of_the_displayed_image(run: Path, shapes_folder: Pat
 
 
 def test_wrong_input(run: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="no such image or folder"):
+    with pytest.raises(UsageError, match="no such image, folder, list or video"):
         call(run, tmp_path / "x.jpg")
+    with pytest.raises(UsageError, match="no such image, folder, list or video"):
+        call(run, tmp_path / "*.jpg")
     with pytest.raises(UsageError, match="no image in this folder"):
         call(run, tmp_path)
     with pytest.raises(CheckpointError, match="no usable checkpoint"):
         call(tmp_path, __file__)
     with pytest.raises(DataError, match=r"test_predict\.py: not an image"):
         call(run, "--output-dir", tmp_path, __file__)
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name / "x.png")
-    with pytest.raises(UsageError, match="another image is called x"):
-        call(run, tmp_path / "a" / "x.png", tmp_path / "b" / "x.png")
+    for flag, value in (("--images-per-gpu", 0), ("--workers", -1), ("--limit", 0),
+                        ("--score-threshold", 2), ("--nms-threshold", -1)):  # fmt: skip
+        with pytest.raises(UsageError, match=f"{flag}: {value}.*: must be"):
+            call(run, flag, value, __file__)
+    with pytest.raises(UsageError, match="--min-size: 900: larger than --max-size 96"):
+        call(run, "--min-size", 900, __file__)
+    with pytest.raises(UsageError, match="--classes: cat: not in the data; choose from star, ring"):
+        call(run, "--classes", "cat", __file__)
+
+
+def hard_folder(folder: Path, shapes_folder: Path) -> dict[str, tuple[int, int]]:
+    """Images and what is none, as folders have them; height and width of the images."""
+    real = Image.open(min((shapes_folder / "val").glob("*.png"))).convert("RGB")
+    for name in ("one/same.png", "two/same.png", "Größe 1 (ä).jpg", "cut.jpg", "._x.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        real.save(folder / name)
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:1500])
+    (folder / "text.jpg").write_text("not an image at all")
+    (folder / "set.png").mkdir()
+    shutil.copy(folder / "one" / "same.png", folder / "set.png" / "inside.png")
+    Image.new("RGB", (1, 1), "red").save(folder / "pixel.png")
+    Image.new("L", (12_000, 9_000), 90).save(folder / "huge.png")
+    size = (real.height, real.width)
+    sizes = dict.fromkeys(("one/same.png", "two/same.png", "Größe 1 (ä).jpg"), size)
+    return sizes | {"set.png/inside.png": size, "pixel.png": (1, 1), "huge.png": (9_000, 12_000)}
+
+
+def test_a_folder_as_people_have_them(run: Path, shapes_folder: Path, tmp_path: Path, capsys):
+    """What can be detected in is; what cannot is named at the end."""
+    folder, out = tmp_path / "mixed folder", tmp_path / "out"
+    sizes = hard_folder(folder, shapes_folder)
+    with pytest.raises(DataError) as error:
+        call(run, "--output-dir", out, "--json", tmp_path / "x.json", "--workers", 2,
+             "--save-txt", "--score-threshold", 0.01, folder)  # fmt: skip
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{folder}/cut.jpg: cannot be decoded")
+    assert second == f"{folder}/text.jpg: not an image"
+    assert "8 of 8 images" in told(capsys)
+    for name, (height, width) in sizes.items():
+        with Image.open(out / Path(name).with_suffix(".jpg")) as picture:
+            assert abs(picture.width / picture.height - width / height) < 0.01
+        assert (out / "labels" / Path(name).with_suffix(".txt")).is_file()
+    assert len([*out.rglob("*.jpg")]) == len(sizes)
+    rows = json.loads((tmp_path / "x.json").read_text())
+    found = {row["file_name"]: row["image_id"] for row in rows}
+    assert found.keys() <= sizes.keys()
+    order = ["Größe 1 (ä).jpg", "cut.jpg", "huge.png", "one/same.png", "pixel.png",
+             "set.png/inside.png", "text.jpg", "two/same.png"]  # fmt: skip
+    assert sorted(order) == sorted([*sizes, "cut.jpg", "text.jpg"])
+    for name, image_id in found.items():
+        assert image_id == 1 + sorted(order).index(name)
+
+
+def test_all_that_is_written_agrees(run: Path, shapes_folder: Path, tmp_path: Path):
+    call(run, "--score-threshold", 0.01, "--draw-threshold", 0.02, "--save-txt", "--save-crop",
+         "--no-pictures", "--json", tmp_path / "x.json", "--csv", tmp_path / "x.csv",
+         "--output-dir", tmp_path / "out", shapes_folder / "val")  # fmt: skip
+    rows = json.loads((tmp_path / "x.json").read_text())
+    with (tmp_path / "x.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(rows) == len(table) > 20
+    for row, line in zip(rows, table, strict=True):
+        for name in ("image_id", "file_name", "category_id", "category_name"):
+            assert line[name] == str(row[name])
+        numbers = [float(line[name]) for name in ("x", "y", "width", "height", "score")]
+        assert numbers == pytest.approx([*row["bbox"], row["score"]], abs=0.006)
+    for file in sorted((shapes_folder / "val").glob("*.png")):
+        own = [row for row in rows if row["file_name"] == file.name]
+        label_file = tmp_path / "out" / "labels" / f"{file.stem}.txt"
+        lines = [line.split() for line in label_file.read_text().splitlines()]
+        assert len(lines) == len(own)
+        width, height = Image.open(file).size
+        for row, (number, *values) in zip(own, lines, strict=True):
+            assert ("star", "ring")[int(number)] == row["category_name"]
+            x, y, w, h, score = map(float, values)
+            box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+            assert [*box, score] == pytest.approx([*row["bbox"], row["score"]], abs=1e-3)
+        sure = [row for row in own if row["score"] >= 0.02]
+        crops = [*(tmp_path / "out" / "crops").glob(f"*/{file.stem}-*.jpg")]
+        assert len(crops) == len(sure)
+        assert {crop.parent.name for crop in crops} == {row["category_name"] for row in sure}
+    assert not [*(tmp_path / "out").glob("*.jpg")]
+
+
+@pytest.mark.parametrize("flag", ["--json", "--csv", "--output-dir"])
+def test_outputs_are_checked_before_the_first_image(
+    run: Path, shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "old.json").write_text("kept")
+    monkeypatch.setattr(frames, "read", lambda *_: pytest.fail("an image was read"))
+    other = ("--json", tmp_path / "old.json") if flag == "--csv" else ()
+    with pytest.raises(StorageError, match=f"{flag}: .*cannot be written.*; give another"):
+        call(run, *other, flag, tmp_path / "file" / "x", shapes_folder / "val")
+    assert (tmp_path / "old.json").read_text() == "kept"
+
+
+def test_an_output_is_no_input(run: Path, shapes_folder: Path, tmp_path: Path):
+    file = shapes_folder / "annotations" / "instances_val.json"
+    with pytest.raises(UsageError, match=r"--json: .*is --annotations too"):
+        call(run, "--annotations", file, "--json", file, shapes_folder / "val")
+    with pytest.raises(UsageError, match=r"--csv: .*is --json too"):
+        call(run, "--json", tmp_path / "x", "--csv", tmp_path / "x", shapes_folder / "val")
+    (tmp_path / "list.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"--json: .*is a source too"):
+        call(run, "--json", tmp_path / "list.txt", tmp_path / "list.txt")
+    assert (tmp_path / "list.txt").read_text() == "x"
+
+
+def test_pictures_in_the_folder_of_the_images_are_not_detected_in(
+    run: Path, shapes_folder: Path, tmp_path: Path, capsys
+):
+    for source in (shapes_folder / "val").glob("*.png"):
+        shutil.copy(source, tmp_path)
+    for left_out in ("", "8 pictures of an earlier run left out"):
+        call(run, "--output-dir", tmp_path, tmp_path, "--save-crop", "--draw-threshold", 0.9)
+        out = told(capsys)
+        assert "8 of 8 images" in out
+        assert left_out in out
+    call(run, "--output-dir", tmp_path, tmp_path / "*")
+    assert "8 of 8 images" in told(capsys)
+
+
+def test_results_do_not_depend_on_batches_and_workers(
+    run: Path, shapes_folder: Path, tmp_path: Path
+):
+    """Images of several shapes, more than are held at a time."""
+    rows = []
+    for size, workers in ((1, 0), (3, 0), (2, 2)):
+        call(run, "--images-per-gpu", size, "--workers", workers, "--score-threshold", 0.01,
+             "--no-pictures", "--json", tmp_path / "x.json",
+             shapes_folder / "train", shapes_folder / "val")  # fmt: skip
+        rows.append(json.loads((tmp_path / "x.json").read_text()))
+    names = [*dict.fromkeys(row["file_name"] for row in rows[0])]
+    assert names == sorted(names)  # the order of the sources
+    for other in rows[1:]:
+        assert len(other) == len(rows[0])
+        for a, b in zip(rows[0], other, strict=True):
+            assert (a["file_name"], a["image_id"]) == (b["file_name"], b["image_id"])
+            assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+
+
+def test_ids_and_boxes_of_an_annotation_file(run: Path, shapes_folder: Path, tmp_path: Path):
+    """pycocotools reads the result as it is, with the file and without."""
+    truth = shapes_folder / "annotations" / "instances_val.json"
+    ids = {image["file_name"]: image["id"] for image in json.loads(truth.read_text())["images"]}
+    assert min(ids.values()) > 1000
+    call(run, "--annotations", truth, "--json", tmp_path / "x.json", "--score-threshold", 0.01,
+         "--output-dir", tmp_path / "with", shapes_folder / "val")  # fmt: skip
+    rows = json.loads((tmp_path / "x.json").read_text())
+    assert rows
+    assert all(row["image_id"] == ids[row["file_name"]] for row in rows)
+    result = COCO(str(truth)).loadRes(str(tmp_path / "x.json"))
+    assert len(result.getAnnIds()) == len(rows)
+    call(run, "--json", tmp_path / "y.json", "--score-threshold", 0.01,
+         "--output-dir", tmp_path / "without", shapes_folder / "val")  # fmt: skip
+    numbered = {"images": [{"id": k} for k in range(1, 9)], "categories": [{"id": 4}, {"id": 6}]}
+    (tmp_path / "numbered.json").write_text(json.dumps(numbered))
+    result = COCO(str(tmp_path / "numbered.json")).loadRes(str(tmp_path / "y.json"))
+    assert len(result.getAnnIds()) == len(rows)
+    heights = [
+        Image.open(min((tmp_path / kind).glob("*.jpg"))).height for kind in ("with", "without")
+    ]
+    assert heights[0] > heights[1], "a line says what is annotated"
+    shutil.copy(min((shapes_folder / "val").glob("*.png")), tmp_path / "strange.png")
+    with pytest.raises(UsageError, match=r"/images: strange\.png has no file_name here"):
+        call(run, "--annotations", truth, tmp_path / "strange.png")
+
+
+def test_choices_at_inference(run: Path, shapes_folder: Path, tmp_path: Path, capsys):
+    def rows(*flags: object) -> list[dict]:
+        file = tmp_path / "x.json"
+        call(run, "--no-pictures", "--json", file, *flags, shapes_folder / "val")
+        return json.loads(file.read_text())
+
+    everything = rows("--score-threshold", 0.001)
+    told(capsys)
+    of_one = rows("--score-threshold", 0.001, "--classes", "ring")
+    assert "changed: classes: ring of 2" in told(capsys)
+    assert {row["category_name"] for row in of_one} == {"ring"}
+    assert {row["category_name"] for row in everything} == {"star", "ring"}
+    few = rows("--score-threshold", 0.001, "--detections-per-image", 3)
+    assert "changed: roi_heads.detections_per_img: 100 -> 3" in told(capsys)
+    assert len(few) == 24
+    many = rows("--score-threshold", 0, "--nms-threshold", 1, "--detections-per-image", 300)
+    assert len(many) > 8 * 100
+    assert len(rows("--score-threshold", 0.001, "--nms-threshold", 0.1)) < len(everything)
+    assert {row["image_id"] for row in rows("--score-threshold", 0.001, "--limit", 3)} == {1, 2, 3}
+    small = rows("--score-threshold", 0.001, "--min-size", 32, "--max-size", 48)
+    assert "changed: input.min_size: 64 -> 32" in told(capsys)
+    assert small != everything
+
+
+def test_ctrl_c_keeps_what_is_written(run: Path, shapes_folder: Path, tmp_path: Path, monkeypatch):
+    add = prediction_files.PredictionFiles.add
+
+    def add_then_interrupt(self, image_id, *rest):
+        add(self, image_id, *rest)
+        if image_id == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(prediction_files.PredictionFiles, "add", add_then_interrupt)
+    with pytest.raises(Stopped, match="SIGINT: stopped after 3 images; what was found") as stopped:
+        call(run, "--json", tmp_path / "x.json", "--output-dir", tmp_path / "out",
+             "--score-threshold", 0.01, "--workers", 2, shapes_folder / "train")  # fmt: skip
+    assert stopped.value.code == 130
+    rows = json.loads((tmp_path / "x.json").read_text())
+    assert {row["image_id"] for row in rows} <= {1, 2, 3}
+    assert rows
+    assert len([*(tmp_path / "out").glob("*.jpg")]) == 3
+
+
+def test_a_process_that_is_killed_is_one_line(
+    run: Path, shapes_folder: Path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(frames, "_decode", kill_this_process)
+    with pytest.raises(ProcessDied, match="was killed; if memory ran out, lower --workers"):
+        call(run, "--workers", 1, "--output-dir", tmp_path, shapes_folder / "val")
+
+
+def kill_this_process(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_paths_from_standard_input(run: Path, shapes_folder: Path, tmp_path: Path, monkeypatch):
+    files = sorted((shapes_folder / "val").glob("*.png"))[:2]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*map(str, files), "gone.png"])))
+    with pytest.raises(DataError, match=r"standard input: line 3: gone\.png: missing"):
+        call(run, "--output-dir", tmp_path, "-")
+    assert {path.stem for path in tmp_path.glob("*.jpg")} == {file.stem for file in files}
+
+
+def test_a_file_gets_a_line_every_so_often(run: Path, shapes_folder: Path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_EVERY", 0)
+    call(run, "--no-pictures", shapes_folder / "val")
+    captured = capsys.readouterr()
+    for count in range(1, 9):
+        assert f"\n{count} of 8 images, " in captured.out
+    assert captured.err == ""
+
+
+def test_a_video(run: Path, shapes_folder: Path, tmp_path: Path, capsys):
+    av = pytest.importorskip("av", reason="PyAV reads and writes videos; pip install av")
+    clip = tmp_path / "clip.avi"
+    make_video(av, clip, [np.array(Image.open(file).convert("RGB").resize((160, 120)))
+                          for file in sorted((shapes_folder / "val").glob("*.png"))])  # fmt: skip
+    out = tmp_path / "out"
+    call(run, "--output-dir", out, "--json", tmp_path / "x.json", "--save-txt", "--draw-threshold",
+         0.02, "--score-threshold", 0.01, "--workers", 2, "--images-per-gpu", 3, clip)  # fmt: skip
+    assert "8 images, " in told(capsys)
+    rows = json.loads((tmp_path / "x.json").read_text())
+    assert {row["file_name"] for row in rows} <= {f"clip.avi/00000{k}.jpg" for k in range(1, 9)}
+    assert len({row["image_id"] for row in rows}) > 3
+    assert len([*(out / "labels" / "clip.avi").glob("*.txt")]) == 8
+    with av.open(str(out / "clip.mp4")) as made:
+        assert made.streams.video[0].average_rate == 5
+        pictures = [frame.to_ndarray(format="rgb24") for frame in made.decode(video=0)]
+    assert len(pictures) == 8
+    assert pictures[0].shape == (480, 640, 3)
+    call(run, "--output-dir", out, "--limit", 3, clip)
+    with av.open(str(out / "clip.mp4")) as made:
+        assert len([*made.decode(video=0)]) == 3
+    with pytest.raises(UsageError, match=r"--annotations: .*is a video"):
+        call(run, "--annotations", tmp_path / "x.json", clip)
+    clip.write_bytes(clip.read_bytes()[:400])
+    with pytest.raises(DataError, match=r"clip\.avi: "):
+        call(run, "--output-dir", out, clip)
+
+
+def make_video(av, file: Path, pictures: list[np.ndarray]) -> None:
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_without_pyav_a_video_is_one_line(run: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(UsageError, match="videos and cameras need PyAV; pip install av"):
+        call(run, "--output-dir", tmp_path / "out", tmp_path / "clip.mp4")
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_command(run: Path, tmp_path: Path, capsys):
@@ -116,7 +425,7 @@ def test_evaluate_command(run: Path, tmp_path: Path, capsys):
     results = json.loads((run / "results.json").read_text())
     assert results["step"] == 30
     assert results["AP"] == metrics["AP"]
-    assert len(list((run / "pictures").glob("*.png"))) == 2
+    assert len(list((run / "pictures").glob("[0-9]*.jpg"))) == 2
     assert (run / "pictures" / "best_and_worst.jpg").is_file()
     evaluate.main([*flags, "--split", "train"])
     assert "24 images" in capsys.readouterr().out
@@ -132,3 +441,21 @@ def test_evaluation_needs_no_flags_of_the_model(run: Path, shapes_folder: Path, 
         ["--checkpoint", str(moved), "--data-path", str(data), "--device", "cpu", "--workers", "0"]
     )
     assert (moved / "results.json").exists()
+
+
+def test_threads_that_wait_leave_their_core_to_the_other_processes(monkeypatch):
+    """The variable is there before the command, and with it torch, is imported."""
+    seen = []
+
+    def imported(_: str):
+        seen.append(os.environ.get("OMP_WAIT_POLICY"))
+        return SimpleNamespace(main=list)
+
+    monkeypatch.setattr(__main__, "import_module", imported)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "x")  # so that it is restored
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    __main__.run_command("evaluate")
+    __main__.run_command("predict")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    __main__.run_command("predict")
+    assert seen == [None, "passive", "active"]

@@ -42,7 +42,7 @@ def test_boxes_scores_and_file_names(run: Path, shapes_folder: Path, tmp_path: P
             x, y, w, h = row["bbox"]
             assert 0 <= x < x + w <= width + 1e-3
             assert 0 <= y < y + h <= height + 1e-3
-    assert len([*(tmp_path / "out").glob("*.png")]) == len(names)
+    assert len([*(tmp_path / "out").glob("*.jpg")]) == len(names)
     assert f"{len(rows)} proposals in {file}" in capsys.readouterr().out
 
 
@@ -68,7 +68,7 @@ def test_a_run_is_evaluated_by_proposal_metrics(run: Path, capsys):
     assert again["AR_1000"] == results["AR_1000"]
     out = capsys.readouterr().out
     assert f"AR_1000 {100 * results['AR_1000']:.1f}" in out
-    assert len([*(run / "pictures").glob("*.png")]) == 1
+    assert len([*(run / "pictures").glob("[0-9]*.jpg")]) == 1
 
 
 def test_two_ranks_evaluate_the_same(run: Path, shell, tmp_path: Path):

@@ -154,8 +154,47 @@ def _yolo(root: Path) -> None:
     (root / "south.txt").write_text("./images/south/c.png\n")
 
 
+def _cvat(root: Path) -> None:
+    rows = {
+        "a.png": '<box label="cat" occluded="0" xtl="1.50" ytl="2" xbr="11" ybr="22"/>\n'
+        '<box label="Größe" occluded="0" xtl="5" ytl="6" xbr="12.5" ybr="14.25" z_order="0">'
+        '<attribute name="age">3</attribute></box>',
+        "sub/b.png": '<polygon label="cat" points="1.0,2.0;30,2;30,20" z_order="1"/>\n'
+        '<box label="cat" xtl="20" ytl="10" xbr="50" ybr="30" rotation="45"/>',
+    }
+    images = ""
+    for k, (name, shapes) in enumerate(rows.items()):
+        make.image(root / "images" / name, 40, 60)
+        images += f'<image id="{k}" name="{name}" width="60" height="40">\n{shapes}\n</image>\n'
+    (root / "annotations.xml").write_text(
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>\n<meta><task>'
+        "<id>7</id><labels>\n<label><name>cat</name><attributes/></label>\n"
+        f"<label><name>Größe</name></label>\n</labels></task></meta>\n{images}</annotations>\n"
+    )
+
+
+def _image_folder(root: Path) -> None:
+    rows = [
+        {"file_name": "a.png", "objects": {"bbox": [[1, 2, 10, 20.5]], "categories": [0]}},
+        {
+            "file_name": "sub/b.png",
+            "width": 60,
+            "height": 40,
+            "objects": {"bbox": [[0, 0, 60, 40], [3, 3, 9, 9]], "categories": [1, 0]},
+        },
+        {"file_name": "c.png", "objects": {"bbox": [], "categories": []}, "text": "Größe"},
+    ]
+    for row in rows:
+        make.image(root / str(row["file_name"]), 40, 60)
+    (root / "metadata.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
+
+
 TARGETS = {
     "coco": Target(_coco, ("annotations/instances_train2017.json",)),
     "voc": Target(_voc, ("Annotations/a.xml", "Annotations/b.xml", "ImageSets/Main/train.txt")),
     "yolo": Target(_yolo, ("data.yaml", "labels/north/a.txt", "labels/north/b.txt", "south.txt")),
+    "cvat": Target(_cvat, ("annotations.xml",)),
+    "imagefolder": Target(_image_folder, ("metadata.jsonl",)),
 }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import Annotations, Classes, Strings
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import UsageError
 
 CONTENT = {
     "images": [
@@ -73,6 +78,16 @@ def changed(place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     else:
         item[last] = value
     return content
+
+
+def splits(root: Path) -> list[str]:
+    """The splits that a data set says it has when asked for another; none: it is one set."""
+    with pytest.raises(UsageError) as error:
+        formats.read(root, "nowhere", "auto", (), Problems())
+    if found := re.search(r"found: (.*) \(--train-split, --val-split\)", str(error.value)):
+        return [name for name in found[1].split(", ") if name != "none"]
+    assert "has no split nowhere: everything in it is one set" in str(error.value)
+    return []
 
 
 def annotations_of(

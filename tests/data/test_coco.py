@@ -152,8 +152,10 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     (BOX, ..., "/annotations/1/bbox", "four numbers"),
     (("annotations", 1), [], "/annotations/1", "must be an object"),
     (("annotations", 1, "area"), NAN, "/annotations/1/area", "finite number"),
+    (("annotations", 1, "area"), "5_6", "/annotations/1/area", "finite number"),
     (("annotations", 1, "area"), -1, "/annotations/1/area", "not negative"),
     (("annotations", 1, "iscrowd"), 2, "/annotations/1/iscrowd", "0 or 1"),
+    (("annotations", 1, "iscrowd"), 10**20, "/annotations/1/iscrowd", "0 or 1"),
     (("annotations", 1, "category_id"), 99, "/annotations/1/category_id", "no category"),
     (("annotations", 1, "category_id"), "dog", "/annotations/1/category_id", "no category"),
     (("annotations", 1, "image_id"), 99, "/annotations/1/image_id", "no usable image"),
@@ -168,6 +170,8 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
     (("images", 1, "file_name"), "C:\\c.png", "/images/1/file_name", "leaves the image folder"),
     (("images", 1, "file_name"), "", "/images/1/file_name", "must be a file name"),
     (("images", 1, "file_name"), 5, "/images/1/file_name", "must be a file name"),
+    (("images", 1), {"id": 2, "coco_url": "http://[x"}, "/images/1/file_name", "a file name"),
+    (("images", 1, "height"), "6_0", "/images/1/height", "positive integer"),
     (("images", 1, "file_name"), "c.png", "image 2", "missing"),
     (("images", "append"), "a.png", "/images/2", "must be an object"),
     (("images", "append"), {"id": None, "file_name": "a.png"}, "/images/2/id", "an integer"),
@@ -184,11 +188,18 @@ MALFORMED: list[tuple[tuple, Any, str, str]] = [
 SKIPPABLE = MALFORMED[: [row[0][0] for row in MALFORMED].index("categories")]
 
 
+def write(root: Path, place: tuple, value: Any, *, plain: bool) -> None:
+    """CONTENT with one value changed; `plain`: in a file that only json reads, not msgspec."""
+    content = make.changed(place, value)
+    make.coco(root, {**content, "info": NAN} if plain else content)
+
+
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(("place", "value", "field", "what"), MALFORMED)
 def test_a_malformed_file_is_one_line_with_the_right_pointer(
-    tmp_path: Path, place: tuple, value: Any, field: str, what: str
+    tmp_path: Path, place: tuple, value: Any, field: str, what: str, plain: bool
 ):
-    make.coco(tmp_path, make.changed(place, value))
+    write(tmp_path, place, value, plain=plain)
     with pytest.raises(DataError) as error:
         read(tmp_path)
     (line,) = str(error.value).splitlines()
@@ -198,11 +209,12 @@ def test_a_malformed_file_is_one_line_with_the_right_pointer(
     assert str(tmp_path) in line
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(("place", "value", "field", "what"), SKIPPABLE)
 def test_skipping_drops_exactly_what_is_bad(
-    tmp_path: Path, place: tuple, value: Any, field: str, what: str
+    tmp_path: Path, place: tuple, value: Any, field: str, what: str, plain: bool
 ):
-    make.coco(tmp_path, make.changed(place, value))
+    write(tmp_path, place, value, plain=plain)
     data, problems = read(tmp_path, skip=True)
     assert [p.action for p in problems.found] == ["dropped"]
     if place[0] == "annotations":
@@ -362,6 +374,37 @@ def test_a_missing_box_is_that_of_a_run_length_encoded_mask(tmp_path: Path):
         assert data.xywh[data.labels == 2].tolist() == [[5, 6, 7, 8]]
 
 
+NO_MASKS = [
+    {"size": [0, 40], "counts": "0"},
+    {"size": [0, 0], "counts": [0]},
+    {"size": [60, 0], "counts": [0, 9]},
+    {"size": [-60, 40], "counts": [0, 9]},
+    {"size": [2**40, 40], "counts": [0, 9]},
+    {"size": [2**32, 40], "counts": "1"},
+    {"size": [60, True], "counts": [0, 9]},
+    {"size": [60], "counts": [0, 9]},
+    {"size": [60, 40, 1], "counts": [0, 9]},
+    {"size": [60, 40], "counts": [0, 2401]},
+    {"size": [60, 40], "counts": [0, -9]},
+    {"size": [60, 40], "counts": []},
+    {"size": [60, 40], "counts": "0oooooo0"},
+    {"size": [60, 40], "counts": "oooooooo"},  # cut off: the last number does not end
+    {"size": [60, 40], "counts": "\u00e9"},
+    {"size": [60, 40]},
+]
+
+
+@pytest.mark.parametrize("segmentation", NO_MASKS, ids=range(len(NO_MASKS)))
+def test_a_mask_that_is_none_is_one_line(tmp_path: Path, segmentation: dict):
+    """With such, pycocotools can end the process."""
+    content = make.changed(BOX, ...)
+    content["annotations"][1]["segmentation"] = segmentation
+    make.coco(tmp_path, content)
+    what = r"/annotations/1/bbox \(annotation 2, image 2\): null: must be four numbers"
+    with pytest.raises(DataError, match=what):
+        read(tmp_path)
+
+
 def test_the_row_of_a_group_is_no_class(tmp_path: Path):
     content = make.changed(("categories",), [
         {"id": 0, "name": "dog", "supercategory": "none"},
@@ -381,8 +424,12 @@ def test_a_class_that_is_its_own_group_stays(tmp_path: Path):
     content = make.changed(("categories", "append"), {
         "id": 9, "name": "person", "supercategory": "person"
     })  # fmt: skip
+    content["categories"] += [  # "none" stands for no group
+        {"id": 10, "name": "none", "supercategory": "none"},
+        {"id": 11, "name": "bird", "supercategory": "none"},
+    ]
     make.coco(tmp_path, content)
-    assert read(tmp_path)[0].classes.names == ("cat", "dog", "person")
+    assert read(tmp_path)[0].classes.names == ("cat", "dog", "person", "none", "bird")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,38 @@ def test_a_changed_file_is_read_even_if_size_and_time_are_the_same(
     assert len(parsed) == 2
 
 
+def test_only_large_files_are_copied(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    path = make.coco(tmp_path / "data")
+    size = path.stat().st_size
+    monkeypatch.setattr(coco_cache, "_WORTH_IT", size + 1)
+    read(tmp_path / "data")
+    assert not cache.exists()
+    monkeypatch.setattr(coco_cache, "_WORTH_IT", size)
+    read(tmp_path / "data")
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_copy_of_other_rules_is_not_used(
+    tmp_path: Path, parsed: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    make.coco(tmp_path / "data")
+    read(tmp_path / "data")
+    monkeypatch.setattr(coco_cache, "_VERSION", coco_cache._VERSION + 1)
+    for _ in range(2):
+        read(tmp_path / "data")
+    assert len(parsed) == 2
+
+
+def test_the_copy_is_of_the_data_set_in_its_place(tmp_path: Path, parsed: list[Path]):
+    """Two data sets with files of one name and size do not share a copy."""
+    digests = []
+    for name, box in (("one", [5.5, 6, 7, 8]), ("two", [4.5, 6, 7, 8])):
+        make.coco(tmp_path / name, make.changed(("annotations", 1, "bbox"), box))
+        digests += [read(tmp_path / name).digest() for _ in range(2)]
+    assert len(parsed) == 2
+    assert digests[0] == digests[1] != digests[2] == digests[3]
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])
 def test_a_damaged_copy_is_not_used(
     tmp_path: Path, cache: Path, parsed: list[Path], damage: bytes | None
@@ -108,8 +140,12 @@ def test_without_a_place_for_copies_the_file_is_read(tmp_path: Path, cache: Path
     assert len(read(tmp_path / "data")) == 2
 
 
-def test_processes_that_copy_at_once_do_not_disturb_each_other(tmp_path: Path, cache: Path, shell):
+def test_processes_that_copy_at_once_do_not_disturb_each_other(
+    tmp_path: Path, cache: Path, shell, monkeypatch: pytest.MonkeyPatch
+):
     make.coco(tmp_path / "data")
+    monkeypatch.setattr(coco_cache, "_WORTH_IT", 1 << 30)
+    expected = read(tmp_path / "data").digest()  # of the file itself
     code = (
         "import sys; from pathlib import Path; from fasterrcnn.data import coco_cache, formats;"
         "from fasterrcnn.data.problems import Problems; coco_cache._WORTH_IT = 0;"
@@ -119,5 +155,5 @@ def test_processes_that_copy_at_once_do_not_disturb_each_other(tmp_path: Path, c
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(shell, [[sys.executable, "-c", code, tmp_path / "data"]] * 2))
     assert [run.code for run in done] == [0, 0], done[0].err
-    assert done[0].out == done[1].out
+    assert [run.out for run in done] == [f"{{'{expected}'}}\n"] * 2
     assert len(list(cache.iterdir())) == 1

@@ -1,7 +1,10 @@
 """COCO layouts: which json file is which split, and where its images are."""
 
 import json
+import os
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +124,59 @@ def test_without_any_image_the_places_are_named(tmp_path: Path):
     assert "none of its 2 images is there, for example a.png" in line
 
 
+def test_the_first_folder_that_has_a_name_is_used_for_every_image(tmp_path: Path):
+    names = {"first.png": "first.png", "both.png": "both.png", "second.png": "second.png"}
+    for order in (names, dict(reversed(names.items()))):
+        write(tmp_path, "annotations/train.json", "images", order)
+        make.image(tmp_path / "train" / "both.png", 40, 60)
+        make.image(tmp_path / "train" / "first.png", 40, 60)
+        used = {"train/first.png", "train/both.png", "images/second.png"}
+        assert {*read(tmp_path).files} == used
+
+
+@pytest.mark.parametrize(("file", "name"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_are_one_character_or_two(tmp_path: Path, file: str, name: str):
+    file, name = (unicodedata.normalize(form, "Gr\u00f6\u00df/\u00e9.png") for form in (file, name))
+    write(tmp_path, "annotations/train.json", "images", {file: name})
+    assert Path(read(tmp_path).path(0)) == tmp_path / "images" / file
+
+
+def test_a_folder_that_may_not_be_listed_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path, "train/_annotations.coco.json", "train")
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def forbid(path: str = ".") -> Any:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    assert len(read(tmp_path)) == 2
+
+
+def test_of_many_json_files_a_few_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path, "result.json", "images")
+    for k in range(200):
+        (tmp_path / f"{k}.json").write_text('{"shapes": []}')
+    looked, open_file = [], Path.open
+
+    def count(path: Path, *rest: Any, **options: Any) -> Any:
+        looked.append(path)
+        return open_file(path, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", count)
+    assert [path.name for path in coco_files.find_all(tmp_path)] == ["result.json"]
+    assert len(looked) == 50
+
+
+def test_without_any_json_file_there_is_no_split(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"no COCO annotations found \(annotations/\*\.json\)"):
+        coco_files.find(tmp_path, "train")
+
+
 def test_two_files_that_fit_are_not_chosen_from(tmp_path: Path):
     write(tmp_path, "annotations/instances_train2014.json", "train2014")
     write(tmp_path, "train/_annotations.coco.json", "train")
@@ -131,6 +187,17 @@ def test_two_files_that_fit_are_not_chosen_from(tmp_path: Path):
     assert e.value.code == 2
     assert len(read(tmp_path, "train2014")) == 2
     assert len(read(tmp_path, "train/_annotations.coco.json")) == 2
+
+
+def test_two_years_of_coco_side_by_side(tmp_path: Path):
+    write(tmp_path, "annotations/instances_train2014.json", "train2014", {"a.png": "a.png"})
+    write(tmp_path, "annotations/instances_train2017.json", "train2017")
+    with pytest.raises(UsageError, match=r"instances_train2014\S+ or \S+instances_train2017"):
+        read(tmp_path)
+    for split, count in (("train2014", 1), ("train2017", 2)):
+        data = read(tmp_path, split)
+        assert len(data) == count
+        assert Path(data.path(0)) == tmp_path / split / "a.png"
 
 
 def test_other_files_of_coco_are_other_splits(tmp_path: Path):
@@ -147,7 +214,6 @@ def test_a_split_that_is_not_there(tmp_path: Path):
 
 def test_one_set_without_a_name_has_no_other_split(tmp_path: Path):
     write(tmp_path, "result.json", "images")
-    assert coco_files.splits(tmp_path) == []
     with pytest.raises(UsageError, match=r"one set; add --val-fraction 0.1 .* or --val-split none"):
         read(tmp_path, "val")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn.data import cvat, formats
+from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 from tests.data import make
@@ -64,7 +64,7 @@ def test_one_file_is_one_set(tmp_path: Path, xml: str, folder: str):
     write(tmp_path / xml, image("a.png", box(), box("dog")), image("sub/b.png"))
     pictures(tmp_path, f"{folder}a.png", f"{folder}sub/b.png")
     assert formats.recognize(tmp_path) == "cvat"
-    assert cvat.splits(tmp_path) == []
+    assert make.splits(tmp_path) == []
     data, problems = read(tmp_path)
     assert list(data.files) == list(data.ids) == [f"{folder}a.png", f"{folder}sub/b.png"]
     assert data.classes.names == ("dog", "cat")
@@ -74,6 +74,15 @@ def test_one_file_is_one_set(tmp_path: Path, xml: str, folder: str):
     assert data.first.tolist() == [0, 2, 2]
     assert not problems.found
     assert "everything in it is one set" in fails(tmp_path, "val", UsageError)
+
+
+def test_a_link_to_nothing_is_no_file(tmp_path: Path):
+    (tmp_path / "annotations.xml").symlink_to(tmp_path / "gone.xml")
+    pictures(tmp_path, "images/a.png")
+    with pytest.raises(UsageError, match="no CVAT annotations found"):
+        formats.read(tmp_path, "train", "cvat", (), Problems())
+    write(tmp_path / "labels.xml", image("a.png", box()))
+    assert len(read(tmp_path)[0]) == 1
 
 
 def test_labels_without_meta_are_sorted(tmp_path: Path):
@@ -199,7 +208,7 @@ def test_subsets_are_splits(tmp_path: Path):
         meta=META.format("").replace("task", "project"),
     )
     pictures(tmp_path, "images/Train/a.png", "images/Validation/a.png", "images/b.png")
-    assert cvat.splits(tmp_path) == ["Train", "Validation", "default"]
+    assert make.splits(tmp_path) == ["Train", "Validation", "default"]
     train, problems = read(tmp_path)
     assert list(train.files) == ["images/Train/a.png"]
     assert train.labels.tolist() == [2]
@@ -214,7 +223,7 @@ def test_subsets_are_splits(tmp_path: Path):
 def test_the_subset_of_the_task(tmp_path: Path):
     write(tmp_path / "annotations.xml", image("a.png", box()), meta=META.format("Test"))
     pictures(tmp_path, "images/a.png")
-    assert cvat.splits(tmp_path) == ["Test"]
+    assert make.splits(tmp_path) == ["Test"]
     assert len(read(tmp_path, "test")[0]) == 1
     assert "no split train; found: Test" in fails(tmp_path, error=UsageError)
 
@@ -232,7 +241,7 @@ def test_tasks_of_a_project(tmp_path: Path, names: tuple[str, str], splits: list
         meta=f"<meta><project><tasks>{tasks}</tasks>{labels}</project></meta>",
     )
     pictures(tmp_path, "images/a.png", "images/b.png")
-    assert cvat.splits(tmp_path) == splits
+    assert make.splits(tmp_path) == splits
     assert list(read(tmp_path)[0].files) == ["images/a.png", "images/b.png"][: 2 - len(splits) // 2]
 
 
@@ -249,7 +258,7 @@ def test_a_file_for_each_split(tmp_path: Path, xml: str, folder: str):
     for split, name in (("train", "a.png"), ("test", "b.png")):
         write(tmp_path / xml.format(split), image(name, box()))
         pictures(tmp_path, f"{folder.format(split)}{name}")
-    assert cvat.splits(tmp_path) == ["test", "train"]
+    assert make.splits(tmp_path) == ["test", "train"]
     data, problems = read(tmp_path)
     assert list(data.files) == [f"{folder.format('train')}a.png"]
     assert len(read(tmp_path, "test")[0]) == 1
@@ -260,7 +269,7 @@ def test_a_file_for_each_split(tmp_path: Path, xml: str, folder: str):
 def test_one_file_called_like_a_split(tmp_path: Path):
     write(tmp_path / "val.xml", image("a.png", box()))
     pictures(tmp_path, "images/a.png")
-    assert cvat.splits(tmp_path) == ["val"]
+    assert make.splits(tmp_path) == ["val"]
     assert len(read(tmp_path, "val")[0]) == 1
     assert "no split train; found: val" in fails(tmp_path, error=UsageError)
 

@@ -35,13 +35,17 @@ def run(root: Path, name: str, count: int, seed: int) -> dict[str, int]:
     return outcomes
 
 
+def test_every_format_is_damaged():
+    assert set(TARGETS) == set(formats.READERS)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_undamaged_files_are_read(tmp_path: Path, name: str):
     TARGETS[name].write(tmp_path)
     problems = Problems()
     data = formats.read(tmp_path, "train", "auto", (), problems)
     assert len(data.labels) >= 2
-    assert {problem.action for problem in problems.found} <= {"enclosing box used"}
+    assert {problem.action for problem in problems.found} <= {"its enclosing box is used"}
 
 
 @pytest.mark.parametrize("name", TARGETS)

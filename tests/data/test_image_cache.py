@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.conftest import HANG, clean_environment
 
 GOOD = Verdict(Header(40, 60, 6), Seen.END)
 BAD = Verdict("not an image", Seen.PIXELS)
+CUT = Verdict(Header(40, 60, 6), Seen.PIXELS, "cannot be decoded")
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +63,9 @@ def test_verdicts_are_found_again(tmp_path: Path, folder: Path):
     (only,) = folder.rglob("*.*")
     assert only == image_cache.location()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "one", "two"]
-    keep((a, BAD))
-    assert known(a) == [BAD]
+    for other in (BAD, CUT):
+        keep((a, other))
+        assert known(a) == [other]
 
 
 def test_a_relative_path_is_the_same_file(tmp_path: Path, monkeypatch):
@@ -88,11 +91,15 @@ def test_a_changed_file_has_no_verdict(tmp_path: Path, change: str):
     assert known(path) == [None]
 
 
-def test_no_verdict_on_what_may_change_without_a_trace(tmp_path: Path):
+def test_no_verdict_on_what_may_change_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A file that is just being written can change twice in one tick of its file system's clock."""
-    path = tmp_path / "a.jpg"
-    path.touch()
-    assert key_of(str(path)) is None
+    now = time.time_ns()
+    monkeypatch.setattr(image_cache.time, "time_ns", lambda: now)
+    for age, is_known in ((0, False), (10**9, False), (3 * 10**9, True), (-3 * 10**9, True)):
+        path = file(tmp_path / "a.jpg", mtime=now - age)
+        assert (key_of(path) is not None) == is_known, age
     os.mkfifo(tmp_path / "pipe.jpg")
     os.utime(tmp_path / "pipe.jpg", ns=(10**18, 10**18))
     for name in ("pipe.jpg", "", "missing.jpg", "a\0.jpg"):

@@ -151,6 +151,26 @@ def test_an_interrupted_check_goes_on_where_it_stopped(
     assert looked_at == ["good.bmp"]
 
 
+def test_what_turned_out_to_be_bad_is_known_from_then_on(
+    data: Annotations, looked_at: list[str], monkeypatch
+):
+    """Of large splits, whose pixels are not decoded before the first step; the header stays."""
+    assert 4 not in image_check.find_damaged(data, Problems(), "headers")
+    path = Path(data.path(4))
+    path.write_bytes(path.read_bytes()[:-300])
+    os.utime(path, (10**9, 10**9))
+    image_check.look_again(str(path))
+    looked_at.clear()
+    assert "truncated" in image_check.find_damaged(data, Problems(), "headers")[4]
+    assert looked_at == []
+    assert image_check.read_headers([path]) == [Header(40, 60, 1)]
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "decode", out_of_memory)
+        image_check.look_again(str(path))  # says nothing about the file: it is forgotten
+    image_check.find_damaged(data, Problems(), "all")
+    assert "good.bmp" in looked_at
+
+
 def test_what_cannot_be_read_now_is_looked_at_again(data: Annotations, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(images, "decode", out_of_memory)

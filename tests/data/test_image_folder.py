@@ -1,12 +1,13 @@
 """Hugging Face's image folders: boxes by number, splits, names, and one line for what is wrong."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fasterrcnn.data import formats, image_folder
+from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 from tests.data import make
@@ -53,7 +54,7 @@ def test_one_file_is_one_set(tmp_path: Path, folder: str, encoding: str):
     )
     pictures(tmp_path, f"{folder}a.png", f"{folder}sub/b.png", f"{folder}.c.png")
     assert formats.recognize(tmp_path) == "imagefolder"
-    assert image_folder.splits(tmp_path) == []
+    assert make.splits(tmp_path) == []
     data, problems = read(tmp_path)
     assert list(data.files) == list(data.ids) == [f"{folder}a.png", f"{folder}sub/b.png"]
     assert data.xywh.tolist() == BOXES
@@ -70,7 +71,7 @@ def test_a_file_for_each_split(tmp_path: Path, folder: str):
         write(tmp_path / folder / split / "metadata.jsonl", line("a.png"))
         pictures(tmp_path, f"{folder}{split}/a.png")
     assert formats.recognize(tmp_path) == "imagefolder"
-    assert image_folder.splits(tmp_path) == ["train", "validation"]
+    assert make.splits(tmp_path) == ["train", "validation"]
     assert list(read(tmp_path)[0].files) == [f"{folder}train/a.png"]
     data, problems = read(tmp_path, "val")
     assert list(data.files) == [f"{folder}validation/a.png"]
@@ -81,10 +82,50 @@ def test_a_file_for_each_split(tmp_path: Path, folder: str):
 def test_one_file_with_the_splits_as_folders(tmp_path: Path):
     write(tmp_path / "metadata.jsonl", line("train/a.png"), line("./valid/b.png"))
     pictures(tmp_path, "train/a.png", "valid/b.png", "valid/c.png")
-    assert image_folder.splits(tmp_path) == ["train", "valid"]
+    assert make.splits(tmp_path) == ["train", "valid"]
     data, problems = read(tmp_path, "val")
     assert list(data.files) == ["valid/b.png"]
     assert problems.counts() == {"image without a line in metadata.jsonl: left out": 1}
+
+
+def test_two_files_about_one_split_are_not_chosen_from(tmp_path: Path):
+    for name in ("data/train", "train", "test"):
+        write(tmp_path / name / "metadata.jsonl", line("a.png"))
+        pictures(tmp_path, f"{name}/a.png")
+    assert formats.recognize(tmp_path) == "imagefolder"
+    shown = "data/train/metadata.jsonl and train/metadata.jsonl can be about the same images"
+    assert shown in fails(tmp_path, "train", UsageError)
+    assert list(read(tmp_path, "test")[0].files) == ["test/a.png"]
+
+
+@pytest.mark.parametrize("folder", ["", "data/", "images/"])
+def test_a_file_for_all_does_not_hide_those_of_the_splits(tmp_path: Path, folder: str):
+    for name in (folder, "train/", "validation/"):
+        write(tmp_path / name / "metadata.jsonl", line("a.png"))
+        pictures(tmp_path, f"{name}a.png")
+    for split in ("train", "val"):
+        assert (
+            f"{folder}metadata.jsonl and train/metadata.jsonl and validation/metadata.jsonl can be "
+            "about the same images; leave one file for all there, or one for each split"
+        ) in fails(tmp_path, split, UsageError)
+
+
+def test_a_folder_that_may_not_be_entered_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "train" / "metadata.jsonl", line("a.png"))
+    pictures(tmp_path, "train/a.png")
+    stat = Path.stat
+
+    def forbid(path: Path, **options: bool) -> os.stat_result:
+        if path.parent.name in ("data", "secret"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setattr(Path, "stat", forbid)
+    assert formats.recognize(tmp_path) == "imagefolder"
 
 
 OBJECTS = {
@@ -94,6 +135,10 @@ OBJECTS = {
     "one object each": (
         [{"bbox": box, "category_id": k} for k, box in enumerate(BOXES)],
         ("0", "1"), (0, 1), [1, 2]),
+    "numbers as text": (
+        {"bbox": [[*map(str, box)] for box in BOXES], "label": [1, 0]},
+        ("0", "1"), (0, 1), [2, 1]),
+    "names that are numbers": ({"bbox": BOXES, "label": ["7", "10"]}, ("10", "7"), (1, 2), [2, 1]),
     "more properties": (
         {"id": [8, 9], "area": [1, 2], "bbox": BOXES, "category": [0, 1]},
         ("0", "1"), (0, 1), [1, 2]),
@@ -134,7 +179,8 @@ LINES = {
     line("missing.png"): "image missing.png: missing.png: missing",
     line("a.png"): "another image has this id too",
     line("b.png", width=-1, height=40): "line 2: 40 x -1: height and width must be positive",
-    line("b.png", width="60", height="40"): "height and width must be positive whole numbers",
+    line("b.png", width="wide", height=40): "height and width must be positive whole numbers",
+    line("b.png", width=1e9, height=40): "height and width must be positive whole numbers",
     line("b.png", width=61, height=40): "b.png has height 40, width 60",
     line("b.png", "none"): "line 2/objects: none: must be an object with bbox and categories",
     line("b.png", {"categories": []}): "must have bbox and one of categories, category,",
@@ -145,7 +191,8 @@ LINES = {
     line("b.png", [{"bbox": [1, 1, 1, 1]}, {"label": 1}]): "must be objects of the same properties",
     line("b.png", {"bbox": [[1, 2, 3]], "label": [1]}): "line 2/objects/bbox/0: [1, 2, 3]: must be",
     line("b.png", {"bbox": [[1, 2, -3, 4]], "label": [1]}): "must be four finite numbers below 1e9",
-    line("b.png", {"bbox": [[1, 2, 3, "4"]], "label": [1]}): "must be four finite numbers",
+    line("b.png", {"bbox": [[1, 2, 3, "four"]], "label": [1]}): "must be four finite numbers",
+    line("b.png", {"bbox": [[1, 2, 3, True]], "label": [1]}): "must be four finite numbers",
     line("b.png", {"bbox": [[1, 2, 3, 1e300]], "label": [1]}): "must be four finite numbers",
     line("b.png", {"bbox": [[1, 2, 3, float("nan")]], "label": [1]}): "must be four finite",
     line("b.png", {"bbox": [None], "label": [1]}): "must be four finite numbers",

@@ -26,7 +26,7 @@ def test_lossless_formats_are_exact(tmp_path: Path, suffix: str):
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(RGB).save(path, **({"lossless": True} if suffix == "webp" else {}))
     assert (pixels(path) == RGB).all()
-    assert images.read_header(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -57,6 +57,11 @@ def test_animation_gives_its_first_frame(tmp_path: Path):
     assert (pixels(tmp_path / "x.gif") == 80).all()
 
 
+def header_of(path: Path) -> images.Header | str:
+    """The header, or a phrase, as a reader of annotations gets it."""
+    return images.within_limit(images.inspect(path).header)
+
+
 def with_orientation(path: Path, orientation: int, pixels: np.ndarray = RGB) -> Path:
     image = Image.fromarray(pixels)
     exif = image.getexif()
@@ -71,7 +76,7 @@ def test_orientation_is_applied_when_asked(tmp_path: Path, suffix: str, orientat
     path = with_orientation(tmp_path / f"x.{suffix}", orientation)
     shown = np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     assert (pixels(path, apply_orientation=True) == shown).all()
-    header = images.read_header(path)
+    header = header_of(path)
     assert header.displayed == shown.shape[:2]
     assert header.stored == pixels(path).shape[:2]  # of a TIFF, Pillow only gives it turned
 
@@ -79,7 +84,7 @@ def test_orientation_is_applied_when_asked(tmp_path: Path, suffix: str, orientat
 @pytest.mark.parametrize("orientation", [0, 9])
 def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, orientation: int):
     path = with_orientation(tmp_path / "x.png", orientation)
-    assert images.read_header(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1)
     assert (pixels(path, apply_orientation=True) == RGB).all()
 
 
@@ -94,14 +99,14 @@ def test_training_and_prediction_read_the_orientation_in_one_place(tmp_path: Pat
 def test_a_damaged_exif_block_is_no_reason_to_refuse_an_image(tmp_path: Path):
     path = tmp_path / "x.jpg"
     Image.fromarray(RGB).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert images.read_header(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1)
     assert pixels(path, apply_orientation=True).shape == RGB.shape
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "gif"])
 def test_an_image_of_one_pixel(tmp_path: Path, suffix: str):
     Image.new("RGB", (1, 1), (90, 90, 90)).save(tmp_path / f"x.{suffix}")
-    assert images.read_header(tmp_path / f"x.{suffix}") == (1, 1, 1)
+    assert header_of(tmp_path / f"x.{suffix}") == (1, 1, 1)
     assert abs(pixels(tmp_path / f"x.{suffix}").astype(int) - 90).max() <= 2
 
 
@@ -117,7 +122,7 @@ def test_headers_of_unusable_files(tmp_path: Path):
         "pipe.jpg": "not a regular file",
         "folder.jpg": "not a regular file",
     }
-    found = [images.read_header(tmp_path / name) for name in expected]
+    found = [header_of(tmp_path / name) for name in expected]
     assert dict(zip(expected, found, strict=True)) == expected
 
 
@@ -126,14 +131,14 @@ def test_files_are_read_as_far_as_a_header_needs(tmp_path: Path):
     for suffix, seen in (("jpg", images.Seen.END), ("png", images.Seen.END), ("bmp", 2)):
         path = tmp_path / f"x.{suffix}"
         Image.fromarray(RGB).save(path)
-        assert images.inspect(path) == (images.Header(40, 60, 1), seen)
+        assert images.inspect(path) == (images.Header(40, 60, 1), seen, "")
     for suffix in ("jpg", "png"):
         path = tmp_path / f"x.{suffix}"
         path.write_bytes(path.read_bytes()[:-9])
-        assert images.inspect(path) == (images.Header(40, 60, 1), images.Seen.HEADER)
+        assert images.inspect(path) == (images.Header(40, 60, 1), images.Seen.HEADER, "")
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    assert images.inspect(tmp_path / "x.jpg") == ("not an image", images.Seen.PIXELS)
-    assert images.inspect(tmp_path / "y.jpg") == ("missing", images.Seen.NOTHING)
+    assert images.inspect(tmp_path / "x.jpg") == ("not an image", images.Seen.PIXELS, "")
+    assert images.inspect(tmp_path / "y.jpg") == ("missing", images.Seen.NOTHING, "")
 
 
 @pytest.fixture
@@ -147,25 +152,29 @@ def test_the_limit_of_pixels_holds_for_every_decoder(tmp_path: Path, suffix: str
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(RGB).save(path)
     limit(40 * 60)
-    assert images.read_header(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1)
     for count in (40 * 60 - 1, 40 * 60 // 3):  # Pillow itself stops at twice the limit
         limit(count)
-        assert f"more than {count} pixels" in images.read_header(path)
-        assert "--max-image-pixels" in images.read_header(path)
+        assert f"more than {count} pixels" in header_of(path)
+        assert "--max-image-pixels" in header_of(path)
         with pytest.raises(images.Unsettled, match="--max-image-pixels"):
             images.decode(path, apply_orientation=False)
 
 
 def test_a_decompression_bomb_is_stopped_at_its_header(tmp_path: Path):
     Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
-    assert "more than 178956970 pixels" in images.read_header(tmp_path / "bomb.png")
+    assert "more than 178956970 pixels" in header_of(tmp_path / "bomb.png")
 
 
 def test_a_large_image_is_read_without_a_warning(tmp_path: Path, shell):
     Image.new("1", (12000, 10000)).save(tmp_path / "large.png")  # Pillow warns from 89 million on
-    code = "import sys; from fasterrcnn.data import images; print(images.read_header(sys.argv[1]))"
+    code = "import sys; from fasterrcnn.data import images; print(images.inspect(sys.argv[1]))"
     done = shell([sys.executable, "-c", code, tmp_path / "large.png"])
-    assert (done.out, done.err) == ("Header(height=10000, width=12000, orientation=1)\n", "")
+    assert (done.out, done.err) == (
+        "Verdict(header=Header(height=10000, width=12000, orientation=1), "
+        "seen=<Seen.END: 2>, damage='')\n",
+        "",
+    )
 
 
 def test_no_system_error_is_taken_for_a_damaged_file(tmp_path: Path, monkeypatch):
@@ -193,14 +202,14 @@ def test_truncated_files_are_named_as_such(tmp_path: Path):
         path = tmp_path / f"x.{suffix}"
         Image.fromarray(RGB).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        assert images.read_header(path) == (40, 60, 1)
+        assert header_of(path) == (40, 60, 1)
         with pytest.raises(ValueError, match="truncated"):
             images.decode(path, apply_orientation=False)
 
 
 def test_float_pixels_are_refused(tmp_path: Path):
     Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "x.tif")
-    assert "no known range" in images.read_header(tmp_path / "x.tif")
+    assert "no known range" in header_of(tmp_path / "x.tif")
     with pytest.raises(ValueError, match="no known range"):
         images.decode(tmp_path / "x.tif", apply_orientation=False)
 

@@ -178,13 +178,13 @@ def test_no_image_left_to_stand_in(own):
     assert "image 1: cannot be used, and neither can the images to replace it with" in str(error)
 
 
-def test_a_bad_image_loses_its_verdict(own, monkeypatch):
+def test_a_bad_image_is_looked_at_again(own, monkeypatch):
     """Else a file that changed without a new time would be taken for good in the next run too."""
-    forgotten: list[str] = []
-    monkeypatch.setattr(loader.image_cache, "forget", forgotten.append)
+    seen: list[str] = []
+    monkeypatch.setattr(loader.image_check, "look_again", seen.append)
     Path(own.path(1)).write_bytes(b"")
     loader.Images(own)[MicroBatch(0, 0, 0, (0, 1))]
-    assert forgotten == [own.path(1)]
+    assert seen == [own.path(1)]
 
 
 def test_take(data):

@@ -7,8 +7,8 @@ and datumaro.
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pytest
 
 from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
+from tests.conftest import EXPORT_PYTHON
 
 TOOLS = {
     "supervision": ("coco", "voc", "yolo"),
@@ -51,15 +52,14 @@ def original(coco_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(original: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder that each library has written its exports into."""
-    python = os.environ.get("EXPORT_PYTHON")
-    if not python:
+    if not EXPORT_PYTHON:
         pytest.skip("EXPORT_PYTHON, a Python with supervision and datumaro, is not set")
-    import subprocess
-
     folders = {tool: tmp_path_factory.mktemp(tool) for tool in TOOLS}
     for tool, out in folders.items():
         script = Path(__file__).with_name("exporters.py")
-        subprocess.run([python, script, tool, original, out], check=True, capture_output=True)
+        subprocess.run(
+            [EXPORT_PYTHON, script, tool, original, out], check=True, capture_output=True
+        )
     return folders
 
 

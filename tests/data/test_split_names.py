@@ -55,3 +55,16 @@ def test_no_choice(split: str, names: list[str], message: str):
 )
 def test_folders_that_are_splits(names: set[str], are: bool):
     assert split_names.are_splits(names) == are
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"), ("Train2017", "train"), ("training_set", "train"), ("VALID", "val"),
+        ("val-2", "val"), ("test", "test"), ("trains", None), ("valve", None), ("dev", "val"),
+        ("trainval", "trainval"), ("contest", None),
+        ("images", None), ("", None),
+    ],
+)  # fmt: skip
+def test_what_is_named_after_a_split(name: str, split: str | None):
+    assert split_names.split_in(name) == split

@@ -66,6 +66,17 @@ def test_boxes_names_and_difficult(tmp_path: Path):
     assert read(tmp_path, classes=("dog",))[0].labels.tolist() == [1]
 
 
+def test_a_link_to_nothing_is_one_line(tmp_path: Path):
+    path = write(tmp_path, obj(1, 2, 11, 22))
+    write(tmp_path, obj(1, 2, 11, 22), name="b")
+    path.unlink()
+    path.symlink_to(tmp_path / "gone.xml")
+    for dataset in ("auto", "voc"):
+        with pytest.raises(DataError, match=r"Annotations/a\.xml: file: a\.xml: missing"):
+            read(tmp_path, dataset=dataset)
+        assert list(read(tmp_path, dataset=dataset, skip=True)[0].ids) == ["b"]
+
+
 def test_real_folder(bccd_voc: Path):
     problems = Problems()
     data = formats.read(bccd_voc, "trainval", "auto", (), problems)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn.data import formats, voc
+from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
 from tests.data import make
@@ -69,7 +69,7 @@ def test_layouts_without_lists_are_one_set(tmp_path: Path, name: str):
     assert data.xywh.tolist() == [[1, 2, 10, 20]] * 3
     assert data.classes.names == ("cat",)
     assert not problems.found
-    assert voc.splits(tmp_path) == []
+    assert make.splits(tmp_path) == []
     assert "everything in it is one set; add --val-fraction 0.1" in fails(
         tmp_path, "val", UsageError
     )
@@ -94,7 +94,7 @@ def test_a_folder_for_each_split(tmp_path: Path, name: str):
             write(tmp_path, xml.format(stem, split=split), image.format(stem, split=split))
     write(tmp_path, xml.format("2", split="train"), objects=obj(3, 4, 5, 6, name="dog"))
     assert formats.recognize(tmp_path) == "voc"
-    assert voc.splits(tmp_path) == ["extra", "train", "valid"]
+    assert make.splits(tmp_path) == ["extra", "train", "valid"]
     data, problems = read(tmp_path)
     assert sorted(data.files) == [image.format(stem, split="train") for stem in ("1", "2")]
     assert data.xywh.tolist() == [[1, 2, 10, 20], [3, 4, 2, 2]]
@@ -177,7 +177,7 @@ def test_places_and_names_of_lists(tmp_path: Path, place: str):
     write_list(tmp_path / place.format("Validation"), "2\n3\n")
     write_list(tmp_path / "label_list.txt", "cat\n")
     write_list(tmp_path / place.format("Test"), "")
-    assert voc.splits(tmp_path) == ["Test", "Train", "Validation"]
+    assert make.splits(tmp_path) == ["Test", "Train", "Validation"]
     data, problems = read(tmp_path)
     assert list(data.files) == ["JPEGImages/a/1.jpg"]
     assert not problems.found
@@ -193,7 +193,7 @@ def test_the_list_default_is_one_set(tmp_path: Path):
     write(tmp_path, "Annotations/1.xml", "JPEGImages/1.jpg")
     write_list(tmp_path / "ImageSets/Main/default.txt", "1\n")
     write_list(tmp_path / "labelmap.txt", "# label:color_rgb:parts:actions\ncat:1,2,3::\n")
-    assert voc.splits(tmp_path) == []
+    assert make.splits(tmp_path) == []
     assert len(read(tmp_path)[0]) == len(read(tmp_path, "default")[0]) == 1
     assert "everything in it is one set" in fails(tmp_path, "val", UsageError)
 
@@ -286,6 +286,16 @@ def test_what_belongs_to_nothing_is_counted(tmp_path: Path):
     again.add_new(problems)
     again.add_new(problems)
     assert len(again.found) == 3
+
+
+def test_files_in_any_list_are_in_a_split(tmp_path: Path):
+    """hard_val is named like VOC's list of one class, so that it is no split by itself."""
+    for name in "abcd":
+        write(tmp_path, f"Annotations/{name}.xml", f"JPEGImages/{name}.jpg")
+    for name, ids in (("train", "a\n"), ("val", "b\n"), ("hard_val", "c\n")):
+        write_list(tmp_path / f"ImageSets/Main/{name}.txt", ids)
+    assert make.splits(tmp_path) == ["train", "val"]
+    assert [Path(p.file).name for p in read(tmp_path)[1].found] == ["d.xml"]
 
 
 def test_files_outside_of_the_split_folders_are_counted(tmp_path: Path):

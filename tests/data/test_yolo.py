@@ -120,7 +120,7 @@ def test_outlines_become_their_enclosing_box_and_are_counted(tmp_path: Path):
     data, problems = read(tmp_path)
     assert data.xywh.tolist() == [[15, 10, 30, 20], [22.5, 10, 15, 20], [15, 10, 30, 20]]
     assert data.labels.tolist() == [1, 2, 2]
-    assert problems.counts() == {"polygon or oriented box: enclosing box used": 2}
+    assert problems.counts() == {"polygon or oriented box: its enclosing box is used": 2}
     assert [p.field for p in problems.found] == ["line 1", "line 3"]
 
 
@@ -323,6 +323,17 @@ def test_a_folder_that_may_not_be_entered_is_none(tmp_path: Path, monkeypatch: p
     tree(tmp_path, {"data.yaml": NAMES})
     monkeypatch.setattr(Path, "stat", forbid)
     assert not yolo.recognizes(tmp_path)
+
+
+def test_of_many_captions_a_few_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = [f"some/{k}" for k in range(50)]
+    tree(tmp_path, {f"{name}.png": "" for name in names[:1]})
+    tree(tmp_path, {f"{name}.jpeg": b"" for name in names[1:]})
+    tree(tmp_path, {f"{name}.txt": "a dog on a sofa with a ball\n" for name in names})
+    looked, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: looked.append(path) or read_bytes(path))
+    assert not yolo.recognizes(tmp_path)
+    assert len(looked) == 20
 
 
 def test_what_is_missing_is_named(tmp_path: Path):

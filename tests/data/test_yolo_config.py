@@ -160,6 +160,19 @@ def test_what_is_wrong_with_descriptions_is_one_line(tmp_path: Path, files: dict
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_the_program_that_downloads_a_set_is_not_read(tmp_path: Path):
+    write(tmp_path)
+    config = "names: [cat, dog]\ntrain: images/train\ndownload: |\n  import os\n\n  print(1)\n"
+    tree(tmp_path, {"data.yaml": config})
+    assert len(read(tmp_path)[0]) == 2
+
+
+def test_a_path_of_several_lines_is_none(tmp_path: Path):
+    write(tmp_path)
+    tree(tmp_path, {"data.yaml": "names: [cat, dog]\ntrain: |\n  a\n  b\n"})
+    assert refusal(tmp_path) == (3, "ROOT/data.yaml: /train: must be a path or a list of paths")
+
+
 def test_a_link_to_nothing_is_one_line(tmp_path: Path):
     (tmp_path / "classes.txt").symlink_to(tmp_path / "gone.txt")
     with pytest.raises(DataError, match=r"classes\.txt: broken link"):

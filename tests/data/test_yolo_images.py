@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn.data import yolo
+from fasterrcnn.data import formats, yolo
+from fasterrcnn.data.images import Header
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError, UsageError
+from tests.data import make
 from tests.data.test_yolo import LINE, NAMES, boxes, read, refusal, tree
 
 BOX = [2, 22.5, 10, 37.5, 30]
@@ -94,6 +96,19 @@ def test_path_of_data_yaml(tmp_path: Path, path: str, entry: str):
     assert boxes(root) == {"inner/images/a/x.png": [BOX]}
 
 
+def test_a_home_that_is_not_known_is_looked_for_by_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    config = f"path: ~/ds\ntrain: images/a\n{NAMES}"
+    tree(tmp_path, {"data.yaml": config, "images/a/x.png": "", "labels/a/x.txt": LINE})
+    assert boxes(tmp_path) == {"images/a/x.png": [BOX]}
+
+
 def test_a_pattern_is_relative_to_path_first(tmp_path: Path):
     tree(tmp_path, {"images/x.png": "", "inner/images/y.png": "", "inner/labels/y.txt": LINE})
     tree(tmp_path, {"data.yaml": f"path: inner\ntrain: im*\n{NAMES}"})
@@ -112,7 +127,7 @@ def test_names_of_the_validation_split(tmp_path: Path, key: str):
     tree(tmp_path, SETS)
     tree(tmp_path, {"data.yaml": f"train: images/north\n{key}: images/hold\n{NAMES}"})
     assert ids(tmp_path, "val") == ids(tmp_path, "valid") == ["images/hold/hold.png"]
-    assert yolo.splits(tmp_path) == ["train", "val"]
+    assert make.splits(tmp_path) == ["train", "val"]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +266,7 @@ def test_folders_named_after_the_split(tmp_path: Path, files: tuple[str, str], f
         {f"{images}/x.png": "", f"{labels}/x.txt": LINE, "data.yaml": NAMES, "readme.txt": "x"},
     )
     assert boxes(tmp_path) == {f"{found}/x.png": [BOX]}
-    assert yolo.splits(tmp_path) == ["train"]
+    assert make.splits(tmp_path) == ["train"]
     with pytest.raises(UsageError) as error:
         read(tmp_path, split="val")
     assert str(error.value) == (
@@ -274,7 +289,7 @@ def test_a_split_of_another_name(tmp_path: Path):
     tree(tmp_path, {"data.yaml": f"train: images/north\nnight: images/south\n{NAMES}"})
     assert ids(tmp_path, "night") == ["images/south/south.png"]
     assert ids(tmp_path, "hold") == ["images/hold/hold.png"]
-    assert yolo.splits(tmp_path) == ["train"]
+    assert make.splits(tmp_path) == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -386,7 +401,7 @@ LABELIMG = {"classes.txt": "cat\ndog\n", "x.png": "", "x.txt": LINE, "y.png": ""
 def test_exports(tmp_path: Path, files: dict, named: list[str], place: str):
     tree(tmp_path, files)
     assert yolo.recognizes(tmp_path)
-    assert yolo.splits(tmp_path) == named
+    assert make.splits(tmp_path) == named
     found = boxes(tmp_path)
     assert found[f"{place}x.png"] == [BOX]
     assert len(found) == 2
@@ -412,6 +427,29 @@ def test_folders_that_look_like_splits_are_not_taken_for_one_set(tmp_path: Path)
     tree(tmp_path, {**files, "classes.txt": "cat\ndog\n"})
     with pytest.raises(DataError, match="train_x and val_x look like splits; name them in data"):
         read(tmp_path)
+
+
+def test_dev_is_a_name_of_the_validation_split(tmp_path: Path):
+    for split in ("train", "dev"):
+        tree(tmp_path, {f"images/{split}/x.png": "", f"labels/{split}/x.txt": LINE})
+    tree(tmp_path, {"classes.txt": "cat\ndog\n"})
+    assert make.splits(tmp_path) == ["train", "val"]
+    assert ids(tmp_path, "val") == ["images/dev/x.png"]
+
+
+@pytest.mark.parametrize("config", [NAMES, f"train: train.txt\n{NAMES}"])
+def test_an_image_that_the_run_replaces_may_be_gone(tmp_path: Path, config: str):
+    tree(tmp_path, {"images/train/x.png": "", "labels/train/x.txt": LINE, "data.yaml": config})
+    tree(tmp_path, {"images/train/gone.png": "", "labels/train/gone.txt": LINE})
+    if "train.txt" in config:
+        tree(tmp_path, {"train.txt": "images/train/gone.png\n./images/train/x.png\n"})
+    before = read(tmp_path)[0]
+    (tmp_path / "images/train/gone.png").unlink()
+    problems = Problems()
+    problems.kept = {str(tmp_path / "images/train/gone.png"): Header(40, 60, 1)}
+    data = formats.read(tmp_path, "train", "auto", (), problems)
+    assert data.digest() == before.digest()
+    assert problems.found == []
 
 
 def test_nothing_there(tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn.data.yolo_paths import Finder, exists, split_in
+from fasterrcnn.data.yolo_paths import Finder, exists
 from tests.data.test_yolo import tree
 
 
@@ -65,18 +65,6 @@ def test_names_keep_links_inside_and_absolute_paths_outside(tmp_path: Path):
     assert finder.name(root) == finder.name(tmp_path / "alias") == ""
     assert finder.is_inside(tmp_path)
     assert not finder.is_inside(root)
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("train", "train"), ("Train2017", "train"), ("training_set", "train"), ("VALID", "val"),
-        ("val-2", "val"), ("test", "test"), ("trains", None), ("valve", None), ("contest", None),
-        ("images", None), ("", None),
-    ],
-)  # fmt: skip
-def test_names_of_splits(name: str, split: str | None):
-    assert split_in(name) == split
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "\ud800", "nowhere"])

@@ -41,7 +41,7 @@ def test_outlines(line: str, box: tuple[float, ...]):
     row = parse(line)
     assert isinstance(row, Row)
     assert row.box == pytest.approx(box)
-    assert row.note == ("polygon or oriented box", "enclosing box used")
+    assert row.note == ("polygon or oriented box", "its enclosing box is used")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_way_out_for_a_polygon_that_reads_as_keypoints():
     assert "repeat its first point at the end" in phrase
     row = rows.parse(f"{polygon} 0.5 0.5")
     assert isinstance(row, Row)
-    assert row.note == ("polygon or oriented box", "enclosing box used")
+    assert row.note == ("polygon or oriented box", "its enclosing box is used")
 
 
 def test_corners_need_most_boxes_to_fit():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,20 @@ def test_before_the_first_step_they_are_left_out_and_stay_so(root: Path):
         (found,) = problems.found
         assert found.field == "image 2"
         assert found.action == ("still left out" if repaired else "dropped")
+
+
+def test_what_is_left_out_does_not_depend_on_the_cache_of_verdicts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The second run knows from the first that the pixels are damaged, before it looks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    damage(root, 2)
+    os.utime(root / "train2017" / "2.jpg", (10**9, 10**9))
+    first, data, _ = start(root)
+    second, *_ = start(root)
+    assert first.saved() == second.saved() == {"left_out": ["2"], "replaced": {}}
+    make.image(root / "train2017" / "2.jpg", 40, 60)
+    assert continued(root, second)[1].digest() == data.digest()
 
 
 @pytest.mark.parametrize("how", ["truncated", "repaired", "empty", "missing", "another size"])

@@ -20,7 +20,7 @@ FOUND[:, 5] = FOUND[:, 5].astype(np.float32)
 def keep(run: Path, step: int, ap: float, *, split: str = "val", own: bool = True, **changes):
     path = checkpoint.path_of(run / "checkpoints", step)
     path.mkdir(parents=True, exist_ok=True)
-    done = Evaluation(step, split, f"digest of {split}", 3)._replace(**changes)
+    done = Evaluation(step, split, f"digest of {split}", 3, "data", "auto")._replace(**changes)
     results.save(done, {"AP": ap, "validation_loss": 1.5}, FOUND, path, own=own)
     return path
 
@@ -91,4 +91,28 @@ def test_the_own_evaluations(tmp_path: Path):
 )
 def test_what_is_the_own_split(known, split, changed, own):
     state = checkpoint.State(1, 2, None, None, {}, {"val_digest": known}, {})  # type: ignore[arg-type]
-    assert Evaluation(1, split, "digest", 3, changed).is_own(state) is own
+    assert Evaluation(1, split, "digest", 3, "data", "auto", changed).is_own(state) is own
+
+
+def test_detections_of_a_checkpoint_on_a_split(tmp_path: Path):
+    """By the step, the data and the run's own settings; of another step they do not count."""
+    own = keep(tmp_path, 1, 0.5)
+    later = keep(tmp_path, 2, 0.5)
+    keep(tmp_path, 2, 0.5, split="test", own=False)
+    assert results.detections_on(own, 1, "digest of val") == own / "detections.npz"
+    assert results.detections_on(later, 2, "digest of test") == tmp_path / "detections-test.npz"
+    assert results.detections_on(own, 1, "digest of test") is None
+    assert results.detections_on(own, 1, "digest of another") is None
+    keep(tmp_path, 2, 0.5, split="test", own=False, changed=("top-n: 3",))
+    assert results.detections_on(later, 2, "digest of test") is None
+    (later / "detections.npz").unlink()
+    assert results.detections_on(later, 2, "digest of val") is None
+    (own / "results.json").write_text('{"step"')
+    assert results.detections_on(own, 1, "digest of val") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04" + bytes(30), b"{}"])
+def test_a_damaged_file_of_detections(tmp_path: Path, content: bytes):
+    (tmp_path / "detections.npz").write_bytes(content)
+    with pytest.raises(ValueError):
+        results.load_detections(tmp_path / "detections.npz")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fasterrcnn.engine import runtime
-from fasterrcnn.errors import Stopped, UsageError
+from fasterrcnn.errors import Hang, Stopped, UsageError
 from tests.conftest import command
 
 
@@ -82,7 +82,8 @@ def test_ranks_wait_for_slow_work_longer_than_for_a_collective(shell):
 
 def test_other_work_is_not_waited_for_forever(shell):
     done = shell(command("torchrun", *TWO, "plain"))
-    assert done.code != 0
+    assert done.code == Hang.code
+    assert "error: a process did not arrive within" in done.err
     assert "1 after" not in done.out
 
 

@@ -24,7 +24,7 @@ def detections(
 ) -> np.ndarray:
     """Jittered ground truth and false positives; scores of one decimal have many ties."""
     random = np.random.RandomState(seed)
-    owner = np.repeat(np.arange(len(data)), np.diff(data.first))
+    owner = data.owners()
     rows = []
     for k in range(len(data.xywh)):
         for _ in range(per_box):

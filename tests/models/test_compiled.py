@@ -17,7 +17,7 @@ from fasterrcnn.models import cpu
 from fasterrcnn.models.build import build
 from fasterrcnn.models.compiled import compile_training_losses
 from fasterrcnn.models.transform import PaddedImages
-from tests.commands.test_train import assert_same_bits, rows, run
+from tests.commands.runs import assert_same_bits, rows, run
 from tests.conftest import TINY
 from tests.test_no_synchronization import RECIPES, batch
 

@@ -536,7 +536,11 @@ def test_every_difference_is_tested():
     default = recipes.flat(recipes.fasterrcnn_r50_fpn_1x())
     tests = [v for k, v in vars(sys.modules[__name__]).items() if k.startswith("test_")]
     text = "".join(map(inspect.getsource, tests[:-1]))
-    elsewhere = {"min_image_side": "test_train", "warmup_steps": "test_presets", "norm": "above"}
+    elsewhere = {
+        "min_image_side": "test_train_data",
+        "warmup_steps": "test_presets",
+        "norm": "above",
+    }
     for changes in (conventions.MMDETECTION, conventions.DETECTRON2):
         for group, fields in changes.items():
             for field, value in fields.items():

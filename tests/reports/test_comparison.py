@@ -122,3 +122,17 @@ def test_best_and_worst():
     assert comparison.best_and_worst(all_of_them, 10) == ([0, 1, 5], [3, 4])
     assert comparison.best_and_worst(all_of_them[2:3], 2) == ([], [])
     assert all_of_them[2].quality == 1
+
+
+def test_most_different_images_come_first():
+    """F1 of the first: 1, 1, 0, 1; of the other: 1, 0, 1, 2/3."""
+    one, two = (A, 1, False), (B, 2, False)
+    data = scene([one], [one], [one, two], [one])
+    first = rows((0, A, 0.9, 1), (1, A, 0.9, 1), (3, A, 0.9, 1))
+    other = rows(
+        (0, A, 0.9, 1), (2, A, 0.9, 1), (2, B, 0.9, 2), (3, A, 0.9, 1), (3, B, 0.8, 1)
+    )  # fmt: skip
+    found = [comparison.compare_all(data, some, 0.5) for some in (first, other)]
+    assert comparison.most_different(*found, 9) == [2, 1, 3]
+    assert comparison.most_different(*found[::-1], 2) == [2, 1]
+    assert comparison.most_different(found[0], found[0], 9) == []

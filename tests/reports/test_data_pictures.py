@@ -19,7 +19,7 @@ from fasterrcnn.data.duplicates import Duplicates, Member
 from fasterrcnn.data.problems import Problem
 from fasterrcnn.models.transform import Transform
 from fasterrcnn.recipes import Input, Recipe
-from fasterrcnn.reports import data_pictures
+from fasterrcnn.reports import data_pictures, page_pictures
 from tests.data.make import annotations_of
 from tests.reports.test_data_report import report
 
@@ -33,7 +33,7 @@ def one_image(folder: Path) -> Annotations:
     return replace(data, folder=folder, files=Strings(["a.png"]))
 
 
-def pixels_of(picture: data_pictures.Picture) -> np.ndarray:
+def pixels_of(picture: page_pictures.Picture) -> np.ndarray:
     data = base64.b64decode(picture.uri.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
@@ -57,7 +57,7 @@ def test_an_image_is_shown_as_it_is_trained_on(tmp_path: Path, flip: float, orde
     (picture,) = pictures
     assert (picture.file, picture.split, picture.marks) == ("a.png", "train", ["odd"])
     assert (picture.width, picture.height) == (256, 224)
-    assert picture.boxes == [data_pictures.Drawn(50.0, 25.0, 100.0, 50.0, 1)]
+    assert picture.boxes == [page_pictures.Drawn(50.0, 25.0, 100.0, 50.0, 1)]
     assert picture.counts() == [(1, 1)]
     shown = pixels_of(picture)
     assert shown.shape == (224, 256, 3)
@@ -71,9 +71,9 @@ def test_boxes_are_flipped_with_the_image(tmp_path: Path):
     data = one_image(tmp_path)
     data = replace(data, xywh=np.array([[0.0, 50, 100, 100]]))
     flipped, _ = data_pictures.make([("train", 0)], {}, {"train": data}, recipe(flip=1.0), 1)
-    assert flipped[0].boxes == [data_pictures.Drawn(150.0, 25.0, 50.0, 50.0, 1)]
+    assert flipped[0].boxes == [page_pictures.Drawn(150.0, 25.0, 50.0, 50.0, 1)]
     plain, _ = data_pictures.make([("val", 0)], {}, {"val": data}, recipe(flip=1.0), 1)
-    assert plain[0].boxes == [data_pictures.Drawn(0.0, 25.0, 50.0, 50.0, 1)]  # only training flips
+    assert plain[0].boxes == [page_pictures.Drawn(0.0, 25.0, 50.0, 50.0, 1)]  # only training flips
 
 
 @pytest.mark.parametrize("scale", [255.0, 1.0])
@@ -101,7 +101,7 @@ def test_a_crop_shows_a_box_and_what_is_around_it(tmp_path: Path):
     data = one_image(tmp_path)
     (crop,) = data_pictures.crops([statistics.box(data, 0)], "train", data)
     assert (crop.width, crop.height) == (300, 250)
-    assert crop.boxes == [data_pictures.Drawn(50.0, 50.0, 200.0, 100.0, 1)]
+    assert crop.boxes == [page_pictures.Drawn(50.0, 50.0, 200.0, 100.0, 1)]
     assert crop.note == "thing, 200 x 100 px"
 
 
@@ -110,7 +110,7 @@ def test_small_boxes_are_enlarged(tmp_path: Path):
     (crop,) = data_pictures.crops([statistics.box(data, 0)], "train", data)
     assert (crop.width, crop.height) == (64, 64)
     assert pixels_of(crop).shape == (256, 256, 3)
-    assert crop.boxes == [data_pictures.Drawn(30.0, 31.0, 4.0, 2.0, 1)]
+    assert crop.boxes == [page_pictures.Drawn(30.0, 31.0, 4.0, 2.0, 1)]
 
 
 def test_marks_say_what_was_found_about_an_image():
@@ -167,7 +167,7 @@ def test_augmentation_is_seen_in_the_training_split_only(tmp_path: Path):
     config = recipes.change(recipe(flip=0.0), augment=dict(zoom_out=True), seed=1)
     (train, val), failures = data_pictures.make([("train", 0), ("val", 0)], {}, splits, config, 2)
     assert failures == []
-    assert val.boxes == [data_pictures.Drawn(50.0, 25.0, 100.0, 50.0, 1)]
+    assert val.boxes == [page_pictures.Drawn(50.0, 25.0, 100.0, 50.0, 1)]
     (box,) = train.boxes
     assert box.width < 60
     assert (train.width, train.height) == (256, 224)

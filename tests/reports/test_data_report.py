@@ -110,6 +110,15 @@ def test_anchors_are_measured_on_every_split_with_boxes():
     assert data_report.fit_anchors({"val": splits["val"]}, recipe, (4, 8, 16, 32, 64)) is None
 
 
+def test_anchors_are_measured_at_the_size_that_images_are_jittered_to():
+    recipe = recipes.get("fasterrcnn_r50_fpn_1x")
+    jittered = recipes.change(recipe, augment=dict(jitter=True, jitter_size=1600))
+    splits = {"train": annotations_of([[(10, 20, 30, 40)]])}
+    found = data_report.fit_anchors(splits, jittered, (4, 8, 16, 32, 64))
+    assert found is not None
+    assert [(bar.low, bar.boxes) for bar in found.sides["train"]] == [(128.0, 1)]  # 120 x 160 px
+
+
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_classes_without_boxes_are_named(name: str):
     data = annotations_of([[(0, 0, 9, 9)]])

@@ -69,8 +69,10 @@ def test_any_size_with_boxes_in_it_and_around_it(height: int, width: int):
     boxes = torch.tensor([[0.0, 0, 1, 1], [-5, -5, 2e4, 2e4], [0.2, 0.2, 0.2, 0.2]])
     labels, scores = torch.tensor([1, 1, 1]), torch.tensor([0.9, 0.8, 0.7])
     picture = drawing.draw(white(height, width), boxes, labels, ("person",), scores)
-    assert picture.width / width == picture.height / height
-    assert count(picture, drawing.PALETTE[0])
+    factor = max(1, round(640 / max(height, width)))
+    assert picture.width >= factor * width
+    assert picture.height >= factor * height
+    assert count(picture.crop((0, 0, factor * width, factor * height)), drawing.PALETTE[0])
     drawing.draw_proposals(white(height, width), boxes, scores)
     seen = comparison([(box, "found") for box in boxes.tolist()], [([0, 0, 1, 1], 1)])
     drawing.draw_comparison(white(height, width), seen, ("person",))
@@ -105,6 +107,31 @@ def test_labels_of_equal_boxes_are_all_there():
     picture = drawing.draw(white(640, 640), torch.tensor([box] * 3), labels, ("one", "two", "six"))
     for label in (0, 1, 2):  # of the boxes only the first is seen, of the labels each
         assert count(picture, drawing.PALETTE[label]) > 300
+
+
+def test_where_labels_have_no_room_a_line_counts_the_classes():
+    boxes, labels = torch.tensor([[2.0, 2, 9, 9]] * 9), torch.tensor([1, 2, 2, 3, 4, 5, 6, 7, 8])
+    names = tuple("abcdefgh")
+    crowd = drawing.draw(white(20, 640), boxes, labels, names, torch.ones(9))
+    bar = crowd.crop((0, 20, crowd.width, crowd.height))
+    assert bar.height > 20
+    for label in range(1, 7):  # the six most frequent; the seventh and eighth are "2 more"
+        assert count(bar, drawing.PALETTE[label - 1]) > 20
+    assert count(bar, drawing.PALETTE[6]) == count(bar, drawing.PALETTE[7]) == 0
+    alone = drawing.draw(white(640, 640), boxes[:1], labels[:1], names)
+    assert alone.size == (640, 640), "its label says it"
+
+
+def test_ground_truth_is_dashed_in_the_color_of_its_class():
+    boxes, labels = torch.tensor([[50.0, 100, 250, 400]]), torch.tensor([2])
+    truth = {"boxes": torch.tensor([[350.0, 100, 550, 400]]), "labels": torch.tensor([2])}
+    picture = drawing.draw(white(640, 640), boxes, labels, ("a", "b"), torch.ones(1), truth)
+    sides = [{picture.getpixel((x, y)) for y in range(110, 390)} for x in (50, 350)]
+    assert sides[0] == {drawing.PALETTE[1]}
+    assert len(sides[1]) == 2 and drawing.PALETTE[1] in sides[1]
+    assert picture.height > 640, "a line says what is dashed"
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    assert drawing.draw(white(640, 640), boxes, labels, ("a", "b"), truth=nothing).height > 640
 
 
 def test_found_missed_and_false_differ_and_only_missed_are_dashed():

@@ -295,6 +295,16 @@ def test_flags_that_each_step_has_of_its_own(shell, wrong: str):
     assert done.err.startswith(f"error: {wrong}: every step has its own; RECIPE=NAME chooses")
 
 
+@pytest.mark.parametrize("wrong", ["--val-fraction", "--val-fraction=0.1"])
+def test_nothing_is_held_out(shell, wrong: str):
+    done = shell(["bash", LAUNCHER, wrong, "0.1"], DRY_RUN="1")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: {wrong}: the four steps hold nothing out; name a split to evaluate on with "
+        "--val-split, or none\n"
+    )
+
+
 def test_help_is_the_trainers_and_nothing_runs(shell):
     done = shell(["bash", LAUNCHER, "--help"], DRY_RUN="1")
     assert done.code == 0

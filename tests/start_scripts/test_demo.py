@@ -31,7 +31,7 @@ def run(shell, project: Path, *flags: str, timeout: float = HANG) -> dict:
         assert done.code == 0, done.err
     assert "already finished" in done.out
     run = project / "output" / "demo"
-    assert len(list((run / "pictures").glob("*.png"))) in (8, 12)  # of all images, at most 12
+    assert len(list((run / "pictures").glob("[0-9]*.jpg"))) in (8, 12)  # of all images, at most 12
     assert str(project / "start_scripts" / "predict_torch.sh").replace(" ", "\\ ") in done.out
     return json.loads((run / "results.json").read_text())
 

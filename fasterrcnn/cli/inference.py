@@ -1,0 +1,93 @@
+"""Choices at inference, which several commands have: what they are and how they change a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fasterrcnn import recipes
+from fasterrcnn.data.annotations import Classes
+from fasterrcnn.errors import UsageError
+from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
+from fasterrcnn.recipes import Recipe
+from fasterrcnn.settings import setting
+
+_OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """Choices at inference; what is not given is as the run was trained."""
+
+    score_threshold: float | None = setting(
+        None, "detections below this score are left out (default: the run's)"
+    )
+    nms_threshold: float | None = setting(None, "IoU threshold of NMS (default: the run's)")
+    detections_per_image: int | None = setting(
+        None, "maximum number of detections per image (default: the run's)"
+    )
+    min_size: int | None = setting(
+        None, "short side that images are resized to (px) (default: the run's)"
+    )
+    max_size: int | None = setting(
+        None, "limit of the long side of resized images (px) (default: the run's)"
+    )
+    classes: tuple[str, ...] = setting((), "class names to detect; empty: all")
+    limit: int | None = setting(None, "only the first N images")
+
+
+def apply(
+    model: Detector, recipe: Recipe, classes: Classes, options: Inference
+) -> tuple[Recipe, list[str]]:
+    """Change the model, on its device, as the options say; the changed recipe, and what was
+    changed, a line each. `classes` are those of the run. Raises UsageError.
+    """
+    _check(options)
+    changed = recipes.change(recipe, input=_input(options), roi_heads=_box_head(options))
+    if changed.input.min_size > changed.input.max_size:
+        raise UsageError(
+            f"--min-size: {changed.input.min_size}: larger than --max-size {changed.input.max_size}"
+        )
+    lines = recipes.difference(recipe, changed)
+    model.transform.config = model.transform.training_sizes = changed.input
+    if isinstance(model, (FasterRCNN, FastRCNN)):
+        heads = model.roi_heads
+        heads.config, heads.score_thresh = changed.roi_heads, changed.roi_heads.score_thresh
+        if options.classes:
+            kept = classes.subset(options.classes).names
+            thresholds = [heads.score_thresh if n in kept else torch.inf for n in classes.names]
+            heads.score_thresh = torch.tensor(thresholds, device=next(model.parameters()).device)
+            lines.append(f"classes: {', '.join(kept)} of {len(classes.names)}")
+    elif given := [name for name in _OF_BOX_HEAD if getattr(options, name) not in (None, ())]:
+        flag = given[0].replace("_", "-")
+        raise UsageError(f"--{flag}: this run proposes, but detects no classes; leave it out")
+    if options.limit is not None:
+        lines.append(f"limit: the first {options.limit} images")
+    return changed, lines
+
+
+def _check(options: Inference) -> None:
+    """Raise UsageError for values that cannot mean what they say."""
+    for name in ("score_threshold", "nms_threshold"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"--{name.replace('_', '-')}: {value}: must be 0 to 1")
+    for name in ("detections_per_image", "min_size", "max_size", "limit"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')}: {value}: must be 1 or more")
+
+
+def _input(options: Inference) -> dict[str, int]:
+    given = {"min_size": options.min_size, "max_size": options.max_size}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _box_head(options: Inference) -> dict[str, float]:
+    given = {
+        "score_thresh": options.score_threshold,
+        "nms_thresh": options.nms_threshold,
+        "detections_per_img": options.detections_per_image,
+    }
+    return {name: value for name, value in given.items() if value is not None}

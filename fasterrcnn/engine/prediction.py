@@ -1,0 +1,77 @@
+"""Detect in a stream of images: batches of equal padded size, results in the order of the stream.
+
+Images of equal padded size share a batch, as in evaluation, so that each keeps its own padding and
+its detections do not depend on the others. An image waits for others of its shape only for a while:
+what is in memory at a time is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from fasterrcnn.data.frames import Frame
+from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.image_sizes import padded, resized
+from fasterrcnn.models.build import Detector
+from fasterrcnn.recipes import Recipe
+
+_WINDOW = 8  # batches between the first and the last image in memory
+_BYTES = 2**30  # of images in memory, beyond a batch
+
+Detections = dict[str, Tensor]  # boxes (D, 4) x1 y1 x2 y2 (px), labels, scores (D,), best first
+
+
+def detect(
+    model: Detector, frames: Iterable[Frame], recipe: Recipe, runtime: Runtime, images_per_gpu: int
+) -> Iterator[tuple[Frame, Detections | None]]:
+    """Each frame with its detections on the CPU, in px of the image; None if it has no image."""
+    done: dict[int, tuple[Frame, Detections | None]] = {}
+    first = 0  # not returned yet
+    for batch in batches(frames, recipe, images_per_gpu):
+        found = _detect(model, [frame for _, frame in batch], runtime, recipe.amp)
+        done |= {k: (frame, f) for (k, frame), f in zip(batch, found, strict=True)}
+        while first in done:
+            yield done.pop(first)
+            first += 1
+
+
+def batches(
+    frames: Iterable[Frame], recipe: Recipe, images_per_gpu: int
+) -> Iterator[list[tuple[int, Frame]]]:
+    """Frames with their positions, in batches of equal padded size; one without image alone."""
+    groups: dict[tuple[int, int], list[tuple[int, Frame]]] = {}
+    ends = {}  # bytes of the stream up to each frame that waits
+    end = 0
+    for k, frame in enumerate(frames):
+        if isinstance(frame.image, str):
+            yield [(k, frame)]
+            continue
+        height, width = frame.image.shape[-2:]
+        shape = padded(resized(height, width, recipe.input), recipe.input)
+        groups.setdefault(shape, []).append((k, frame))
+        end += frame.image.nbytes
+        ends[k] = end
+        if len(groups[shape]) == images_per_gpu:
+            yield groups.pop(shape)
+        while groups:
+            oldest = min(groups, key=lambda shape: groups[shape][0][0])
+            start = groups[oldest][0][0]
+            if k - start < _WINDOW * images_per_gpu and end - ends[start] < _BYTES:
+                break
+            yield groups.pop(oldest)
+    yield from groups.values()
+
+
+def _detect(
+    model: Detector, frames: list[Frame], runtime: Runtime, amp: str
+) -> list[Detections | None]:
+    """The detections of one batch."""
+    images = [frame.image for frame in frames if isinstance(frame.image, Tensor)]
+    if not images:
+        return [None] * len(frames)
+    with torch.no_grad(), runtime.precision(amp):
+        found = model([image.to(runtime.device) for image in images])
+    return [{key: value.cpu() for key, value in one.items()} for one in found]
