@@ -1,5 +1,4 @@
-"""Evaluate a trained detector, or detections in a file, with COCO's metrics, on PASCAL VOC and LVIS
-with theirs."""
+"""Evaluate a detector, or detections in a file, by the metrics of COCO, PASCAL VOC or LVIS."""
 
 from __future__ import annotations
 

@@ -65,9 +65,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def collect(path: Path, run: Path, state: checkpoint.State, options: Options) -> RunReport:
     """Everything that the page shows. Raises DataError."""
-    digest = state.data.get("val_digest")
     best = checkpoint.best(run / "checkpoints")
     evaluated = evaluation_of(path, state, options)
+    digest = state.data.get("val_digest")
+    if digest is None and evaluated is not None:  # imported: without a split of its own
+        digest = evaluated.row["digest"]
     return RunReport(
         name=run.name,
         path=str(run),
@@ -77,11 +79,7 @@ def collect(path: Path, run: Path, state: checkpoint.State, options: Options) ->
         environment=state.environment,
         warmup_steps=state.recipe.schedule.warmup_steps,
         steps=[*read_rows(run / METRICS)],
-        evaluations=[
-            row
-            for row in results.read(run)
-            if not row["changed"] and row["digest"] == (digest or row["digest"])
-        ],
+        evaluations=results.own(run, digest),
         best=None if best is None else checkpoint.load_state(best).step,
         anchor_recall=anchor_recall(state.recipe, evaluated.data) if evaluated else {},
         evaluated=evaluated,

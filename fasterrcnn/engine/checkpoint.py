@@ -9,7 +9,7 @@ A folder of that name is complete or damaged, never half written: files are writ
 temporary name and synced, then the folder is renamed, its parent synced, everything read back, and
 only then are older ones deleted. A run resumes from the tensors and `state.json`, which lists the
 images that are left out or replaced too; the order of the data and all random numbers are functions
-of the step (`data.sampler`, `seeds`), and how many evaluations were not better one of
+of the step (`data.sampler`, `seeds`), and how long no evaluation has been better one of
 evaluations.jsonl (`early_stop`). Saving a state twice writes the same bytes.
 """
 

@@ -41,10 +41,12 @@ class Evaluation(NamedTuple):
     def is_own(self, state: checkpoint.State) -> bool:
         """Whether this counts for the choice of the best checkpoint of the run.
 
-        Of a run without a validation split, such as an imported one, it is the split called val.
+        Of a run without a validation split, such as an imported one, any split but that of training
+        does.
         """
         own = state.data.get("val_digest")
-        same = self.split == "val" if own is None else self.digest == own
+        trained = self.split == state.recipe.data.train_split
+        same = not trained if own is None else self.digest == own
         return same and not self.changed
 
 

@@ -78,7 +78,8 @@ def check_start(
     if saved is None:
         return False
     _check_same_run(folder, saved, state)
-    if lacks_evaluation(replace(state, step=saved.step), 0, folder):
+    same = saved.data.get("val_digest") == state.data["val_digest"]
+    if same and lacks_evaluation(replace(state, step=saved.step), 0, folder):
         return False
     finished = saved.step >= state.last_step or stalled is not None
     if finished and skip_finished:

@@ -52,7 +52,8 @@ def train(
     """
     recipe, last, per_epoch = state.recipe, state.last_step, plan.steps_per_epoch
     first, saved = state.step + 1, state.step
-    stalled = catch_up(training, state, data, intervals, workers, folder, trackers, rt)
+    catch_up(training, state, data, intervals, workers, folder, trackers, rt)
+    stalled = find_stall(state, intervals, folder, rt)
     log = MetricLog(
         rt,
         folder.path / METRICS,
@@ -111,16 +112,14 @@ def catch_up(
     folder: RunFolder,
     trackers: Trackers,
     rt: Runtime,
-) -> str | None:
-    """Bring evaluations and trackers to ``state.step``, whatever a killed process left undone or
-    had done after it; then as `find_stall`."""
+) -> None:
+    """Make evaluations and trackers those of a run that has just reached ``state.step``."""
     if rt.is_main:
         results.cut(folder.path, state.step)
         trackers.repeat(state.step, state.data["val_digest"])
     if rt.on_main(lambda: resume.lacks_evaluation(state, intervals.evaluate, folder)):
         path = checkpoint.path_of(folder.checkpoints, state.step)
         evaluate(training, state, data, path, workers, trackers, rt)
-    return find_stall(state, intervals, folder, rt)
 
 
 def find_stall(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fasterrcnn import recipes
 from fasterrcnn.engine import checkpoint, results
 from fasterrcnn.engine.results import Evaluation
 
@@ -86,11 +87,13 @@ def test_the_own_evaluations(tmp_path: Path):
         ("digest", "val", ("limit: 10",), False),
         ("another", "val", (), False),
         (None, "val", (), True),  # an imported detector
+        (None, "test", (), True),
         (None, "train", (), False),
     ],
 )
 def test_what_is_the_own_split(known, split, changed, own):
-    state = checkpoint.State(1, 2, None, None, {}, {"val_digest": known}, {})  # type: ignore[arg-type]
+    recipe = recipes.fasterrcnn_r10_fpn_shapes()
+    state = checkpoint.State(1, 2, recipe, None, {}, {"val_digest": known}, {})  # type: ignore[arg-type]
     assert Evaluation(1, split, "digest", 3, "data", "auto", changed).is_own(state) is own
 
 

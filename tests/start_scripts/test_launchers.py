@@ -149,13 +149,14 @@ def test_evaluate_on_several_gpus(shell, bare: Path):
 
 
 def test_demo_pipeline(shell, bare: Path):
-    make, train, evaluate = printed(
+    make, train, evaluate, report = printed(
         shell, bare, "demo_torch.sh", "--steps", "3", "--output-dir", "some where"
     )
     assert make[3:5] == ["fasterrcnn", "make-shapes"]
     assert train[3:5] == ["fasterrcnn", "train"]
     assert train[-2:] == ["--output-dir", "some where"]
     assert evaluate[4:7] == ["evaluate", "--checkpoint", "some where"]
+    assert report[4:] == ["report", "some where"]
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
