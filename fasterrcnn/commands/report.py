@@ -5,12 +5,10 @@ Runs no network: the page shows the detections of the evaluation that the run ke
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,6 +18,7 @@ from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, results
+from fasterrcnn.engine.run_folder import METRICS, read_rows
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.metrics import anchors, diagnosis
 from fasterrcnn.models.backbones import build_backbone
@@ -79,7 +78,7 @@ def collect(path: Path, run: Path, state: checkpoint.State, options: Options) ->
         command=command(state),
         environment=state.environment,
         warmup_steps=state.recipe.schedule.warmup_steps,
-        steps=rows(run / "metrics.jsonl"),
+        steps=[*read_rows(run / METRICS)],
         evaluations=results.own(run, digest),
         best=None if best is None else checkpoint.load_state(best).step,
         anchor_recall=anchor_recall(state.recipe, evaluated.data) if evaluated else {},
@@ -151,17 +150,6 @@ def command(state: checkpoint.State) -> str:
         if state.data.get(name, default) != default:
             words += [f"--{name.replace('_', '-')}", str(state.data[name])]
     return shlex.join(words)
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    """The complete lines of metrics.jsonl."""
-    found = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the last one, of a process that was killed
-            break
-    return found
 
 
 def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ import pytest
 
 from fasterrcnn.engine import results, resume, training
 from fasterrcnn.errors import UsageError
-from tests.commands.test_train import assert_same_bits, rows, run
+from tests.commands.runs import assert_same_bits, rows, run
 
 SCORES = {1: 0.1, 2: 0.2, 3: 0.15, 4: 0.3, 5: 0.2, 6: 0.3, 7: 0.9, 8: 0.9}
 FLAGS = ("--steps", "8", "--eval-every", "1", "--log-every", "1", "--keep", "9")
