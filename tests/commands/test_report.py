@@ -92,6 +92,11 @@ def test_another_split_and_another_checkpoint(finished: Path, tmp_path: Path):
         ["--checkpoint", str(run), "--split", "train", "--device", "cpu", "--workers", "0"]
     )
     assert "on split train: 24 images" in call(run, "--split", "train", "--images", 2).text()
+    flags = ("--split", "train", "--limit", "5", "--device", "cpu", "--workers", "0")
+    evaluate.main(["--checkpoint", str(run), *flags])
+    text = call(run, "--split", "train", "--images", 2).text()
+    assert "on split train: 5 images" in text
+    assert "Not as in the run: limit: the first 5 images" in text
     older = run / "checkpoints" / "step-00000020"
     text = call(older, "--images", 2, "--output-dir", tmp_path / "older").text()
     assert "Step 20 on split val" in text
