@@ -119,10 +119,7 @@ def load(name: Path) -> Trained:
     """The checkpoint of an argument. Raises UsageError or CheckpointError."""
     if not name.exists() and name.name != "best":
         raise UsageError(f"{name}: missing; give a run, a checkpoint or a .json of detections")
-    try:
-        path = checkpoint.find(name)
-    except CheckpointError as error:
-        raise CheckpointError(str(error).removeprefix("--checkpoint: ")) from None
+    path = checkpoint.find(name)
     state = checkpoint.load_state(path)
     if state.recipe.detector == "rpn":
         raise UsageError(

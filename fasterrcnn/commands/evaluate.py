@@ -26,6 +26,10 @@ from fasterrcnn.reports import comparison, drawing, picture_files, sheets, table
 from fasterrcnn.settings import setting
 
 _ON_SHEET = 6  # images each, the best and the worst
+_OF_DETECTOR = (  # flags that mean nothing with --from
+    "score_threshold", "nms_threshold", "detections_per_image", "min_size", "max_size", "proposals",
+    "top_n", "amp", "voc_submission",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +79,7 @@ class Options(inference.Inference):
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
-    if (options.checkpoint is None) == (options.from_file is None):
-        raise UsageError("give --checkpoint, or --from with a file of detections")
+    check(options)
     shared.check_outputs({"--json": options.json, "--detections": options.detections})
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
@@ -87,6 +90,16 @@ def main(argv: list[str] | None = None) -> None:
             evaluate(options.checkpoint, options, rt)
     finally:
         runtime.shut_down()
+
+
+def check(options: Options) -> None:
+    """Raise UsageError for flags that do not go together."""
+    if (options.checkpoint is None) == (options.from_file is None):
+        raise UsageError("give --checkpoint, or --from with a file of detections")
+    for name in _OF_DETECTOR if options.from_file is not None else ():
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: is for a detector, not for detections; leave it out")
 
 
 def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> None:

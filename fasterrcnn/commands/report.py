@@ -89,7 +89,7 @@ def collect(path: Path, run: Path, state: checkpoint.State, options: Options) ->
 
 def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Evaluated | None:
     """The evaluation asked for; None if there is none. Raises DataError."""
-    kept = results.find(path, options.split)
+    kept = results.find(path, state.step, options.split)
     if kept is None and options.split is not None:
         raise UsageError(
             f"--split: {options.split}: not evaluated; first: fasterrcnn evaluate --checkpoint "

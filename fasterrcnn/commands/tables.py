@@ -17,6 +17,7 @@ from typing import Any
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags
 from fasterrcnn.engine import checkpoint
+from fasterrcnn.engine.run_folder import METRICS, read_rows
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.cost import coco_cost
 from fasterrcnn.recipes import Recipe
@@ -89,9 +90,8 @@ def read_run(folder: Path) -> tuple[str, Measured]:
     metric = "AR_1000" if state.recipe.detector == "rpn" else "AP"
     if results.get(metric) is not None:
         found.quality = f"{100 * results[metric]:.1f}"
-    rows = folder / "metrics.jsonl"
-    if rows.exists() and (lines := rows.read_text().splitlines()):
-        found.memory = f"{max(json.loads(line).get('peak_memory_gb', 0) for line in lines):.1f}"
+    if rows := [*read_rows(folder / METRICS)]:
+        found.memory = f"{max(row.get('peak_memory_gb', 0) for row in rows):.1f}"
     where = _hardware(state.environment, state.recipe)
     if changes := _changes(state.recipe):
         where += f"; changed: {', '.join(changes)}"

@@ -106,7 +106,7 @@ class Builder:
         Reads every header; use it only after the last `add_image`.
         """
         asked = {id: self._images[k] for id, k in self.position.items() if id not in self._rejected}
-        paths = (os.path.join(self.folder, image.file_name) for image in asked.values())  # noqa: PTH118
+        paths = (os.path.join(self.folder, image.file_name) for image in asked.values())  # noqa: PTH118 # Paths are slow
         headers = read_headers(paths, self.problems)
         usable = {}
         for (id, image), header in zip(asked.items(), headers, strict=True):

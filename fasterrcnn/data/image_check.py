@@ -43,7 +43,7 @@ def read_headers(
     verdicts = _verdicts(files, len(files), Seen.HEADER, images.inspect, "image headers", problems)
     headers = [images.within_limit(verdict.header) for verdict in verdicts]
     if problems is not None and problems.kept:
-        names = (os.path.abspath(file) for file in files)  # noqa: PTH100
+        names = (os.path.abspath(file) for file in files)  # noqa: PTH100 # keeps symbolic links
         headers = [problems.kept.get(name, h) for name, h in zip(names, headers, strict=True)]
     return headers
 

@@ -48,7 +48,7 @@ def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
                 what = f"{suffix} is not an image format that is read; convert it"
                 problems.note(folder / place / name, "file", name, what, "left out")
     kept = [] if problems is None else problems.kept
-    start = f"{os.path.abspath(folder)}/"  # noqa: PTH100
+    start = f"{os.path.abspath(folder)}/"  # noqa: PTH100 # keeps symbolic links
     return sorted({*found, *(file[len(start) :] for file in kept if file.startswith(start))})
 
 

@@ -148,7 +148,7 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
         # a Path would cost as much as the rest
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 # a FIFO would block forever
             raise Unsettled("not a regular file")
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:  # noqa: PTH123 # as above
             yield file
     except FileNotFoundError:
         raise Unsettled("missing") from None

@@ -6,7 +6,6 @@ them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -85,4 +84,4 @@ class KnownImages:
 
     def _find(self, name: str) -> int | None:
         k = self._position.get(name)
-        return self._by_last.get(os.path.basename(name)) if k is None else k  # noqa: PTH119
+        return self._by_last.get(name.rpartition("/")[2]) if k is None else k

@@ -51,7 +51,7 @@ class Found:
         self.sources: dict[str, Source] = {}  # by absolute path: each once
         self.problems: list[str] = []  # what was asked for and cannot be used
         self.pictures = 0  # files left out because an earlier run drew them
-        self._drawn = f"{os.path.abspath(drawn)}{os.sep}" if drawn else None  # noqa: PTH100
+        self._drawn = f"{os.path.abspath(drawn)}{os.sep}" if drawn else None  # noqa: PTH100 # keeps links
 
     def add(self, path: str, name: str) -> None:
         """An image or a video."""
@@ -60,7 +60,7 @@ class Found:
 
     def add_unless_drawn(self, path: str, name: str) -> None:
         """One that the user did not name, but a folder or a glob."""
-        place = os.path.abspath(path)  # noqa: PTH100
+        place = os.path.abspath(path)  # noqa: PTH100 # keeps symbolic links
         if self._drawn and place.startswith(self._drawn) and _is_marked(path):
             self.pictures += 1
         else:
@@ -113,7 +113,7 @@ def _add(found: Found, given: str, *, in_list: bool = False) -> bool:
             raise UsageError(f"{given}: not a list of paths ({error})") from None
         _add_lines(found, text, given, Path(given).parent)
     else:
-        found.add(given, os.path.basename(given))  # noqa: PTH119
+        found.add(given, os.path.basename(given))  # noqa: PTH119 # "a/" names nothing
     return True
 
 
@@ -121,7 +121,7 @@ def _add_folder(found: Found, folder: str) -> bool:
     """Add the images below a folder; False if there is none."""
     inside = images_in(Path(folder))
     for name in inside:
-        found.add_unless_drawn(os.path.join(folder, name), name)  # noqa: PTH118
+        found.add_unless_drawn(f"{folder}/{name}", name)
     return bool(inside)
 
 

@@ -188,7 +188,7 @@ def find(path: Path) -> Path:
         found = best(path.parent / "checkpoints")
         if found is None:
             raise CheckpointError(
-                f"--checkpoint: {path}: none of this run's checkpoints was evaluated; give "
+                f"{path}: none of this run's checkpoints was evaluated; give "
                 f"{path.parent} for the newest one"
             )
         path = found
@@ -204,7 +204,7 @@ def find(path: Path) -> Path:
             detail = "there is no such folder"
         elif path.is_file():
             detail = "a file is imported first: fasterrcnn import"
-        raise CheckpointError(f"--checkpoint: {path}: no usable checkpoint; {detail}")
+        raise CheckpointError(f"{path}: no usable checkpoint; {detail}")
     return found
 
 

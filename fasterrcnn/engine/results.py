@@ -107,14 +107,16 @@ def evaluated(path: Path) -> Path:
     return checkpoint.find(kept[-1].parent if kept else path)
 
 
-def find(path: Path, split: str | None) -> tuple[dict[str, Any], np.ndarray] | None:
-    """The metrics and detections that are kept of checkpoint `path`: on the run's own validation
-    split, or the latest on another `split`. None if there are none."""
+def find(path: Path, step: int, split: str | None) -> tuple[dict[str, Any], np.ndarray] | None:
+    """The metrics and detections that are kept of checkpoint `path`, of `step`: on the run's own
+    validation split, or the latest on another `split`. None if there are none."""
     name, folder = "", path
     if split is not None and _object(path / "results.json").get("split") != split:
         name, folder = f"-{_slug(split)}", checkpoint.run_of(path)
     row, detections = _object(folder / f"results{name}.json"), folder / f"detections{name}.npz"
-    return (row, load_detections(detections)) if row and detections.exists() else None
+    if row.get("step") != step or not detections.exists():
+        return None
+    return row, load_detections(detections)
 
 
 def load_detections(file: Path) -> np.ndarray:

@@ -32,7 +32,8 @@ ERRORS = {  # TIDE's, "TIDE: A General Toolbox for Identifying Object Detection 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class, at the score with its highest F1; None where the split has no box of it."""
+    """One class, at the score with its highest F1; None where the split has no box of it, or no
+    detection is right."""
 
     label: int
     name: str
@@ -164,7 +165,9 @@ class _Class:
         known = (self.label, self.name, self.boxes, self.images, own)
         if not self.boxes:
             return ClassResult(*known, None, None, None, None)
-        scores = self.right[::-1] if len(self.right) else np.ones(1)
+        if not len(self.right):
+            return ClassResult(*known, None, None, 0.0, 0.0)
+        scores = self.right[::-1]
         f1 = self.f1(scores)
         best = int(f1.argmax())
         precision, recall = self.precision_recall(scores[best : best + 1])

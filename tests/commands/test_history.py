@@ -125,6 +125,8 @@ def test_wrong_usage(run: Path, shapes_folder: Path, tmp_path: Path):
         evaluate.main([])
     with pytest.raises(UsageError, match="give --checkpoint, or --from"):
         call(run, "--from", tmp_path / "found.json")
+    with pytest.raises(UsageError, match="--nms-threshold: is for a detector"):
+        evaluate.main(["--from", "found.json", "--nms-threshold", "0.5"])
     with pytest.raises(UsageError, match="--data-path: not given"):
         evaluate.main(["--from", str(tmp_path / "found.json"), "--device", "cpu"])
     with pytest.raises(StorageError, match=r"--json: .*no such folder"):

@@ -65,7 +65,7 @@ def test_every_number_of_the_tables_is_the_evaluators(
     text = call(finished, "--output-dir", tmp_path, "--images", 2).text()
     data = formats.read(shapes_folder, "val", "auto", (), Problems())
     path = results.evaluated(finished)
-    found = results.find(path, None)
+    found = results.find(path, 40, None)
     assert found is not None
     evaluator = coco.evaluate_arrays(data, found[1])
     shown = text.partition(" Validation loss")[0].rpartition(coco.NAMES[-1])[2]
@@ -100,6 +100,8 @@ def test_another_split_and_another_checkpoint(finished: Path, tmp_path: Path):
     older = run / "checkpoints" / "step-00000020"
     text = call(older, "--images", 2, "--output-dir", tmp_path / "older").text()
     assert "Step 20 on split val" in text
+    with pytest.raises(UsageError, match="--split: train: not evaluated"):
+        call(older, "--split", "train")  # that was the newest checkpoint
 
 
 def test_data_that_has_changed_since(finished: Path, shapes_folder: Path, tmp_path: Path):
