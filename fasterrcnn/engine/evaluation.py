@@ -27,7 +27,7 @@ from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.image_sizes import resized
+from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
 from fasterrcnn.models.build import Detector, split
 from fasterrcnn.progress import Progress
@@ -101,7 +101,7 @@ def evaluate(
         shown.step(len(indices))
     shown.close()
     model.train(was_training)
-    gathered = runtime.gather((detections, [_floats(loss) for loss in losses]))
+    gathered = runtime.gather((detections, _floats(losses)))
     measure = metric or METRICS[recipe.detector]
     return runtime.on_main(lambda: _results(annotations, gathered or [], measure))
 
@@ -192,8 +192,7 @@ def micro_batches(
     groups = defaultdict(list)
     for i in range(rank, len(annotations), ranks):
         height, width = map(int, annotations.sizes[i])
-        h, w = resized(height, width, config)
-        groups[-(-h // config.size_divisible), -(-w // config.size_divisible)].append(i)
+        groups[padded(resized(height, width, config), config)].append(i)
     return [
         MicroBatch(0, 0, 0, tuple(group[k : k + images_per_gpu]))
         for group in groups.values()
@@ -209,13 +208,13 @@ def detect_with_losses(
     The model is in evaluation mode, and so are its norms. `keys` seed what the losses of each image
     draw, so that they do not depend on the batch. Detections are in pixels of the images as given.
     """
-    padded = model.transform(images, targets)
-    features = model.features(padded)
-    detections = split(model.detect(padded, features))
+    batch = model.transform(images, targets)
+    features = model.features(batch)
+    detections = split(model.detect(batch, features))
     losses = []
     for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
         torch.manual_seed(key)
-        one = padded.image(i, len(target["labels"]))
+        one = batch.image(i, len(target["labels"]))
         losses.append(model.losses(one, [level[i : i + 1] for level in features])[0])
     return detections, losses
 
@@ -234,18 +233,21 @@ def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
     return torch.cat(columns, dim=1).numpy()
 
 
-def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in losses.items()}
+def _floats(losses: list[dict[str, Tensor]]) -> dict[str, list[float]]:
+    """The losses of all images by name, read from the device at once."""
+    names = losses[0] if losses else ()
+    return {name: torch.stack([loss[name] for loss in losses]).tolist() for name in names}
 
 
 def _results(
-    annotations: Annotations, gathered: list[tuple[list, list]], metric: Metric
+    annotations: Annotations, gathered: list[tuple[list, dict]], metric: Metric
 ) -> tuple[dict[str, Any], np.ndarray]:
     rows = [row for detections, _ in gathered for row in detections]
     assert len(rows) == len(annotations), "every image exactly once"
-    losses = [loss for _, own in gathered for loss in own]
+    losses = [own for _, own in gathered]  # of ranks, of which the first has an image at least
     validation = {
-        name: math.fsum(loss[name] for loss in losses) / len(annotations) for name in losses[0]
+        name: math.fsum(loss for own in losses for loss in own.get(name, ())) / len(annotations)
+        for name in losses[0]
     }
     detections = np.concatenate(rows)
     results = {

@@ -56,7 +56,7 @@ def of_coco(annotations: Annotations, detections: np.ndarray) -> list[list[Outco
 def of_voc(annotations: Annotations, detections: np.ndarray) -> list[Outcomes]:
     """By class: what PASCAL VOC's metric sees. T is 1."""
     ranked, is_true, is_false = voc.outcomes(annotations, detections)
-    owner = np.repeat(np.arange(len(annotations)), np.diff(annotations.first))
+    owner = annotations.owners()
     by_class = []
     for label in range(1, annotations.classes.num_classes):
         own = ranked[:, 6] == label

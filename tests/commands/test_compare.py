@@ -49,7 +49,7 @@ def val(folder: Path) -> Annotations:
 def files(val: Annotations, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The ground truth as detections, and the same moved by a tenth of its width, with no box at
     all in the image that has the most."""
-    owner = np.repeat(np.arange(len(val)), np.diff(val.first))
+    owner = val.owners()
     scores = np.linspace(0.95, 0.6, len(owner))
     good = np.column_stack([owner, val.xywh, scores, val.labels])
     moved = good[owner != np.diff(val.first).argmax()]

@@ -188,7 +188,7 @@ def population(random: np.random.Generator, images: int, shares: list[float]) ->
 
 def detect(random: np.random.Generator, data: Annotations, hard: np.ndarray) -> np.ndarray:
     """What a detector that misses more, fits worse and is less sure in hard images finds there."""
-    owner = np.repeat(np.arange(len(data)), np.diff(data.first))
+    owner = data.owners()
     total, much = len(owner), hard[owner]
     seen = random.random(total) < 1 / (1 + np.exp(much - 1.5))
     noise = random.normal(0, 0.07, (total, 4)) * np.exp(much / 3)[:, None]
