@@ -160,6 +160,7 @@ class Annotations:
     files: Strings  # relative to folder; absolute for files that are not in it
     sizes: np.ndarray  # int32 (n, 2): height, width of the image the boxes refer to (px)
     rotate: np.ndarray  # bool (n,): apply the file's EXIF orientation
+    seen: np.ndarray  # uint8 (n,): how much of the file was found good, an `images.Seen`
     first: np.ndarray  # int64 (n + 1,)
     xywh: np.ndarray  # float64 (B, 4): as annotated (px), not clipped; evaluation uses these
     labels: np.ndarray  # int64 (B,) in 1..K
@@ -227,6 +228,7 @@ class Annotations:
             files=self.files.take(index),
             sizes=self.sizes[index],
             rotate=self.rotate[index],
+            seen=self.seen[index],
             first=first,
             xywh=self.xywh[boxes],
             labels=self.labels[boxes],

@@ -13,7 +13,7 @@ import numpy as np
 
 from fasterrcnn.data.annotations import Annotations, Classes, Strings, clip, exceeds
 from fasterrcnn.data.image_check import read_headers
-from fasterrcnn.data.images import Header
+from fasterrcnn.data.images import Header, Seen
 from fasterrcnn.data.problems import Problems
 
 Id: TypeAlias = int | str
@@ -25,6 +25,15 @@ class _Image(NamedTuple):
     size: tuple[int, int] | None  # H, W as annotated (px)
     file: object
     field: str
+
+
+class Usable(NamedTuple):
+    """An image whose file exists and matches its annotation."""
+
+    height: int
+    width: int  # px, of the image that the boxes refer to
+    rotate: bool  # apply the file's EXIF orientation
+    seen: Seen  # how much of the file was found good
 
 
 @dataclass
@@ -100,20 +109,21 @@ class Builder:
         self._columns.append((boxes, where))
 
     @cached_property
-    def usable(self) -> dict[Id, tuple[int, int, bool]]:
-        """id -> (H, W, apply EXIF) of the images whose file exists and matches its annotation.
+    def usable(self) -> dict[Id, Usable]:
+        """By id, the images whose file exists and matches its annotation.
 
         Reads every header; use it only after the last `add_image`.
         """
         asked = {id: self._images[k] for id, k in self.position.items() if id not in self._rejected}
         paths = (os.path.join(self.folder, image.file_name) for image in asked.values())  # noqa: PTH118 # Paths are slow
-        headers = read_headers(paths, self.problems)
+        verdicts = read_headers(paths, self.problems)
         usable = {}
-        for (id, image), header in zip(asked.items(), headers, strict=True):
+        for (id, image), verdict in zip(asked.items(), verdicts, strict=True):
+            header, good = verdict.header, Seen.NOTHING if verdict.damage else verdict.seen
             if isinstance(header, str):
                 path = self.folder / image.file_name
                 self.problems.fault(path, f"image {id}", image.file_name, header)
-            elif fitting := _fit(image.size, header):
+            elif fitting := _fit(image.size, header, good):
                 usable[id] = fitting
             else:
                 self._size_fault(id, image, header)
@@ -138,8 +148,8 @@ class Builder:
         """Flat arrays of the usable images in their `order`, with the boxes of each in the order
         they were added."""
         ids = self.order
-        seen = [self.usable[id] for id in ids]
-        sizes = np.array([(height, width) for height, width, _ in seen], np.int32).reshape(-1, 2)
+        usable = [self.usable[id] for id in ids]
+        sizes = np.array([image[:2] for image in usable], np.int32).reshape(-1, 2)
         rank = np.full(len(self._images), -1, np.int64)  # of each added image among `ids`
         rank[[self.position[id] for id in ids]] = np.arange(len(ids))
         boxes, where_of = self._all_boxes()
@@ -157,7 +167,8 @@ class Builder:
             ids=Strings(map(str, ids)),
             files=Strings(self._images[self.position[id]].file_name for id in ids),
             sizes=sizes,
-            rotate=np.array([turned for _, _, turned in seen], bool),
+            rotate=np.array([image.rotate for image in usable], bool),
+            seen=np.array([image.seen for image in usable], np.uint8),
             first=np.searchsorted(owner, np.arange(len(sizes) + 1)).astype(np.int64),
             xywh=xywh,
             labels=labels,
@@ -220,11 +231,11 @@ class Builder:
             self.problems.note(*self.describe(where_of(k)), value, "the same box twice", "kept")
 
 
-def _fit(size: tuple[int, int] | None, header: Header) -> tuple[int, int, bool] | None:
-    """(H, W, apply EXIF) of an image of annotated `size`; None if its file has another size.
+def _fit(size: tuple[int, int] | None, header: Header, seen: Seen) -> Usable | None:
+    """An image of annotated `size`; None if its file has another size.
 
     Boxes are drawn on the image as displayed, unless only the stored size fits.
     """
     if size in (None, header.displayed):
-        return (*header.displayed, header.orientation != 1)
-    return (*header.stored, False) if size == header.stored else None
+        return Usable(*header.displayed, header.orientation != 1, seen)
+    return Usable(*header.stored, False, seen) if size == header.stored else None

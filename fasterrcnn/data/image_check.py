@@ -18,7 +18,7 @@ import numpy as np
 from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.image_cache import ImageCache, key_of
-from fasterrcnn.data.images import Header, Seen, Verdict
+from fasterrcnn.data.images import Seen, Verdict
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
 from fasterrcnn.progress import Progress
@@ -32,20 +32,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_headers(
-    paths: Iterable[Path | str], problems: Problems | None = None
-) -> list[Header | str]:
-    """The header of each image file, or a phrase saying why it cannot be used.
+def read_headers(paths: Iterable[Path | str], problems: Problems | None = None) -> list[Verdict]:
+    """The verdict on each image file, which rests on its header at least.
 
-    Of files in ``problems.kept`` it is the one kept there, whatever has become of the file.
+    Of files in ``problems.kept`` the header is the one kept there, whatever has become of the file.
     """
     files = [str(path) for path in paths]
     verdicts = _verdicts(files, len(files), Seen.HEADER, images.inspect, "image headers", problems)
-    headers = [images.within_limit(verdict.header) for verdict in verdicts]
+    verdicts = [_within_limit(verdict) for verdict in verdicts]
     if problems is not None and problems.kept:
         names = (os.path.abspath(file) for file in files)  # noqa: PTH100 # keeps symbolic links
-        headers = [problems.kept.get(name, h) for name, h in zip(names, headers, strict=True)]
-    return headers
+        for k, name in enumerate(names):
+            if name in problems.kept:
+                verdicts[k] = Verdict(problems.kept[name], Seen.NOTHING)
+    return verdicts
 
 
 def check(annotations: Annotations, problems: Problems, level: str | None) -> Annotations:
@@ -75,12 +75,12 @@ def find_damaged(annotations: Annotations, problems: Problems, level: str | None
     `level` "all" decodes every image; "headers" only those that lack the end mark of their format.
     None is "all" if bad data is skipped or there are at most `MANY` images, else "headers".
     """
-    n = len(annotations)
-    every = level == "all" or (level is None and (problems.skip or n <= MANY))
+    every = level == "all" or (level is None and (problems.skip or len(annotations) <= MANY))
     wanted, look = (Seen.PIXELS, _decode) if every else (Seen.END, _decode_if_cut)
-    paths = (annotations.path(i) for i in range(n))
-    verdicts = _verdicts(paths, n, wanted, look, "checking images", problems)
-    return {i: verdict.fault for i, verdict in enumerate(verdicts) if verdict.fault}
+    asked = np.flatnonzero(annotations.seen < wanted).tolist()
+    paths = (annotations.path(i) for i in asked)
+    verdicts = _verdicts(paths, len(asked), wanted, look, "checking images", problems)
+    return {i: verdict.fault for i, verdict in zip(asked, verdicts, strict=True) if verdict.fault}
 
 
 def look_again(path: str) -> None:
@@ -92,6 +92,11 @@ def look_again(path: str) -> None:
         cache = ImageCache()
         cache.add(key, verdict)
         cache.close()
+
+
+def _within_limit(verdict: Verdict) -> Verdict:
+    header = images.within_limit(verdict.header)
+    return verdict if header is verdict.header else Verdict(header, verdict.seen)
 
 
 def _decode(path: str) -> Verdict:

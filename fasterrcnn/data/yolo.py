@@ -156,7 +156,7 @@ class _Columns:
     def boxes(self, builder: Builder) -> Boxes:
         """All boxes, in pixels."""
         sizes = np.zeros((len(builder.position), 2))
-        for id, (height, width, _) in builder.usable.items():
+        for id, (height, width, *_) in builder.usable.items():
             sizes[builder.position[id]] = height, width
         image = np.array(self.image, np.int64)
         x, y, w, h = np.array(self._box, np.float64).reshape(-1, 4).T

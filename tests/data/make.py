@@ -103,6 +103,7 @@ def annotations_of(
         files=names,
         sizes=np.full((len(boxes), 2), 400, np.int32),
         rotate=np.zeros(len(boxes), bool),
+        seen=np.zeros(len(boxes), np.uint8),
         first=np.cumsum([0, *map(len, boxes)]),
         xywh=xywh,
         labels=np.ones(len(xywh), np.int64),

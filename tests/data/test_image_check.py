@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.data import image_check, images
-from fasterrcnn.data.annotations import Annotations, Strings
-from fasterrcnn.data.images import Header
+from fasterrcnn.data.annotations import Annotations, Classes, Strings
+from fasterrcnn.data.builder import Builder
+from fasterrcnn.data.images import Header, Seen
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
 from tests.data import make
@@ -56,15 +58,19 @@ def looked_at(monkeypatch) -> list[str]:
     return names
 
 
+def headers(paths: Iterable[Path | str], problems: Problems | None = None) -> list[Header | str]:
+    return [verdict.header for verdict in image_check.read_headers(paths, problems)]
+
+
 def test_headers_come_from_the_files_once(data: Annotations, monkeypatch):
     paths = [data.path(i) for i in range(len(data))]
     good = Header(40, 60, 1)
     floats, page = "floating-point pixels have no known range", "not an image"
     expected = [good, good, good, good, good, floats, page]
-    assert image_check.read_headers(paths) == expected
-    assert image_check.read_headers(map(Path, paths)) == expected
+    assert headers(paths) == expected
+    assert headers(map(Path, paths)) == expected
     monkeypatch.setattr(images, "inspect", None)  # would fail if it were called
-    assert image_check.read_headers(paths) == expected
+    assert headers(paths) == expected
     Path(paths[4]).touch()
     with pytest.raises(TypeError):
         image_check.read_headers(paths)
@@ -75,7 +81,7 @@ def test_the_limit_of_pixels_is_not_part_of_what_is_kept(data: Annotations):
     try:
         for limit, ok in ((2399, False), (2400, True), (2399, False)):
             images.limit_pixels(limit)
-            (header,) = image_check.read_headers(paths)
+            (header,) = headers(paths)
             assert isinstance(header, Header) == ok
     finally:
         images.limit_pixels(images.MAX_PIXELS)
@@ -85,7 +91,7 @@ def test_headers_of_replaced_images_are_those_from_before(data: Annotations, mon
     problems = Problems()
     problems.kept = {data.path(6): Header(1, 2, 3)}
     monkeypatch.chdir(data.folder)
-    found = image_check.read_headers(["page.jpg", "good.jpg"], problems)
+    found = headers(["page.jpg", "good.jpg"], problems)
     assert found == [Header(1, 2, 3), Header(40, 60, 1)]
 
 
@@ -110,6 +116,35 @@ def test_only_images_without_an_end_mark_are_decoded_of_large_splits(
     assert looked_at == []
     image_check.find_damaged(data, Problems(skip=True), None)  # skipping implies all
     assert sorted(looked_at) == ["good.bmp", "good.jpg"]
+
+
+def test_files_that_are_known_to_be_good_are_not_asked_about_again(tmp_path: Path, monkeypatch):
+    """Neither their time nor the cache; what the header pass knows of damage is no less certain."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for name in ("good.jpg", "endless.jpg", "cut.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+    path = tmp_path / "endless.jpg"
+    path.write_bytes(path.read_bytes()[:-2])
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    for path in tmp_path.iterdir():
+        os.utime(path, (10**9, 10**9))
+    image_check.look_again(str(cut))
+    builder = Builder(tmp_path, Problems(), lambda where: (where, ""))
+    for id, name in enumerate(("good.jpg", "endless.jpg", "cut.jpg")):
+        builder.add_image(id, name, None, "images.txt", name)
+    data = builder.build(Classes.of(["thing"]))
+    assert data.seen.tolist() == [Seen.END, Seen.HEADER, Seen.NOTHING]
+    asked: list[str] = []
+    key_of = image_check.key_of
+    monkeypatch.setattr(
+        image_check, "key_of", lambda file: asked.append(Path(file).name) or key_of(file)
+    )
+    assert sorted(image_check.find_damaged(data, Problems(), "headers")) == [2]
+    assert sorted(asked) == ["cut.jpg", "endless.jpg"]
+    asked.clear()
+    assert sorted(image_check.find_damaged(data, Problems(), "all")) == [2]
+    assert len(asked) == 3
 
 
 def test_faults_stop_and_are_listed_together(data: Annotations):
@@ -163,7 +198,7 @@ def test_what_turned_out_to_be_bad_is_known_from_then_on(
     looked_at.clear()
     assert "truncated" in image_check.find_damaged(data, Problems(), "headers")[4]
     assert looked_at == []
-    assert image_check.read_headers([path]) == [Header(40, 60, 1)]
+    assert headers([path]) == [Header(40, 60, 1)]
     with monkeypatch.context() as patched:
         patched.setattr(images, "decode", out_of_memory)
         image_check.look_again(str(path))  # says nothing about the file: it is forgotten

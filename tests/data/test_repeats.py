@@ -25,6 +25,7 @@ def data() -> Annotations:
         files=Strings([""] * n),
         sizes=np.full((n, 2), 50, np.int32),
         rotate=np.zeros(n, bool),
+        seen=np.zeros(n, np.uint8),
         first=np.cumsum([0, *map(len, SHOWN)]),
         xywh=np.tile([[1.0, 2.0, 30.0, 40.0]], (boxes, 1)),
         labels=labels,

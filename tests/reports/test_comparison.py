@@ -23,6 +23,7 @@ def scene(*images: list[tuple[list[float], int, bool]]) -> Annotations:
         files=names,
         sizes=np.full((len(images), 2), 100, np.int32),
         rotate=np.zeros(len(images), bool),
+        seen=np.zeros(len(images), np.uint8),
         first=np.cumsum([0, *map(len, images)]).astype(np.int64),
         xywh=xywh,
         labels=np.array([box[1] for box in boxes], np.int64),
