@@ -2,10 +2,11 @@
 
 - Weight gradients in float32 of large ungrouped convolutions, channels last, on CPUs with AVX2 but
   without AVX-512: one matrix product per tap of the kernel is up to 5 times as fast.
-- bf16 and fp16 where oneDNN has no kernels for them (on x86, bf16 needs AVX-512, fp16 its FP16
-  extension). torch emulates them, 4 to 8 times slower than float32 forward and 13 to 60 times
-  backward. Here operands and results are rounded as autocast rounds them and the arithmetic between
-  is float32, in which half-precision instructions accumulate as well.
+- bf16 where oneDNN has no kernels for it (on x86 it needs AVX-512), and fp16. torch emulates them,
+  4 to 8 times slower than float32 forward and 13 to 60 times backward; on CPUs with AVX-512's FP16
+  extension, where it does not emulate, a training step in fp16 was measured to take 17 times as
+  long as in float32. Here operands and results are rounded as autocast rounds them and the
+  arithmetic between is float32, in which half-precision instructions accumulate as well.
 """
 
 from __future__ import annotations
@@ -29,18 +30,15 @@ _CELLS = 2048  # multiplied at a time: they stay in a cache while all taps are c
 
 @torch.compiler.assume_constant_result
 @cache
-def emulated() -> frozenset[torch.dtype]:
-    """The dtypes that oneDNN has no kernels for on this CPU; none where torch cannot tell."""
-    if not torch.backends.mkldnn.is_available():
-        return frozenset()
+def slow_dtypes() -> frozenset[torch.dtype]:
+    """The dtypes in which torch is slow on this CPU; bf16 only where torch can tell."""
+    slow = {torch.float16}
     try:  # private in torch 2.11
-        supported = {
-            torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-            torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
-        }
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            slow.add(torch.bfloat16)
     except (AttributeError, RuntimeError):
-        return frozenset()
-    return frozenset(dtype for dtype, is_supported in supported.items() if not is_supported)
+        pass
+    return frozenset(slow)
 
 
 @cache
@@ -56,7 +54,7 @@ def fast_layers(device: torch.device, autocast: torch.dtype | None) -> AbstractC
     """
     if device.type != "cpu":
         return nullcontext()
-    slow = has_avx2_only() if autocast is None else autocast in emulated()
+    slow = has_avx2_only() if autocast is None else autocast in slow_dtypes()
     return Layers() if slow else nullcontext()
 
 
@@ -74,7 +72,7 @@ class Layers(TorchFunctionMode):
         if not torch.is_autocast_enabled("cpu"):
             return layer(*args, **kwargs)
         dtype = torch.get_autocast_dtype("cpu")
-        if dtype not in emulated():
+        if dtype not in slow_dtypes():
             return function(*args, **kwargs)
         args = tuple(_rounded(value, dtype) for value in args)
         kwargs = {name: _rounded(value, dtype) for name, value in kwargs.items()}

@@ -11,14 +11,13 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fasterrcnn import __main__, progress
+from fasterrcnn import progress
 from fasterrcnn.commands import evaluate, predict, train
 from fasterrcnn.data import frames
 from fasterrcnn.errors import (
@@ -441,21 +440,3 @@ def test_evaluation_needs_no_flags_of_the_model(run: Path, shapes_folder: Path, 
         ["--checkpoint", str(moved), "--data-path", str(data), "--device", "cpu", "--workers", "0"]
     )
     assert (moved / "results.json").exists()
-
-
-def test_threads_that_wait_leave_their_core_to_the_other_processes(monkeypatch):
-    """The variable is there before the command, and with it torch, is imported."""
-    seen = []
-
-    def imported(_: str):
-        seen.append(os.environ.get("OMP_WAIT_POLICY"))
-        return SimpleNamespace(main=list)
-
-    monkeypatch.setattr(__main__, "import_module", imported)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "x")  # so that it is restored
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    __main__.run_command("evaluate")
-    __main__.run_command("predict")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    __main__.run_command("predict")
-    assert seen == [None, "passive", "active"]

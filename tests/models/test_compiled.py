@@ -45,7 +45,7 @@ def graphs(monkeypatch):
 def test_one_graph_for_any_number_of_boxes(
     shapes_folder: Path, graphs: list, monkeypatch, name: str, amp: str
 ):
-    monkeypatch.setattr(cpu, "emulated", lambda: {torch.bfloat16})  # as on an older CPU
+    monkeypatch.setattr(cpu, "slow_dtypes", lambda: {torch.bfloat16})  # as on an older CPU
     monkeypatch.setattr(cpu, "has_avx2_only", lambda: True)
     torch.manual_seed(0)
     detector = build(RECIPES[name], 7).train()

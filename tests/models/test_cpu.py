@@ -21,7 +21,7 @@ from fasterrcnn.models.build import build
 @pytest.fixture(autouse=True)
 def _an_older_cpu(monkeypatch):
     monkeypatch.setattr(cpu, "has_avx2_only", lambda: True)
-    monkeypatch.setattr(cpu, "emulated", lambda: {torch.bfloat16, torch.float16})
+    monkeypatch.setattr(cpu, "slow_dtypes", lambda: {torch.bfloat16, torch.float16})
 
 
 def _channels_last(*shape: int, dtype: torch.dtype = torch.float) -> Tensor:
@@ -149,7 +149,7 @@ def test_what_is_too_large_for_fp16_is_infinite():
 
 
 def test_what_a_newer_cpu_has_it_computes(monkeypatch):
-    monkeypatch.setattr(cpu, "emulated", lambda: {torch.float16})
+    monkeypatch.setattr(cpu, "slow_dtypes", lambda: {torch.float16})
     layer, x, made = nn.Linear(8, 7), torch.randn(4, 8), []
     monkeypatch.setattr(cpu, "_rounded", lambda value, dtype: made.append(dtype) or value)
     for dtype in (torch.bfloat16, torch.float16):
@@ -170,17 +170,17 @@ def test_what_a_newer_cpu_has_it_computes(monkeypatch):
 )
 def test_only_where_torch_is_slow(monkeypatch, device, autocast, avx2, emulated, used: bool):
     monkeypatch.setattr(cpu, "has_avx2_only", lambda: avx2)
-    monkeypatch.setattr(cpu, "emulated", lambda: emulated)
+    monkeypatch.setattr(cpu, "slow_dtypes", lambda: emulated)
     assert isinstance(cpu.fast_layers(torch.device(device), autocast), cpu.Layers) == used
 
 
-def test_a_torch_that_cannot_tell_emulates_nothing(monkeypatch):
+def test_a_torch_that_cannot_tell_computes_bf16_itself(monkeypatch):
     """The probe is private: without it, layers stay torch's, and the import works."""
     monkeypatch.undo()
     monkeypatch.setattr(torch.ops, "mkldnn", None)
-    cpu.emulated.cache_clear()
-    assert cpu.emulated() == frozenset()
-    cpu.emulated.cache_clear()
+    cpu.slow_dtypes.cache_clear()
+    assert cpu.slow_dtypes() == {torch.float16}
+    cpu.slow_dtypes.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_r10_fpn_shapes", "rpn_r50_fpn_1x_mmdetection"])
