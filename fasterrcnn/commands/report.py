@@ -155,7 +155,7 @@ def command(state: checkpoint.State) -> str:
     return shlex.join(words)
 
 
-def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float | None]:
+def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[float, float | None]:
     """The share of the split's boxes that an anchor overlaps, by IoU."""
     if recipe.detector == "fast_rcnn":
         return {}
@@ -163,4 +163,4 @@ def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float 
         backbone, _ = build_backbone(recipe.backbone)
     gt = anchors.resized_boxes(data, recipe.input)
     found = anchors.measure(gt, recipe.rpn, backbone.strides)
-    return {str(iou): value for iou, value in zip(anchors.IOUS, found.recall, strict=True)}
+    return dict(zip(anchors.IOUS, found.recall, strict=True))

@@ -48,7 +48,7 @@ class RunReport:
     steps: list[dict[str, Any]]  # lines of metrics.jsonl
     evaluations: list[dict[str, Any]]  # on the run's own validation split
     best: int | None  # step of the best checkpoint
-    anchor_recall: dict[str, float | None] = field(default_factory=dict)  # by IoU
+    anchor_recall: dict[float, float | None] = field(default_factory=dict)  # by IoU
     evaluated: Evaluated | None = None
 
 
@@ -79,6 +79,7 @@ def render(report: RunReport) -> str:
         kinds=diagnosis.ERRORS,
         calibration=drawn([charts.calibration(found.calibration["bins"])] if found else []),
         recall=drawn([_recall(done)] if done and not found else []),
+        rpn=_rpn(report.anchor_recall, done.row) if done else {},
     )
 
 
@@ -100,9 +101,8 @@ def write_files(report: RunReport, folder: Path) -> list[Path]:
 
 def _metrics(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """The numbers of an evaluation by kind: all of a detector, each AR of proposals."""
-    kinds = {name: v for name, v in row.items() if isinstance(v, dict) and name != "per_class"}
-    if kinds:
-        return kinds
+    if "per_class" not in row:
+        return {name: values for name, values in row.items() if isinstance(values, dict)}
     numbers = {
         name: value
         for name, value in row.items()
@@ -111,6 +111,17 @@ def _metrics(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
         and "loss" not in name
     }
     return {"": numbers}
+
+
+def _rpn(anchors: dict[float, float | None], row: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Recall of the anchors and of a whole detector's best proposals: at IoU 0.5, at 0.7, AR."""
+    table = {}
+    if anchors:
+        table["all anchors"] = [*(anchors[iou] for iou in (0.5, 0.7)), None]
+    found = row.get("proposals", {})  # not of an RPN alone, nor in older evaluations
+    for most in (name.removeprefix("AR_") for name in found if name.startswith("AR_")):
+        table[f"{most} proposals"] = [found[f"{kind}_{most}"] for kind in ("AR50", "AR70", "AR")]
+    return table
 
 
 def _curves(done: Evaluated | None) -> list[Chart]:

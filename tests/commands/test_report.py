@@ -24,7 +24,8 @@ from tests.reports import html_pages
 def finished(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run <i>"
     flags = ("--data-path", str(shapes_folder), "--output-dir", str(out), "--steps", "40")
-    train.main([*TINY, *flags, "--eval-every", "20", "--roi-heads.score-thresh", "0.02"])
+    changed = ("--roi-heads.score-thresh", "0.02", "--rpn.post-nms-top-n-test", "300")
+    train.main([*TINY, *flags, "--eval-every", "20", *changed])
     return out
 
 
@@ -75,6 +76,9 @@ def test_every_number_of_the_tables_is_the_evaluators(
     for name, words in (("Cls", "wrong class"), ("Miss", "missed"), ("Bkg", "nothing there")):
         gain = f"{100 * tide['delta_ap'][name]:.1f} %"
         assert f"{words} {tide['counts'][name]} {gain}" in text
+    for count in (100, 300):
+        shares = (found[0]["proposals"][f"{kind}_{count}"] for kind in ("AR50", "AR70", "AR"))
+        assert f"{count} proposals {' '.join(f'{100 * v:.1f} %' for v in shares)}" in text
     calibration = evaluator.calibration()
     assert f"The mean difference is {100 * calibration['ece']:.1f} %" in text
     crowded = evaluator.slice_by({"all": [*range(1, 9)]})["all"]
