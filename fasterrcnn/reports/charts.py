@@ -151,7 +151,7 @@ def calibration(bins: Sequence[dict[str, float]]) -> Chart:
     used = [one for one in bins if one["count"]]
 
     def draw(axes: Axes, colors: Colors) -> None:
-        axes.plot([0, 1], [0, 1], color=colors.faint, lw=1, ls="--", label="as sure as right")
+        axes.plot([0, 1], [0, 1], color=colors.faint, lw=1, ls="--", label="perfect")
         low, high = ([one[key] for one in used] for key in ("bin_lower", "bin_upper"))
         widths = [b - a for a, b in zip(low, high, strict=True)]
         axes.bar(low, [one["avg_accuracy"] for one in used], widths, align="edge", color=colors.bar,
