@@ -84,7 +84,13 @@ def collect(path: Path, run: Path, state: checkpoint.State, options: Options) ->
         best=None if best is None else checkpoint.load_state(best).step,
         anchor_recall=anchor_recall(state.recipe, evaluated.data) if evaluated else {},
         evaluated=evaluated,
+        elsewhere=[] if evaluated else splits(run, state.step),
     )
+
+
+def splits(run: Path, step: int) -> list[str]:
+    """The splits that the checkpoint of this step was evaluated on."""
+    return sorted({row["split"] for row in results.read(run) if row["step"] == step})
 
 
 def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Evaluated | None:
@@ -129,12 +135,13 @@ def facts(path: Path, state: checkpoint.State) -> list[tuple[str, str]]:
     """What was run, as names and values."""
     recipe, schedule = state.recipe, state.recipe.schedule
     names = state.classes.names
+    steps = f"{state.step} of {state.last_step}, {schedule.images_per_step} images each"
     return [
         ("recipe", recipe.name),
         ("changed", "; ".join(recipes.difference(recipes.get(recipe.name), recipe)) or "nothing"),
         ("data", state.data["path"] or "none: the detector was imported"),
         ("classes", f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"),
-        ("steps", f"{state.step} of {state.last_step}, {schedule.images_per_step} images each"),
+        ("steps", steps if state.last_step else "none"),
         ("checkpoint", str(path)),
     ]
 

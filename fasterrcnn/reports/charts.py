@@ -178,6 +178,8 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Chart:
         axes.grid(visible=False)
         axes.set(xlabel="detected", ylabel="annotated")
         if not few:
+            number = f"class 0 to {len(names) - 1}, {len(names)}: background"
+            axes.set(xlabel=f"detected ({number})", ylabel=f"annotated ({number})")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
             return

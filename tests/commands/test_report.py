@@ -18,7 +18,7 @@ from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import results
 from fasterrcnn.errors import CheckpointError, DataError, UsageError
-from fasterrcnn.metrics import coco, diagnosis
+from fasterrcnn.metrics import coco, diagnosis, proposals
 from fasterrcnn.metrics.diagnosis import CROWDING
 from tests.conftest import TINY
 from tests.data import test_voc
@@ -220,6 +220,10 @@ def test_a_run_that_was_not_evaluated(shapes_folder: Path, tmp_path: Path):
     page = call(tmp_path / "run")
     assert "Not evaluated yet" in page.text()
     assert [file.name for file in (tmp_path / "run" / "report").glob("*.png")] == []
+    flags = ("--split", "train", "--limit", "2", "--device", "cpu", "--workers", "0")
+    evaluate.main(["--checkpoint", str(tmp_path / "run"), *flags])
+    text = call(tmp_path / "run").text()
+    assert "Not evaluated yet on its own validation split. Evaluated on train: --split" in text
 
 
 def test_a_region_proposal_network(shapes_folder: Path, tmp_path: Path):
@@ -231,6 +235,33 @@ def test_a_region_proposal_network(shapes_folder: Path, tmp_path: Path):
         assert f"{name} {100 * row[name]:.1f} %" in text
     assert "Confusions" not in text
     assert "best boxes of each image" in text
+    assert "AR as in Detectron2" in text
+    assert f"1000 proposals {found_at_each_iou(tmp_path / 'run', shapes_folder)}" in text
+    assert "missed, 0 false" not in text
+
+
+def found_at_each_iou(run: Path, shapes_folder: Path) -> str:
+    """Recall of a thousand proposals at IoU 0.5, at 0.7 and its mean."""
+    data = formats.read(shapes_folder, "val", "auto", (), Problems())
+    rows = results.load_detections(results.evaluated(run) / "detections.npz")
+    (recall,) = proposals.recall(data, rows, (1000,))
+    return " ".join(f"{100 * v:.1f} %" for v in (recall[0], recall[4], recall.mean()))
+
+
+def test_classes_without_a_box_are_named(finished: Path, shapes_folder: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(shapes_folder, data)
+    file = data / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != 1]
+    file.write_text(json.dumps(content))
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    flags = ("--data-path", str(data), "--split", "train", "--device", "cpu", "--workers", "0")
+    evaluate.main(["--checkpoint", str(run), *flags])
+    text = call(run, "--images", 2, "--data-path", data, "--split", "train").text()
+    (name,) = (c["name"] for c in content["categories"] if c["id"] == 1)
+    assert f"Without a box in this split: {name}." in text
 
 
 def test_pascal_voc(tmp_path: Path):
