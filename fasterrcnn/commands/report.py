@@ -36,7 +36,11 @@ class Options:
         help="run folder (what it evaluated last), RUN/best, or RUN/checkpoints/step-*",
         positional=True,
     )
-    split: str | None = setting(None, "split whose evaluation is shown (default: the run's own)")
+    split: str | None = setting(
+        None,
+        "split whose evaluation is shown, the latest with changed settings if there is one "
+        "(default: the run's own evaluation)",
+    )
     data_path: Path | None = shared.data_path(shown=" (default: where it was evaluated)")
     dataset: str | None = shared.dataset(None)
     bad_data: str = shared.bad_data()

@@ -196,7 +196,14 @@ def test_another_split_and_another_checkpoint(finished: Path, tmp_path: Path):
     text = call(run, "--split", "train", "--images", 2).text()
     assert "on split train: 5 images" in text
     assert "Not as in the run: limit: the first 5 images" in text
+    evaluate.main(["--checkpoint", str(run), *flags[2:]])  # of its own split
+    assert "on split val: 5 images" in call(run, "--split", "val", "--images", 2).text()
+    assert "on split val: 8 images" in call(run, "--images", 2).text()
     older = run / "checkpoints" / "step-00000020"
+    assert (
+        "on split val: 8 images"
+        in call(older, "--split", "val", "--images", 2, "--output-dir", tmp_path / "own").text()
+    )
     text = call(older, "--images", 2, "--output-dir", tmp_path / "older").text()
     assert "Step 20 on split val" in text
     with pytest.raises(UsageError, match="--split: train: not evaluated"):
