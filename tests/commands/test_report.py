@@ -57,7 +57,7 @@ def test_the_page_of_a_detector(finished: Path, shapes_folder: Path, tmp_path: P
     assert f"AP {100 * row['AP']:.1f} %" in text
     assert f"Validation loss {row['validation_loss']:.4f}" in text
     assert "run <i>" in text  # escaped
-    assert "Step 40 on split val: 8 images" in text
+    assert f"Step 40 on split val: 8 images of {shapes_folder} ; the best checkpoint" in text
     assert f"--data-path {shapes_folder}" in text
     assert "--roi-heads.score-thresh 0.02" in text
     rows = [*csv.DictReader((tmp_path / "results.csv").open())]
