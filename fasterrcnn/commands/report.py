@@ -36,7 +36,11 @@ class Options:
         help="run folder (what it evaluated last), RUN/best, or RUN/checkpoints/step-*",
         positional=True,
     )
-    split: str | None = setting(None, "split whose evaluation is shown (default: the run's own)")
+    split: str | None = setting(
+        None,
+        "split whose evaluation is shown, the latest with changed settings if there is one "
+        "(default: the run's own evaluation)",
+    )
     data_path: Path | None = shared.data_path(shown=" (default: where it was evaluated)")
     dataset: str | None = shared.dataset(None)
     bad_data: str = shared.bad_data()
@@ -84,7 +88,13 @@ def collect(path: Path, run: Path, state: checkpoint.State, options: Options) ->
         best=None if best is None else checkpoint.load_state(best).step,
         anchor_recall=anchor_recall(state.recipe, evaluated.data) if evaluated else {},
         evaluated=evaluated,
+        elsewhere=[] if evaluated else splits(run, state.step),
     )
+
+
+def splits(run: Path, step: int) -> list[str]:
+    """The splits that the checkpoint of this step was evaluated on."""
+    return sorted({row["split"] for row in results.read(run) if row["step"] == step})
 
 
 def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Evaluated | None:
@@ -129,12 +139,13 @@ def facts(path: Path, state: checkpoint.State) -> list[tuple[str, str]]:
     """What was run, as names and values."""
     recipe, schedule = state.recipe, state.recipe.schedule
     names = state.classes.names
+    steps = f"{state.step} of {state.last_step}, {schedule.images_per_step} images each"
     return [
         ("recipe", recipe.name),
         ("changed", "; ".join(recipes.difference(recipes.get(recipe.name), recipe)) or "nothing"),
         ("data", state.data["path"] or "none: the detector was imported"),
         ("classes", f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"),
-        ("steps", f"{state.step} of {state.last_step}, {schedule.images_per_step} images each"),
+        ("steps", steps if state.last_step else "none"),
         ("checkpoint", str(path)),
     ]
 
@@ -155,7 +166,7 @@ def command(state: checkpoint.State) -> str:
     return shlex.join(words)
 
 
-def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float | None]:
+def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[float, float | None]:
     """The share of the split's boxes that an anchor overlaps, by IoU."""
     if recipe.detector == "fast_rcnn":
         return {}
@@ -163,4 +174,4 @@ def anchor_recall(recipe: recipes.Recipe, data: Annotations) -> dict[str, float 
         backbone, _ = build_backbone(recipe.backbone)
     gt = anchors.resized_boxes(data, recipe.input)
     found = anchors.measure(gt, recipe.rpn, backbone.strides)
-    return {str(iou): value for iou, value in zip(anchors.IOUS, found.recall, strict=True)}
+    return dict(zip(anchors.IOUS, found.recall, strict=True))

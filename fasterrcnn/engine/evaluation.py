@@ -29,7 +29,7 @@ from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
-from fasterrcnn.models.build import Detector, split
+from fasterrcnn.models.build import Detector, FasterRCNN, split
 from fasterrcnn.progress import Progress
 from fasterrcnn.recipes import Input, Recipe
 
@@ -72,14 +72,17 @@ def evaluate(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Metrics with the mean validation losses, and the detections, on every rank.
 
-    Metrics are those of `METRICS`, unless another `metric` is given.
+    Metrics are those of `METRICS`, unless another `metric` is given. Of a whole detector the recall
+    of its RPN is measured too, on boxes of all classes: `proposals`, by name as
+    `metrics.proposals.by_name` has them, at no more proposals than the recipe makes.
     Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. `stored`: the proposals
     that Fast R-CNN takes. The mode of `model` is restored. Raises Stopped as soon as this rank is
     signaled.
     """
     was_training = model.training
     model.eval()
-    detections, losses = [], []
+    counts = sorted({min(n, recipe.rpn.post_nms_top_n_test) for n in proposals.COUNTS})
+    detections, losses, matched = [], [], []
     planned = micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks)
     loaded = loader.load(
         loader.Images(annotations, proposals=stored),
@@ -95,15 +98,19 @@ def evaluate(
         keys = [seeds.key(recipe.seed, "validation", i) for i in indices]
         batch = batch.to(runtime.device)
         with torch.no_grad(), runtime.precision(recipe.amp):
-            found, loss = detect_with_losses(model, batch.images(), batch.targets(), keys)
+            found, loss, proposed = detect_with_losses(model, batch.images(), batch.targets(), keys)
         detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
         losses += loss
+        matched += [
+            proposals.matched(annotations, i, _rows(i, d)[:, 1:5], counts)
+            for i, d in zip(indices, proposed or (), strict=proposed is not None)
+        ]
         shown.step(len(indices))
     shown.close()
     model.train(was_training)
-    gathered = runtime.gather((detections, _floats(losses)))
+    gathered = runtime.gather((detections, _floats(losses), matched))
     measure = metric or METRICS[recipe.detector]
-    return runtime.on_main(lambda: _results(annotations, gathered or [], measure))
+    return runtime.on_main(lambda: _results(annotations, gathered or [], measure, counts))
 
 
 @dataclass(frozen=True)
@@ -202,21 +209,29 @@ def micro_batches(
 
 def detect_with_losses(
     model: Detector, images: list[Tensor], targets: list[dict[str, Tensor]], keys: list[int]
-) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-    """Detections and training losses of each image, from one pass of the backbone.
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]], list[dict[str, Tensor]] | None]:
+    """Detections and training losses of each image, and the proposals of a whole detector (None of
+    others), from one pass of the backbone.
 
     The model is in evaluation mode, and so are its norms. `keys` seed what the losses of each image
-    draw, so that they do not depend on the batch. Detections are in pixels of the images as given.
+    draw, so that they do not depend on the batch. Detections and proposals are in pixels of the
+    images as given.
     """
     batch = model.transform(images, targets)
     features = model.features(batch)
-    detections = split(model.detect(batch, features))
+    proposed = None
+    if isinstance(model, FasterRCNN):
+        found, made = model.detect_and_propose(batch, features)
+        proposed = split(model.rpn.as_detections(batch, made))
+    else:
+        found = model.detect(batch, features)
+    detections = split(found)
     losses = []
     for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
         torch.manual_seed(key)
         one = batch.image(i, len(target["labels"]))
         losses.append(model.losses(one, [level[i : i + 1] for level in features])[0])
-    return detections, losses
+    return detections, losses, proposed
 
 
 def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
@@ -240,11 +255,14 @@ def _floats(losses: list[dict[str, Tensor]]) -> dict[str, list[float]]:
 
 
 def _results(
-    annotations: Annotations, gathered: list[tuple[list, dict]], metric: Metric
+    annotations: Annotations,
+    gathered: list[tuple[list, dict, list]],
+    metric: Metric,
+    counts: list[int],
 ) -> tuple[dict[str, Any], np.ndarray]:
-    rows = [row for detections, _ in gathered for row in detections]
+    rows = [row for detections, *_ in gathered for row in detections]
     assert len(rows) == len(annotations), "every image exactly once"
-    losses = [own for _, own in gathered]  # of ranks, of which the first has an image at least
+    losses = [own for _, own, _ in gathered]  # of ranks, of which the first has an image at least
     validation = {
         name: math.fsum(loss for own in losses for loss in own.get(name, ())) / len(annotations)
         for name in losses[0]
@@ -255,4 +273,7 @@ def _results(
         "validation_loss": sum(validation.values()),
         **{f"validation_{name}": value for name, value in validation.items()},
     }
+    if matched := [image for *_, images in gathered for image in images]:
+        recall = proposals.recall_of(np.concatenate(matched, axis=1))
+        results["proposals"] = proposals.by_name(recall, counts)
     return results, detections

@@ -109,14 +109,16 @@ def evaluated(path: Path) -> Path:
 
 def find(path: Path, step: int, split: str | None) -> tuple[dict[str, Any], np.ndarray] | None:
     """The metrics and detections that are kept of checkpoint `path`, of `step`: on the run's own
-    validation split, or the latest on another `split`. None if there are none."""
-    name, folder = "", path
-    if split is not None and _object(path / "results.json").get("split") != split:
-        name, folder = f"-{_slug(split)}", checkpoint.run_of(path)
-    row, detections = _object(folder / f"results{name}.json"), folder / f"detections{name}.npz"
-    if row.get("step") != step or not detections.exists():
-        return None
-    return row, load_detections(detections)
+    validation split, or the latest on `split`, of which those on other data or with changed
+    settings come before the run's own. None if there are none."""
+    places = [(path, "")]
+    if split is not None:
+        places.insert(0, (checkpoint.run_of(path), f"-{_slug(split)}"))
+    for folder, name in places:
+        row, detections = _object(folder / f"results{name}.json"), folder / f"detections{name}.npz"
+        if row.get("step") == step and split in (None, row["split"]) and detections.exists():
+            return row, load_detections(detections)
+    return None
 
 
 def load_detections(file: Path) -> np.ndarray:

@@ -11,6 +11,9 @@ The first and last match gt boxes and proposals one to one, the pair with the hi
 COCOeval matches proposals by descending score, separately for each IoU. None of them counts crowd
 boxes. `box_proposals` drops gt boxes of other sizes before matching, and images without a proposal.
 
+`matched` and `recall_of` measure image by image, so that the proposals of a whole detector need not
+be kept.
+
 Shapes: G gt boxes and P proposals of an image, 10 IoU thresholds.
 """
 
@@ -56,6 +59,34 @@ def recall(annotations: Annotations, proposals: np.ndarray, counts: Sequence[int
     return np.array([_recall_at_each(images, count) for count in counts])
 
 
+def matched(
+    annotations: Annotations, image: int, boxes: np.ndarray, counts: Sequence[int]
+) -> np.ndarray:
+    """IoU of each gt box of an image with its proposal among the top ones, float32
+    ``(counts, G)``; 0 where it is below 0.5.
+
+    `boxes`: float ``(P, 4)`` x y w h (px of the annotated image), by descending score.
+    """
+    iou, _ = _overlaps(annotations, image, boxes[: max(counts)])
+    return np.array([_matched_iou(iou[:, :count]) for count in counts])
+
+
+def recall_of(matched: np.ndarray) -> np.ndarray:
+    """As `recall`, of what `matched` gave, with the gt boxes of all images side by side."""
+    return np.array([_shares(overlaps) for overlaps in matched])
+
+
+def by_name(recall: np.ndarray, counts: Sequence[int]) -> dict[str, float | None]:
+    """What `recall` gives for `counts`: AR_n, the mean over IoUs, and AR50_n and AR70_n, at 0.5 and
+    at 0.7; None without gt."""
+    columns = {"AR": recall.mean(axis=1), "AR50": recall[:, 0], "AR70": recall[:, 4]}
+    return {
+        f"{name}_{n}": None if np.isnan(value) else float(value)
+        for name, column in columns.items()
+        for n, value in zip(counts, column, strict=True)
+    }
+
+
 def _by_image(
     annotations: Annotations, proposals: np.ndarray, count: int = max(COUNTS)
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -65,12 +96,18 @@ def _by_image(
     ends = np.searchsorted(rows[:, 0], np.arange(len(annotations) + 1))
     images = []
     for i in range(len(annotations)):
-        own = slice(annotations.first[i], annotations.first[i + 1])
-        counted = ~annotations.crowd[own]
         boxes = rows[ends[i] : ends[i + 1], 1:5]
-        iou = _iou(annotations.xywh[own][counted], boxes[:count])
-        images.append((iou, annotations.area[own][counted]))
+        images.append(_overlaps(annotations, i, boxes[:count]))
     return images
+
+
+def _overlaps(
+    annotations: Annotations, image: int, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image: IoU, float32 ``(G, P)``, with boxes x y w h, and gt areas ``(G,)``."""
+    own = slice(annotations.first[image], annotations.first[image + 1])
+    counted = ~annotations.crowd[own]
+    return _iou(annotations.xywh[own][counted], boxes), annotations.area[own][counted]
 
 
 def _iou(gt: np.ndarray, proposals: np.ndarray) -> np.ndarray:
@@ -104,21 +141,25 @@ def _recall_at_each(
     best = [
         _matched_iou(iou[(areas >= area[0]) & (areas <= area[1]), :count]) for iou, areas in images
     ]
-    overlaps = np.concatenate([*best, np.zeros(0, np.float32)])
+    return _shares(np.concatenate([*best, np.zeros(0, np.float32)]))
+
+
+def _shares(overlaps: np.ndarray) -> np.ndarray:
+    """The share of overlaps ``(G,)`` that reach each IoU, ``(10,)``; NaN without any."""
     if len(overlaps) == 0:
         return np.full(len(_THRESHOLDS), np.nan)
     return np.array([(overlaps >= t).mean() for t in _THRESHOLDS])
 
 
 def _matched_iou(iou: np.ndarray) -> np.ndarray:
-    """IoUs ``(G,)`` of one-to-one pairs, the highest first; 0 for every gt box without a pair."""
-    iou = iou.copy()
-    matched = np.zeros(len(iou), np.float32)
-    for k in range(min(iou.shape)):
-        gt, proposal = np.unravel_index(iou.argmax(), iou.shape)
-        matched[k] = iou[gt, proposal]
-        iou[gt] = -1
-        iou[:, proposal] = -1
+    """IoUs ``(G,)`` of one-to-one pairs, the highest first; 0 for every gt box without a pair that
+    reaches the lowest threshold."""
+    matched, free = np.zeros(len(iou), np.float32), np.ones(iou.shape[1], bool)
+    close = np.flatnonzero(iou >= _THRESHOLDS[0])
+    order = np.argsort(-iou.flat[close], kind="stable")
+    for gt, proposal in zip(*np.unravel_index(close[order], iou.shape), strict=True):
+        if matched[gt] == 0 and free[proposal]:
+            matched[gt], free[proposal] = iou[gt, proposal], False
     return matched
 
 

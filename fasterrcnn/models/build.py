@@ -121,8 +121,14 @@ class FasterRCNN(Detector):
 
     def detect(self, images: PaddedImages, features: list[Tensor]) -> Detections:
         """The detections of the box head in the RPN's proposals."""
+        return self.detect_and_propose(images, features)[0]
+
+    def detect_and_propose(
+        self, images: PaddedImages, features: list[Tensor]
+    ) -> tuple[Detections, Proposals]:
+        """As `detect`, and the proposals that the detections were made in."""
         proposals = self.rpn.proposals(images, features, training=False)
-        return self.roi_heads.detect(images, features, proposals)
+        return self.roi_heads.detect(images, features, proposals), proposals
 
 
 class ProposalNetwork(Detector):

@@ -63,7 +63,10 @@ class RegionProposalNetwork(nn.Module):
 
     def detect(self, images: PaddedImages, features: list[Tensor]) -> boxes.Detections:
         """The proposals as detections in px of the images as given, all of label 1."""
-        found = self.proposals(images, features, training=False)
+        return self.as_detections(images, self.proposals(images, features, training=False))
+
+    def as_detections(self, images: PaddedImages, found: Proposals) -> boxes.Detections:
+        """Proposals that were `found` in `images`, in px of the images as given, all of label 1."""
         box = boxes.rescale(found.boxes, images.original_sizes / images.sizes)
         assert found.scores is not None
         labels = torch.ones_like(found.valid, dtype=torch.int64)

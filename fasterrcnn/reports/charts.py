@@ -151,7 +151,7 @@ def calibration(bins: Sequence[dict[str, float]]) -> Chart:
     used = [one for one in bins if one["count"]]
 
     def draw(axes: Axes, colors: Colors) -> None:
-        axes.plot([0, 1], [0, 1], color=colors.faint, lw=1, ls="--", label="as sure as right")
+        axes.plot([0, 1], [0, 1], color=colors.faint, lw=1, ls="--", label="perfect")
         low, high = ([one[key] for one in used] for key in ("bin_lower", "bin_upper"))
         widths = [b - a for a, b in zip(low, high, strict=True)]
         axes.bar(low, [one["avg_accuracy"] for one in used], widths, align="edge", color=colors.bar,
@@ -178,6 +178,8 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Chart:
         axes.grid(visible=False)
         axes.set(xlabel="detected", ylabel="annotated")
         if not few:
+            number = f"class 0 to {len(names) - 1}, {len(names)}: background"
+            axes.set(xlabel=f"detected ({number})", ylabel=f"annotated ({number})")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
             return

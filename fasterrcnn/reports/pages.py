@@ -43,8 +43,8 @@ def write(page: str, path: Path) -> None:
 
 
 def percent(value: float | None) -> str:
-    """0.1234 as 12.3 %."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    """0.1234 as 12.3 %, with a space that keeps both on one line."""
+    return "-" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def data_uri(picture: Image.Image, limit: int) -> str:

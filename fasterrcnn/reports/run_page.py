@@ -21,6 +21,11 @@ from fasterrcnn.reports.run_pictures import Pictures
 _CONFUSIONS = 15
 _COUNTS = (1, 3, 10, 30, 100, 300, 1000)  # of proposals
 _NOT_METRICS = ("step", "images")
+_KINDS = {  # of the AR of proposals
+    "proposal_fast": "as in MMDetection's tables of RPNs",
+    "proposal": "as in COCO's evaluation, without classes",
+    "box_proposals": "as in Detectron2",
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ class RunReport:
     steps: list[dict[str, Any]]  # lines of metrics.jsonl
     evaluations: list[dict[str, Any]]  # on the run's own validation split
     best: int | None  # step of the best checkpoint
-    anchor_recall: dict[str, float | None] = field(default_factory=dict)  # by IoU
+    anchor_recall: dict[float, float | None] = field(default_factory=dict)  # by IoU
     evaluated: Evaluated | None = None
+    elsewhere: Sequence[str] = ()  # splits that it was evaluated on, if not `evaluated`
 
 
 def render(report: RunReport) -> str:
@@ -67,6 +73,7 @@ def render(report: RunReport) -> str:
         done=done,
         found=found,
         metrics=_metrics(done.row) if done else {},
+        metric_kinds=_KINDS,
         training=drawn(
             training_curves.charts(report.steps, report.evaluations, report.warmup_steps)
         ),
@@ -79,6 +86,7 @@ def render(report: RunReport) -> str:
         kinds=diagnosis.ERRORS,
         calibration=drawn([charts.calibration(found.calibration["bins"])] if found else []),
         recall=drawn([_recall(done)] if done and not found else []),
+        rpn=_rpn(report.anchor_recall, done) if done else {},
     )
 
 
@@ -100,9 +108,8 @@ def write_files(report: RunReport, folder: Path) -> list[Path]:
 
 def _metrics(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """The numbers of an evaluation by kind: all of a detector, each AR of proposals."""
-    kinds = {name: v for name, v in row.items() if isinstance(v, dict) and name != "per_class"}
-    if kinds:
-        return kinds
+    if "per_class" not in row:
+        return {name: values for name, values in row.items() if isinstance(values, dict)}
     numbers = {
         name: value
         for name, value in row.items()
@@ -111,6 +118,20 @@ def _metrics(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
         and "loss" not in name
     }
     return {"": numbers}
+
+
+def _rpn(anchors: dict[float, float | None], done: Evaluated) -> dict[str, list[float | None]]:
+    """Recall of the anchors and of the best proposals of each image: at IoU 0.5, at 0.7, AR."""
+    table = {}
+    if anchors:
+        table["all anchors"] = [*(anchors[iou] for iou in (0.5, 0.7)), None]
+    found = done.row.get("proposals", {})  # not of Fast R-CNN, nor in older evaluations
+    if "per_class" not in done.row:
+        values = proposals.recall(done.data, done.detections, proposals.COUNTS)
+        found = proposals.by_name(values, proposals.COUNTS)
+    for most in (name.removeprefix("AR_") for name in found if name.startswith("AR_")):
+        table[f"{most} proposals"] = [found[f"{kind}_{most}"] for kind in ("AR50", "AR70", "AR")]
+    return table
 
 
 def _curves(done: Evaluated | None) -> list[Chart]:

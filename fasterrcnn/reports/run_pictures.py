@@ -95,7 +95,9 @@ def _whole(
 ) -> Picture:
     picture = drawing.draw_comparison(image, one, data.classes.names)
     found, missed, false = one.counts
-    measure = "F1" if one.by_class else "recall"
+    note = f"recall {one.quality:.2f}: {found} found, {missed} missed"
+    if one.by_class:
+        note = f"F1 {one.quality:.2f}: {found} found, {missed} missed, {false} false"
     return Picture(
         file=data.files[i],
         split=split,
@@ -104,7 +106,7 @@ def _whole(
         height=picture.height,
         boxes=[],
         marks=[],
-        note=f"{measure} {one.quality:.2f}: {found} found, {missed} missed, {false} false",
+        note=note,
     )
 
 

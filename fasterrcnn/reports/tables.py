@@ -14,8 +14,8 @@ _MAX_CLASSES = 100  # more would scroll the lines above them away
 def metrics(results: dict[str, Any]) -> str:
     """What `engine.evaluation.evaluate` returns, in a few lines.
 
-    Of a detector with the AP of each class that has ground truth, unless these are more than a
-    hundred; of an RPN its kinds of AR.
+    Of a detector with the recall of its proposals, and the AP of each class that has ground truth
+    unless these are more than a hundred; of an RPN its kinds of AR.
     """
     losses = (results[name] for name in ("validation_loss",) if name in results)
     loss = [f"validation loss {value:.4f}" for value in losses]
@@ -25,6 +25,8 @@ def metrics(results: dict[str, Any]) -> str:
     names = (*(lvis.NAMES if "AP_rare" in results else coco.NAMES), *voc.NAMES)
     groups = ([n for n in names if n.startswith(kind) and n in results] for kind in _KINDS)
     lines = [_numbers({name: results[name] for name in group}) for group in groups if group]
+    if "proposals" in results:
+        lines.append(f"proposals: {_numbers(results['proposals'])}")
     known = {name: v for name, v in results["per_class"].items() if v["AP"] is not None}
     lines += loss
     if len(known) <= _MAX_CLASSES:

@@ -1,4 +1,4 @@
-"""The evaluate command on PASCAL VOC: a run trained on sets of two years."""
+"""The evaluate command on PASCAL VOC (a run trained on sets of two years) and on files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from fasterrcnn.commands import evaluate, train
 from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import evaluation
 from fasterrcnn.errors import UsageError
-from fasterrcnn.metrics import voc
+from fasterrcnn.metrics import coco, voc
 from tests.conftest import TINY
 from tests.data import test_voc
+from tests.importers import peers
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def truth_below_false_ones(model, images, targets, keys):
         }
         for target in targets
     ]
-    return found, [{"loss": torch.zeros(())}] * len(targets)
+    return found, [{"loss": torch.zeros(())}] * len(targets), None
 
 
 def test_result_files_hold_what_was_measured(
@@ -136,3 +140,57 @@ def test_a_proposal_network_has_no_result_files(devkit: Path, tmp_path: Path):
     train.main([*TINY, "--data-path", str(devkit), "--output-dir", str(out), *flags])
     with pytest.raises(UsageError, match="proposes, but detects no classes"):
         call(out, "--split", "07", "--voc-submission", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["final", "uncapped"])
+@pytest.mark.parametrize("name", ["mmdet", "detectron2"])
+def test_detections_of_another_framework(
+    name: str, kind: str, coco_tiny: Path, tmp_path: Path, capsys
+):
+    """What MMDetection and Detectron2 detected in two images, in pycocotools' format."""
+    data = tmp_path / "data"
+    gt = write_annotations_of(peers.IMAGES, coco_tiny, data)
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(detected(gt, name, kind)))
+    metrics = tmp_path / "metrics.json"
+    evaluate.main([*map(str, ("--from", file, "--data-path", data, "--json", metrics))])
+    evaluator = COCOeval(gt, gt.loadRes(str(file)), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    found = json.loads(metrics.read_text())
+    ours = [-1 if found[name] is None else found[name] for name in coco.NAMES]
+    assert ours == pytest.approx(evaluator.stats.tolist(), abs=1e-9)
+    assert found["AP50"] > 1e-3  # so that equal to 1e-9 says something
+    assert f"AP {100 * evaluator.stats[0]:.1f}  AP50 " in capsys.readouterr().out
+
+
+def write_annotations_of(images: tuple[str, ...], source: Path, target: Path) -> COCO:
+    """A data set of these images of COCO alone, as pycocotools reads it."""
+    content = json.loads((source / "annotations/instances_val2017.json").read_text())
+    ids = {*map(int, images)}
+    content["images"] = [image for image in content["images"] if image["id"] in ids]
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
+    file = target / "annotations" / "instances_val2017.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content))
+    (target / "val2017").symlink_to(source / "val2017")
+    return COCO(str(file))
+
+
+def detected(gt: COCO, name: str, kind: str) -> list[dict]:
+    """Boxes and scores of a peer, whose weights are random and know no classes: each box has the
+    category of the object that it overlaps most."""
+    arrays = np.load(peers.folder() / f"{peers.NAMES[name]}.npz")
+    rows = []
+    for i, image in enumerate(map(int, peers.IMAGES)):
+        boxes = arrays[f"img{i}_{kind}_boxes"].astype(float)
+        boxes[:, 2:] -= boxes[:, :2]
+        objects = gt.loadAnns(gt.getAnnIds(imgIds=[image], iscrowd=False))
+        iou = mask.iou(boxes, np.array([one["bbox"] for one in objects]), [0] * len(objects))
+        scores = arrays[f"img{i}_{kind}_scores"].tolist()
+        for box, score, best in zip(boxes.tolist(), scores, iou.argmax(axis=1), strict=True):
+            category = objects[best]["category_id"]
+            row = {"image_id": image, "category_id": category, "bbox": box, "score": score}
+            rows.append(row)
+    return rows

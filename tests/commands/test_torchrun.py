@@ -135,7 +135,7 @@ def test_two_ranks_resume_with_the_same_bits_and_evaluate_every_image_once(
     alone = ("--images-per-gpu", "1", "--workers", "0", "--device", "cpu")
     evaluate.main(["--checkpoint", str(parts), *alone])
     one = json.loads((tmp_path / "parts" / "results.json").read_text())
-    for key in ("AP", "AP50", "AR_100"):
+    for key in ("AP", "AP50", "AR_100", "proposals"):
         assert one[key] == pytest.approx(two[key], abs=1e-6)
 
 

@@ -15,8 +15,8 @@ from fasterrcnn.data.annotations import Federated, Lists
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import evaluation, runtime
-from fasterrcnn.metrics import coco, lvis
-from fasterrcnn.models.build import build
+from fasterrcnn.metrics import coco, lvis, proposals
+from fasterrcnn.models.build import ProposalNetwork, build
 from fasterrcnn.reports import tables
 from tests.data import make
 
@@ -85,7 +85,7 @@ def test_validation_losses_are_those_of_training_with_fixed_norms(data, model):
     """The forward pass of training with norms put into evaluation mode by hand."""
     batch = loader.Images(data)[MicroBatch(0, 0, 0, (0,))]
     model.eval()
-    detections, (losses,) = evaluation.detect_with_losses(
+    detections, (losses,), _ = evaluation.detect_with_losses(
         model, batch.images(), batch.targets(), [1]
     )
     assert not any(m.training for m in model.modules())
@@ -101,6 +101,24 @@ def test_validation_losses_are_those_of_training_with_fixed_norms(data, model):
     model.train()
     for name in expected:
         assert float(losses[name].detach()) == pytest.approx(float(expected[name]), rel=1e-5)
+
+
+def test_the_recall_of_the_proposals_is_that_of_the_rpn_alone(data):
+    """The same weights as a network that only proposes, whose detections are its proposals."""
+    recipe = recipes.change(RECIPE, rpn=dict(post_nms_top_n_test=200))
+    torch.manual_seed(0)
+    whole = build(recipe, data.classes.num_classes)
+    alone = ProposalNetwork(whole.transform, whole.backbone, whole.rpn)
+    (results, _), (expected, rows) = (
+        evaluation.evaluate(model, data, some, runtime.start("cpu"), images_per_gpu=2, workers=0)
+        for model, some in ((whole, recipe), (alone, replace(recipe, detector="rpn")))
+    )
+    counts = (100, 200)
+    assert results["proposals"] == proposals.by_name(proposals.recall(data, rows, counts), counts)
+    assert results["proposals"]["AR_200"] == expected["AR_300"] > 0
+    assert "proposals" not in expected
+    line = tables.metrics(results).splitlines()[2]
+    assert line.startswith(f"proposals: AR_100 {100 * expected['AR_100']:.1f}  AR_200 ")
 
 
 def test_detections_without_any(data, model):

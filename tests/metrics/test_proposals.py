@@ -126,8 +126,38 @@ def test_sizes_and_crowd():
     assert results["proposal"]["AR_small_1000"] == 1
 
 
+def test_image_by_image():
+    """Boxes of two images: found with an IoU of 0.82 by the first proposal, with 1.0 by the second,
+    and with 0.62 by the first; a crowd that does not count."""
+    data = annotations_of([[(0, 0, 10, 10), (0, 0, 90, 90)], [(0, 0, 10, 10)]], crowd=[1])
+    two = np.array([[0, 0, 8.2, 10], [0, 0, 10, 10]])
+    one = np.array([[0, 0, 6.2, 10]])
+    parts = [proposals.matched(data, i, boxes, (1, 2)) for i, boxes in enumerate((two, one))]
+    found = np.concatenate(parts, axis=1)
+    assert found == pytest.approx(np.array([[0.82, 0.62], [1.0, 0.62]]))
+    assert proposals.by_name(proposals.recall_of(found), (1, 2)) == pytest.approx({
+        "AR_1": (7 + 3) / 20, "AR_2": (10 + 3) / 20,
+        "AR50_1": 1.0, "AR50_2": 1.0,
+        "AR70_1": 0.5, "AR70_2": 0.5,
+    })  # fmt: skip
+
+
+def test_image_by_image_as_all_together(real):
+    annotations, rows = real
+    best = rows[np.argsort(-rows[:, 5], kind="stable")]
+    found = np.concatenate([
+        proposals.matched(annotations, i, best[best[:, 0] == i, 1:5], (100, 1000))
+        for i in range(len(annotations))
+    ], axis=1)  # fmt: skip
+    expected = proposals.recall(annotations, rows, (100, 1000))
+    assert proposals.recall_of(found).tolist() == expected.tolist()
+
+
 def test_nothing_at_all():
     data = annotations_of([[], []])
     results = proposals.evaluate(data, np.zeros((0, 7)))
     assert results["AR_1000"] is None
+    nothing = proposals.matched(data, 0, np.zeros((0, 4)), (100,))
+    assert nothing.shape == (1, 0)
+    assert set(proposals.by_name(proposals.recall_of(nothing), (100,)).values()) == {None}
     assert set(results["proposal"].values()) == {None}

@@ -43,7 +43,9 @@ def test_a_value_that_is_missing_is_an_error(template):
         pages.render(template("{{ missing }}"), name="")
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.1234, "12.3 %"), (None, "-"), (1.0, "100.0 %")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "12.3\xa0%"), (None, "-"), (1.0, "100.0\xa0%")]
+)
 def test_percent(value: float | None, text: str):
     assert pages.percent(value) == text
 
