@@ -14,7 +14,7 @@ import torch
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import StorageError, UsageError
-from fasterrcnn.importers import translate
+from fasterrcnn.importers import mmdetection_text, translate
 from fasterrcnn.importers.published import PREFIXES
 from fasterrcnn.settings import setting
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         elif options.format == "mmdet":
             meta = {
                 "CLASSES": list(state.classes.names),
-                "cfg": translate.config_text(state.recipe),
+                "cfg": mmdetection_text.text(state.recipe),
             }
             torch.save({"meta": meta, "state_dict": tensors}, options.output)
         else:

@@ -42,6 +42,11 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
                 f"{file.path}: {entry.theirs}: {tensor.dtype}: is not a dtype of weights"
             )
         tensor = entry.to_ours(tensor)
+        if entry.ours == "rpn.head.cls_logits.weight" and len(tensor) != len(own):
+            raise UsageError(
+                f"{file.path}: {entry.theirs}: {len(tensor)} anchors per cell, this recipe has "
+                f"{len(own)}; give --rpn.anchor-sizes and --rpn.aspect-ratios as in training"
+            )
         if found.rows is not None and "box_predictor" in entry.ours:
             per_class = 4 if "bbox_pred" in entry.ours else 1
             tensor = tensor.view(-1, per_class, *tensor.shape[1:])[found.rows].flatten(0, 1)
@@ -58,7 +63,7 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
             f"{file.path}: {unknown[0]}: unknown ({len(unknown)} such tensors); this detector has "
             "parts that are not supported"
         )
-    return model.eval(), {"tensors": report, "not_used": unused}
+    return model.eval(), {"tensors": report, "not_used": [*unused, *file.left_out]}
 
 
 def dump(
@@ -79,28 +84,6 @@ def dump(
     if framework == "torchvision":
         tensors |= {n: v for n, v in state.items() if n.endswith("num_batches_tracked")}
     return tensors
-
-
-def config_text(recipe: Recipe) -> str:
-    """A config as MMDetection's files store it, of what tensors do not determine."""
-    inputs, backbone, rpn, heads = recipe.input, recipe.backbone, recipe.rpn, recipe.roi_heads
-    style = "caffe" if backbone.stride_in_1x1 else "pytorch"
-    nms = f"nms=dict(type='nms', iou_threshold={rpn.nms_thresh!r})"
-    test = (
-        f"dict(nms_pre={rpn.pre_nms_top_n_test}, max_per_img={rpn.post_nms_top_n_test}, {nms}, "
-        f"min_bbox_size={rpn.min_side!r})"
-    )
-    box = (
-        f"dict(score_thr={heads.score_thresh!r}, nms=dict(type='nms', "
-        f"iou_threshold={heads.nms_thresh!r}), max_per_img={heads.detections_per_img})"
-    )
-    both = f"rpn={test}" + (f", rcnn={box}" if recipe.detector != "rpn" else "")
-    return (
-        f"model = dict(data_preprocessor=dict(mean={[*inputs.image_mean]}, "
-        f"std={[*inputs.image_std]}, bgr_to_rgb={inputs.channel_order == 'rgb'}, "
-        f"pad_size_divisor={inputs.size_divisible}), backbone=dict(norm_cfg=dict(type='BN', "
-        f"requires_grad={backbone.norm != 'frozen'}), style='{style}'), test_cfg=dict({both}))\n"
-    )
 
 
 # Fields that a framework can configure; all others must be what it always does.
