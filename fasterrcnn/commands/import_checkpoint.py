@@ -85,6 +85,6 @@ def main(argv: list[str] | None = None) -> None:
         f"{len(found.classes.names)} classes; conventions by {found.rule}"
     )
     print(
-        f"{used} tensors imported, {len(report['not_used'])} not needed (counters); {path}; "
-        f"every tensor in {folder / 'import.json'}"
+        f"{used} tensors imported, {len(report['not_used'])} not needed (counters, buffers); "
+        f"{path}; every tensor in {folder / 'import.json'}"
     )

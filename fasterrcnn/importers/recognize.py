@@ -21,7 +21,7 @@ from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers import detectron2_buffers, mmdetection_config
 from fasterrcnn.importers.names import entries, with_current_names
 from fasterrcnn.importers.published import PREFIXES, name_of, prefix_of, recipe_of
-from fasterrcnn.importers.stated import Stated, flag, settled
+from fasterrcnn.importers.stated import Stated, settled
 from fasterrcnn.recipes import Recipe, change
 from fasterrcnn.safe_load.reading import File
 
@@ -93,7 +93,8 @@ def recognize(file: File, hints: Hints) -> Recognized:
     recipe = settled(recipe, stated, hints.fields, file.path)
     recipe = _with_widths(recipe, file, framework, rpn)
     classes, rows = classes_of(file, framework, hints.names)
-    rule += _origins(stated, hints, detector)
+    if not hints.published:
+        rule += stated.origins(hints.fields, detector)
     return Recognized(framework, recipe, rpn, classes, rows, rule)
 
 
@@ -105,20 +106,6 @@ def _stated(file: File, framework: str) -> Stated:
         text = file.meta.get("cfg") or file.meta.get("config")
         return mmdetection_config.read(mmdetection_config.parse(text))
     return Stated()
-
-
-def _origins(stated: Stated, hints: Hints, detector: str) -> str:
-    """What does not come from the rule alone, or should be looked at, for the log."""
-    parts = []
-    if stated.values:
-        parts.append(
-            f"the file states {stated.topics(stated=True, detector=detector) or 'no more'}"
-        )
-    if hints.fields:
-        parts.append(f"given {', '.join(map(flag, hints.fields))}")
-    if not hints.published and (left := stated.topics(stated=False, detector=detector)):
-        parts.append(f"{left} by default")
-    return "".join(f"; {part}" for part in parts)
 
 
 def _with_widths(recipe: Recipe, file: File, framework: str, rpn: str) -> Recipe:

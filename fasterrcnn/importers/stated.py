@@ -43,14 +43,23 @@ class Stated:
         """Fields that the user must give."""
         self.undecided |= dict.fromkeys(names, why)
 
-    def topics(self, *, stated: bool, detector: str) -> str:
-        """The topics that are stated, or those that are not, for the log."""
-        return ", ".join(
-            topic
+    def origins(self, given: dict[str, Any], detector: str) -> str:
+        """What this file states, what was `given` as flags and what is left to defaults, for the
+        log."""
+        parts = []
+        topics = {
+            name: topic
             for name, topic in _TOPICS.items()
-            if (name in self.values) == stated
-            and not (detector == "rpn" and name.startswith("roi_heads."))
-        )
+            if not (detector == "rpn" and name.startswith("roi_heads."))
+        }
+        if stated := [topic for name, topic in topics.items() if name in self.values]:
+            parts.append(f"the file states {', '.join(stated)}")
+        if given:
+            parts.append(f"given {', '.join(map(flag, given))}")
+        known = {*self.values, *given}
+        if left := [topic for name, topic in topics.items() if name not in known]:
+            parts.append(f"{', '.join(left)} by default")
+        return "".join(f"; {part}" for part in parts)
 
 
 def settled(recipe: Recipe, stated: Stated, given: dict[str, Any], path: Path) -> Recipe:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers.names import IDENTITY, entries, with_current_names
@@ -15,6 +16,7 @@ from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe, change, conventions, flat
 from fasterrcnn.safe_load.reading import File
 
+_EPSILON = 1e-5  # of every framework's norms
 # Tensors in files of frameworks that a model computes itself.
 _COMPUTED = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
 
@@ -72,7 +74,7 @@ def dump(
     """The model's tensors, named and ordered as in `framework`. Raises UsageError if the framework
     would not compute the same with them."""
     check_expressible(recipe, framework)
-    state = model.state_dict()
+    state = model.state_dict() | _weights_under_their_epsilon(model)
     tensors = {
         entry.theirs: entry.to_theirs(state[entry.ours]).contiguous()
         for entry in entries(framework, recipe, [*state], rpn)
@@ -84,6 +86,18 @@ def dump(
     if framework == "torchvision":
         tensors |= {n: v for n, v in state.items() if n.endswith("num_batches_tracked")}
     return tensors
+
+
+def _weights_under_their_epsilon(model: Detector) -> dict[str, Tensor]:
+    """Weights of norms with another epsilon than 1e-5, which every framework has: the same scales
+    under that one."""
+    weights = {}
+    for name, norm in model.named_modules():
+        if isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)) and norm.eps != _EPSILON:
+            variance = norm.get_buffer("running_var").double()
+            factor = ((variance + _EPSILON) / (variance + norm.eps)).sqrt()
+            weights[f"{name}.weight"] = (norm.weight.detach().double() * factor).float()
+    return weights
 
 
 # Fields that a framework can configure; all others must be what it always does.
@@ -102,6 +116,12 @@ _ALWAYS = {"mmdetection": conventions.MMDETECTION, "detectron2": conventions.DET
            "torchvision": {}}  # fmt: skip
 
 
+_STOCK_TORCHVISION = {
+    "detector": "faster_rcnn", "backbone.stride_in_1x1": False, "backbone.neck": "fpn",
+    "input.channel_order": "rgb",
+}  # fmt: skip
+
+
 def check_expressible(recipe: Recipe, framework: str) -> None:
     """Raise UsageError, naming what `framework` computes differently with any config."""
     base = change(Recipe(name=""), **_ALWAYS[framework])
@@ -116,12 +136,11 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         and here[name] != there[name]
     ]
     if framework == "torchvision":
-        if recipe.detector == "rpn":
-            different.append("torchvision has no detector that is an RPN alone")
-        if recipe.backbone.stride_in_1x1 or recipe.backbone.neck == "none":
-            different.append("torchvision has strides in 3x3 convolutions, and an FPN")
-        if recipe.input.channel_order != "rgb":
-            different.append("torchvision takes RGB images")
+        different += [
+            f"{name} is {here[name]}, there {value}"
+            for name, value in _STOCK_TORCHVISION.items()
+            if here[name] != value
+        ]
     elif (
         recipe.backbone.name in ("mobilenet_v3_large", "vgg16")
         or recipe.roi_heads.head == "4conv1fc"
