@@ -57,6 +57,7 @@ def read(config: Config) -> Stated:
     _test_size(stated, pipeline)
     _train_sizes(stated, list(_steps(config, "train")))
     _body(stated, _dict(model, "backbone"))
+    _neck(stated, _dict(model, "neck"))
     _rpn(stated, _dict(model, "rpn_head"))
     heads = _dict(model, "roi_head") or model  # before 2.0 the model held the heads itself
     _roi_align(stated, _dict(heads, "bbox_roi_extractor"))
@@ -110,9 +111,9 @@ def _pixels(stated: Stated, config: Config, model: Config, pipeline: list[Config
 
 def _scales(step: Config) -> list[list[int]]:
     """The sizes that a resizing step names, as [short, long]."""
-    found = step.get("scale", step.get("scales", step.get("img_scale"))) or []
-    found = found if found and isinstance(found[0], list) else [found]
-    return [sorted(pair) for pair in found if len(pair) == 2]
+    found = step.get("scale", step.get("scales", step.get("img_scale")))
+    pairs = found if isinstance(found, list) and isinstance(found[0], list) else [found]
+    return [sorted(p) for p in pairs if isinstance(p, list) and len(p) == 2 and min(p) > 0]
 
 
 def _test_size(stated: Stated, pipeline: list[Config]) -> None:
@@ -163,6 +164,14 @@ def _body(stated: Stated, body: Config) -> None:
     stated.must_be("backbone.dilations", body.get("dilations"), [1] * stages)
 
 
+def _neck(stated: Stated, neck: Config) -> None:
+    stated.must_be("neck.type", neck.get("type"), "FPN")
+    for name, only in (("num_outs", 5), ("start_level", 0), ("end_level", -1),
+                       ("add_extra_convs", False)):  # fmt: skip
+        stated.must_be(f"neck.{name}", neck.get(name), only)
+    stated.must_be("neck.upsample_cfg.mode", _dict(neck, "upsample_cfg").get("mode"), "nearest")
+
+
 def _rpn(stated: Stated, head: Config) -> None:
     """Anchors: base size (the stride) times scale. Scales per octave are RetinaNet's."""
     old = {"scales": "anchor_scales", "ratios": "anchor_ratios", "strides": "anchor_strides",
@@ -189,6 +198,8 @@ def _rpn(stated: Stated, head: Config) -> None:
     stated.must_be("rpn_head.target_means", coder.get("target_means"), [0] * 4)
     stated.must_be("rpn_head.target_stds", coder.get("target_stds"), [1] * 4)
     _coder(stated, coder, "rpn_head")
+    sigmoid = _dict(head, "loss_cls").get("use_sigmoid")
+    stated.must_be("rpn_head.loss_cls.use_sigmoid", sigmoid, True)
     stated.put("rpn.beta", _beta(_dict(head, "loss_bbox")))
     stated.put("rpn.conv_depth", head.get("num_convs"))
 
@@ -215,6 +226,10 @@ def _box_head(stated: Stated, head: Config) -> None:
         stated.put("roi_heads.bbox_reg_weights", weights)
     _coder(stated, coder, "bbox_head")
     stated.must_be("bbox_head.reg_class_agnostic", head.get("reg_class_agnostic"), False)
+    sigmoid = _dict(head, "loss_cls").get("use_sigmoid")
+    stated.must_be("bbox_head.loss_cls.use_sigmoid", sigmoid, False)
+    for name in ("cls_predictor_cfg", "reg_predictor_cfg"):
+        stated.must_be(f"bbox_head.{name}.type", _dict(head, name).get("type"), "Linear")
     stated.put("roi_heads.beta", _beta(_dict(head, "loss_bbox")))
 
 

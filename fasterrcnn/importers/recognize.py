@@ -68,6 +68,8 @@ def recognize(file: File, hints: Hints) -> Recognized:
     source, stated = hints.source, Stated()
     if not hints.published:
         stated = _stated(file, framework)
+        stated.put("backbone.name", body)
+        stated.put("backbone.neck", neck)
     if source is not None:
         recipe, rule = _named(source, framework), f"the name {source}"
     else:
@@ -99,12 +101,18 @@ def recognize(file: File, hints: Hints) -> Recognized:
 
 
 def _stated(file: File, framework: str) -> Stated:
-    """What the file states beside its weights."""
+    """What the file states beside its weights. Raises CheckpointError."""
     if framework == "detectron2":
         return detectron2_buffers.read(file.tensors)
     if framework == "mmdetection":
         text = file.meta.get("cfg") or file.meta.get("config")
-        return mmdetection_config.read(mmdetection_config.parse(text))
+        try:
+            return mmdetection_config.read(mmdetection_config.parse(text))
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            raise CheckpointError(
+                f"{file.path}: meta.cfg: values of other kinds than in MMDetection's configs "
+                f"({error}); remove it and give --source"
+            ) from None
     return Stated()
 
 

@@ -152,6 +152,10 @@ def test_anchors_of_other_kinds(anchors: str, sizes: tuple[float, ...]):
      "rcnn.nms.type is soft_nms; only nms"),
     ("reg_class_agnostic=False", "reg_class_agnostic=True", "reg_class_agnostic"),
     ("num_stages=4", "num_stages=4, strides=(1, 2, 2, 1)", "backbone.strides"),
+    ("scales=[3]", "scales=[get()]", r"meta\.cfg: values of other kinds"),
+    ("num_outs=5", "num_outs=6", "neck.num_outs is 6; only 5"),
+    ("num_classes=80", "num_classes=80, cls_predictor_cfg=dict(type='NormedLinear')",
+     "cls_predictor_cfg.type is NormedLinear"),
     ("type='RoIAlign'", "type='RoIPool'", "roi_layer.type is RoIPool"),
 ], ids=lambda value: None)  # fmt: skip
 def test_what_is_not_computed_here_is_refused(old: str, new: str, message: str):
@@ -167,6 +171,8 @@ def test_what_the_user_may_say():
         recognized(NEW, fields={"rpn.anchor_sizes": (8, 16)})
     same = recognized(NEW, fields={"rpn.anchor_sizes": (12.0, 24.0, 48.0, 96.0, 192.0)})
     assert same.recipe == recognized(NEW).recipe
+    with pytest.raises(UsageError, match=r"--backbone.name: resnet101: x.pth says resnet50"):
+        recognized(NEW, fields={"backbone.name": "resnet101"})
     partial = NEW.partition("train_pipeline")[0]
     given = {"input.min_size": 320, "input.max_size": 400}
     assert recognized(partial, fields=given).recipe.input.min_size == 320
