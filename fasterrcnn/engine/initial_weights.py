@@ -7,7 +7,7 @@ In this order, where later ones replace earlier ones:
      ``--weights PATH``: a run or checkpoint of this project, a .safetensors or .pth state dict of a
      torchvision-style detector, or an ImageNet body of torchvision, MMDetection, Detectron2 or
      Detectron (.safetensors, .pth, .pkl);
-  3. from the box head of a detector only the rows of classes in the data; others stay random, and so
+  3. from the box head of a detector only the rows of classes in the data; others stay random. So
      does an RPN's predictor of another number of anchors.
 
 Every setting in which a detector's weights are used otherwise than they were trained is logged.

@@ -92,8 +92,8 @@ def recognize(file: File, hints: Hints) -> Recognized:
     if file.sha256.startswith(_COCO_V1):
         recipe = change(recipe, backbone=dict(norm_eps=0.0))
         rule += "; COCO_V1: norms with epsilon 0"
+    stated.values |= _widths(recipe, file, framework, rpn)
     recipe = settled(recipe, stated, hints.fields, file.path)
-    recipe = _with_widths(recipe, file, framework, rpn)
     classes, rows = classes_of(file, framework, hints.names)
     if not hints.published:
         rule += stated.origins(hints.fields, detector)
@@ -116,18 +116,19 @@ def _stated(file: File, framework: str) -> Stated:
     return Stated()
 
 
-def _with_widths(recipe: Recipe, file: File, framework: str, rpn: str) -> Recipe:
-    """`recipe` with the widths of the FPN and the box head in the file."""
+def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, int]:
+    """The widths of the FPN and the box head in the file, as fields of a recipe."""
     ours = ["rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"]
     conv, first = (
         with_current_names(file.tensors).get(entry.theirs)
         for entry in entries(framework, recipe, ours, rpn)
     )
+    widths = {}
     if conv is not None and recipe.backbone.neck == "fpn":
-        recipe = change(recipe, backbone=dict(fpn_channels=int(conv.shape[1])))
+        widths["backbone.fpn_channels"] = int(conv.shape[1])
     if first is not None:
-        recipe = change(recipe, roi_heads=dict(representation_size=int(first.shape[0])))
-    return recipe
+        widths["roi_heads.representation_size"] = int(first.shape[0])
+    return widths
 
 
 def framework_of(file: File) -> str:

@@ -34,6 +34,9 @@ def unwrap(content: dict[str, Any], entry: str | None) -> StateDict:
     """The state dict in `content`: that of `entry` if given, else the one that was trained, rather
     than an average of it. Raises ValueError if there is no such entry."""
     found: dict[str, StateDict] = {}
+    for outer in [name for name, value in content.items() if isinstance(value, dict)]:
+        inner = {f"{outer}.{name}": value for name, value in content[outer].items()}
+        content = content | {k: v for k, v in inner.items() if isinstance(v, dict)}
     entries = sorted(filter(lambda n: _is_state_dict(n, content[n]), content), key=_rank)
     for name in entries or [""]:
         for part in _models(_tensors(content[name] if name else content)):

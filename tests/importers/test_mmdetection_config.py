@@ -173,6 +173,8 @@ def test_what_the_user_may_say():
     assert same.recipe == recognized(NEW).recipe
     with pytest.raises(UsageError, match=r"--backbone.name: resnet101: x.pth says resnet50"):
         recognized(NEW, fields={"backbone.name": "resnet101"})
+    with pytest.raises(UsageError, match=r"--backbone.fpn-channels: 128: x.pth says 256"):
+        recognized(NEW, fields={"backbone.fpn_channels": 128})
     partial = NEW.partition("train_pipeline")[0]
     given = {"input.min_size": 320, "input.max_size": 400}
     assert recognized(partial, fields=given).recipe.input.min_size == 320

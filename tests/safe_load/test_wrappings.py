@@ -64,6 +64,9 @@ CONTENTS = {  # what is saved, the entry that is taken, those that are not
         "model", ("ema_model.module",)),
     "torchvision's script": (
         {"model_ema": averaged(), "model": TENSORS, "epoch": 3}, "model", ("model_ema",)),
+    "an entry of an entry": (
+        {"ema": {"module": OTHERS, "updates": 3}, "model": TENSORS}, "model", ("ema.module",)),
+    "an average alone, in an entry": ({"ema": {"module": TENSORS}}, "ema.module", ()),
     "MMEngine's average": (
         {"ema_state_dict": prefixed("module.", OTHERS), "state_dict": TENSORS},
         "state_dict", ("ema_state_dict",)),
