@@ -48,13 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.output_dir.absolute()
     if (folder / "checkpoints").exists():
         raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
-    path = Path(options.file[0])
-    hints = Hints(options.source, options.class_names, fields)
-    if published.is_name(options.file[0]):
-        for name in fields:
-            raise UsageError(f"{flag(name)}: {options.file[0]}: is published with its own value")
-        path = download.cached(published.url_of(options.file[0]))
-        hints = Hints(options.source or options.file[0], options.class_names, fields, True)
+    name = options.file[0]
+    is_published = published.is_name(name)
+    if is_published and fields:
+        raise UsageError(f"{flag(min(fields))}: {name}: is published with its own value")
+    path = download.cached(published.url_of(name)) if is_published else Path(name)
+    source = options.source or (name if is_published else None)
+    hints = Hints(source, options.class_names, fields, is_published)
     file = reading.read(path, options.entry)
     found = recognize.recognize(file, hints)
     model, report = translate.load(file, found)

@@ -93,13 +93,14 @@ def _flat(steps: Any) -> Iterator[Config]:
 def _pixels(stated: Stated, config: Config, model: Config, pipeline: list[Config]) -> None:
     """Mean, standard deviation, channel order and padding; images are read as BGR."""
     norm = next((s for s in pipeline if s.get("type") == "Normalize"), None)
-    values = _dict(model, "data_preprocessor") or norm or _dict(config, "img_norm_cfg")
+    preprocessor = _dict(model, "data_preprocessor") or _dict(config, "data_preprocessor")
+    values = preprocessor or norm or _dict(config, "img_norm_cfg")
     if not values:
         return
     stated.put("input.pixel_scale", 1.0)
     stated.put("input.image_mean", _floats(values.get("mean") or [0.0] * 3))
     stated.put("input.image_std", _floats(values.get("std") or [1.0] * 3))
-    if "data_preprocessor" in model:
+    if preprocessor:
         rgb = bool(values.get("bgr_to_rgb") or values.get("rgb_to_bgr"))
         stated.put("input.size_divisible", values.get("pad_size_divisor", 1))
     else:
@@ -179,6 +180,7 @@ def _rpn(stated: Stated, head: Config) -> None:
     anchors = _dict(head, "anchor_generator") or {
         new: head[name] for new, name in old.items() if head.get(name)
     }
+    stated.must_be("anchor_generator.type", anchors.get("type"), "AnchorGenerator")
     strides = [s[0] if isinstance(s, list) else s for s in anchors.get("strides") or []]
     expected = [16] if len(strides) == 1 else [4, 8, 16, 32, 64]
     stated.must_be("anchor_generator.strides", strides or None, expected)

@@ -145,6 +145,7 @@ def test_anchors_of_other_kinds(anchors: str, sizes: tuple[float, ...]):
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("strides=[4, 8, 16, 32, 64]", "strides=[8, 16, 32, 64, 128]", "anchor_generator.strides is"),
+    ("type='AnchorGenerator'", "type='LegacyAnchorGenerator'", "anchor_generator.type is Legacy"),
     (ANCHORS, "center_offset=0.5, scales=[3], ratios", "anchor_generator.center_offset is 0.5"),
     ("target_stds=[1.0, 1.0, 1.0, 1.0]", "target_stds=[0.1, 0.1, 0.1, 0.1]", "rpn_head.target_st"),
     ("(640, 640), keep_ratio=True", "(640, 640), keep_ratio=False", "Resize.keep_ratio"),

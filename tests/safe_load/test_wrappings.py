@@ -64,6 +64,7 @@ CONTENTS = {  # what is saved, the entry that is taken, those that are not
         "model", ("ema_model.module",)),
     "torchvision's script": (
         {"model_ema": averaged(), "model": TENSORS, "epoch": 3}, "model", ("model_ema",)),
+    "other names": ({"net_ema": OTHERS, "net": TENSORS}, "net", ("net_ema",)),
     "an entry of an entry": (
         {"ema": {"module": OTHERS, "updates": 3}, "model": TENSORS}, "model", ("ema.module",)),
     "an average alone, in an entry": ({"ema": {"module": TENSORS}}, "ema.module", ()),
