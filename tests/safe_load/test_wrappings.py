@@ -6,9 +6,10 @@ import argparse
 import datetime
 import os
 import pathlib
+import sys
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -127,6 +128,28 @@ def test_what_scripts_save_beside_the_weights(tmp_path: Path, zipped: bool):
     file = read(tmp_path / "x.pth")
     assert {*file.tensors} == {*TENSORS}
     assert file.entry == "model"
+
+
+class CfgNode(dict):
+    """As yacs's: a dictionary with attributes."""
+
+
+CfgNode.__module__ = "yacs.config"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_configs_that_are_dictionaries(tmp_path: Path, monkeypatch, zipped: bool):
+    """Only the name travels: the class is not there when the file is read."""
+    for name in ("yacs", "yacs.config"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["yacs.config"].CfgNode = CfgNode
+    config = CfgNode(lr=0.1, anchors=CfgNode(sizes=[32]))
+    config.frozen = True
+    content = {"model": TENSORS, "cfg": config}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    monkeypatch.delitem(sys.modules, "yacs.config")
+    assert {*read(tmp_path / "x.pth").tensors} == {*TENSORS}
+    assert "yacs.config" not in sys.modules
 
 
 class Evil:
