@@ -97,6 +97,28 @@ def parse_with_recipe(
     return _changed(base, {k: v for k, v in given.items() if k not in own}), options
 
 
+def parse_with_network(
+    kind: type[Options], argv: list[str] | None, docstring: str | None
+) -> tuple[Options, dict[str, Any]]:
+    """A command's options, and the fields of a recipe's network and input that were given, by
+    dotted name. Raises UsageError."""
+    parser = _Parser(kind, docstring)
+    group = parser.add_argument_group("flags")
+    group.add_argument("-h", "--help", action="help", help="show this help and exit")
+    _add_fields(group, kind)
+    types = get_type_hints(recipes.Recipe)
+    for name in ("input", "backbone", "rpn", "roi_heads"):
+        of_recipe = parser.add_argument_group(f"recipe, {name}", types[name].__doc__)
+        inner_types = get_type_hints(types[name])
+        for field in dataclasses.fields(types[name]):
+            dest = f"{name}.{field.name}"
+            _add(of_recipe, [_flag(dest)], dest, inner_types[field.name], field, None)
+    given = parser.parse(argv)
+    fields = {name: value for name, value in given.items() if "." in name}
+    own = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k not in fields}
+    return kind(**own), fields
+
+
 def _changed(base: recipes.Recipe, given: dict[str, Any]) -> recipes.Recipe:
     """`base` with the given values, by dotted name.
 

@@ -14,8 +14,9 @@ import torch
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import StorageError, UsageError
-from fasterrcnn.importers import translate
+from fasterrcnn.importers import mmdetection_text, torchvision_script, translate
 from fasterrcnn.importers.published import PREFIXES
+from fasterrcnn.models.build import FasterRCNN
 from fasterrcnn.settings import setting
 
 
@@ -45,12 +46,20 @@ def main(argv: list[str] | None = None) -> None:
         elif options.format == "mmdet":
             meta = {
                 "CLASSES": list(state.classes.names),
-                "cfg": translate.config_text(state.recipe),
+                "cfg": mmdetection_text.text(state.recipe),
             }
             torch.save({"meta": meta, "state_dict": tensors}, options.output)
         else:
+            if options.format == "torchvision":
+                assert isinstance(model, FasterRCNN)
+                torchvision_script.write(
+                    options.output.with_suffix(".py"), model, state.recipe, state.classes.names
+                )
             content = {"model": tensors} if options.format == "detectron2" else tensors
             torch.save(content, options.output)
     except OSError as error:
         raise StorageError(f"{options.output}: {error.strerror}; give another --output") from None
-    print(f"{path}: {len(tensors)} tensors in {options.output} for {options.format}")
+    beside = (
+        ", and the .py beside it that builds the model" if options.format == "torchvision" else ""
+    )
+    print(f"{path}: {len(tensors)} tensors in {options.output} for {options.format}{beside}")

@@ -15,6 +15,8 @@ from fasterrcnn.cli import flags
 from fasterrcnn.engine import checkpoint, download, runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers import published, recognize, translate
+from fasterrcnn.importers.recognize import Hints
+from fasterrcnn.importers.stated import flag
 from fasterrcnn.safe_load import reading
 from fasterrcnn.settings import setting
 
@@ -33,22 +35,28 @@ class Options:
         None, "what the file is, where it does not say: mmdet:rpn_r50_caffe_fpn_1x"
     )
     class_names: tuple[str, ...] = setting((), "names of the classes, in the order of the rows")
+    entry: str | None = setting(
+        None, "which weights, if the file holds several: model_ema; default: those trained"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
-    options = flags.parse(Options, argv, __doc__)
+    options, fields = flags.parse_with_network(Options, argv, __doc__)
     if len(options.file) != 1:
         raise UsageError(f"{options.file[1]}: one file at a time")
     folder = options.output_dir.absolute()
     if (folder / "checkpoints").exists():
         raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
-    path, source = Path(options.file[0]), options.source
-    if published.is_name(options.file[0]):
-        path = download.cached(published.url_of(options.file[0]))
-        source = source or options.file[0]
-    file = reading.read(path)
-    found = recognize.recognize(file, source, options.class_names)
+    name = options.file[0]
+    is_published = published.is_name(name)
+    if is_published and fields:
+        raise UsageError(f"{flag(min(fields))}: {name}: is published with its own value")
+    path = download.cached(published.url_of(name)) if is_published else Path(name)
+    source = options.source or (name if is_published else None)
+    hints = Hints(source, options.class_names, fields, is_published)
+    file = reading.read(path, options.entry)
+    found = recognize.recognize(file, hints)
     model, report = translate.load(file, found)
     rt = runtime.start("cpu")
     recipe = recipes.change(found.recipe, weights=str(file.path.absolute()))
@@ -63,15 +71,20 @@ def main(argv: list[str] | None = None) -> None:
     )
     path = checkpoint.save(folder / "checkpoints", {"model": model.state_dict()}, state, keep=2)
     about = {"file": str(file.path), "sha256": file.sha256, "framework": found.framework,
-             "rule": found.rule, "recipe": asdict(recipe)}  # fmt: skip
+             "rule": found.rule, "entry": file.entry, "recipe": asdict(recipe)}  # fmt: skip
     (folder / "import.json").write_text(json.dumps({**about, **report}, indent=1) + "\n")
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    if file.others:
+        print(
+            f"{file.path}: took {file.entry}; not taken: {', '.join(file.others)} (--entry NAME "
+            "takes another)"
+        )
     used = sum(entry["from"] is not None for entry in report["tensors"].values())
     print(
         f"{file.path}: {found.framework}, {recipe.detector}, {recipe.backbone.name}, "
         f"{len(found.classes.names)} classes; conventions by {found.rule}"
     )
     print(
-        f"{used} tensors imported, {len(report['not_used'])} not needed (counters); {path}; "
-        f"every tensor in {folder / 'import.json'}"
+        f"{used} tensors imported, {len(report['not_used'])} not needed (counters, buffers); "
+        f"{path}; every tensor in {folder / 'import.json'}"
     )

@@ -7,7 +7,10 @@ In this order, where later ones replace earlier ones:
      ``--weights PATH``: a run or checkpoint of this project, a .safetensors or .pth state dict of a
      torchvision-style detector, or an ImageNet body of torchvision, MMDetection, Detectron2 or
      Detectron (.safetensors, .pth, .pkl);
-  3. from the box head of a detector only the rows of classes in the data; others stay random.
+  3. from the box head of a detector only the rows of classes in the data; others stay random. So
+     does an RPN's predictor of another number of anchors.
+
+Every setting in which a detector's weights are used otherwise than they were trained is logged.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ from fasterrcnn.safe_load import reading
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 _HEAD = "roi_heads.box_predictor."
+_RPN_PREDICTOR = tuple(
+    f"rpn.head.{layer}.{kind}"
+    for layer in ("cls_logits", "bbox_pred")
+    for kind in ("weight", "bias")
+)
 
 
 @dataclass
@@ -52,12 +60,54 @@ def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
         return _rescale_random(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
     if is_body(source.tensors):
-        return _load_body(model, source)
+        return _load_body(model, source) + _notes(source, recipe, ("input.channel", "input.image_"))
+    parts = ["input.", "backbone."]
+    parts += [f"{part}." for part in ("rpn", "roi_heads") if hasattr(model, part)]
     log = _load_detector(model, source, classes)
-    for line in recipes.difference(source.recipe or recipe, recipe):
-        if line.startswith(("input.", "backbone.norm", "backbone.stride")):
-            log.append(f"note: differs from the training of these weights: {line}")
-    return log
+    if source.recipe is None:
+        log.append("note: the file does not say what pixels, sizes and anchors it was trained with")
+    return log + _notes(source, recipe, tuple(parts))
+
+
+def _notes(source: Source, recipe: recipes.Recipe, parts: tuple[str, ...]) -> list[str]:
+    """A log line for each difference in `parts` from how the weights were trained, if known."""
+    return [
+        f"note: differs from the training of these weights: {line}"
+        for line in _differences(source.recipe or recipe, recipe)
+        if line.startswith(parts)
+    ]
+
+
+def _differences(trained: recipes.Recipe, recipe: recipes.Recipe) -> list[str]:
+    """What decides how weights are used and is not as it was when they were trained. Pixel values
+    are compared in one unit."""
+    before, after = (
+        recipes.change(
+            r,
+            input=dict(
+                pixel_scale=1.0,
+                image_mean=tuple(round(v * r.input.pixel_scale, 3) for v in r.input.image_mean),
+                image_std=tuple(round(v * r.input.pixel_scale, 3) for v in r.input.image_std),
+            ),
+        )
+        for r in (trained, recipe)
+    )
+    lines = recipes.difference(before, after)
+    return [line for line in lines if line.partition(":")[0] in _USE_OF_WEIGHTS]
+
+
+_USE_OF_WEIGHTS = {
+    *(f"input.{name}" for name in (
+        "min_size", "max_size", "train_min_sizes", "rounding", "resize", "channel_order",
+        "image_mean", "image_std", "size_divisible")),
+    *(f"backbone.{name}" for name in ("stride_in_1x1", "norm", "norm_eps", "fpn_norm")),
+    *(f"rpn.{name}" for name in (
+        "anchor_sizes", "all_sizes_per_level", "aspect_ratios", "round_anchors", "anchor_strides",
+        "clamp")),
+    *(f"roi_heads.{name}" for name in (
+        "pooling", "pool_size", "sampling_ratio", "aligned", "level_map", "bbox_reg_weights",
+        "clamp")),
+}  # fmt: skip
 
 
 @torch.no_grad()
@@ -93,9 +143,12 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
                 f"--weights: imagenet: torchvision publishes none for {config.name}{style}; use "
                 "--weights none or a file"
             ) from None
-        return Source(_download(url), None, url)
+        return Source(_download(url), None, url, recipes.Recipe(name=""))  # its pixel values
     if weights == "coco":
-        return Source(_download(_COCO.url), list(_COCO.meta["categories"]), _COCO.url)
+        trained = recipes.change(
+            recipes.get("fasterrcnn_r50_fpn_torchvision"), backbone=dict(norm_eps=0.0)
+        )
+        return Source(_download(_COCO.url), list(_COCO.meta["categories"]), _COCO.url, trained)
     path = Path(weights)
     if path.is_dir():
         path = checkpoint.weights_file(checkpoint.find(path))
@@ -110,23 +163,20 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
             return Source(tensors, None, str(path))
         state = checkpoint.load_state(path.parent)
         return Source(tensors, ["__background__", *state.classes.names], str(path), state.recipe)
-    tensors = _read(path)
+    file = reading.read(path)
+    tensors = with_current_names(file.tensors)
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])
-    return Source(tensors, coco if rows == len(coco) else None, str(path))
+    origin = f"{path}, {file.entry} (not {', '.join(file.others)})" if file.others else str(path)
+    return Source(tensors, coco if rows == len(coco) else None, origin)
 
 
 def _download(url: str) -> dict[str, Tensor]:
     """The state dict at `url`. Raises DownloadError or CheckpointError."""
     try:
-        return _read(download.cached(url))
+        return with_current_names(reading.read(download.cached(url)).tensors)
     except DownloadError as error:
         raise DownloadError(f"{error}; or train from scratch with --weights none") from None
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """State dict of an untrusted file, in torchvision's current names. Raises CheckpointError."""
-    return with_current_names(reading.read(path).tensors)
 
 
 def _load_body(model: Detector, source: Source) -> list[str]:
@@ -155,6 +205,9 @@ def _load_detector(model: Detector, source: Source, classes: Classes) -> list[st
     keys = [key for key in _head_keys() if f"{_HEAD}{key}" in tensors]
     rows = {key: tensors.pop(f"{_HEAD}{key}") for key in keys}
     fresh = [_HEAD]
+    if line := _other_anchors(model, tensors):
+        fresh += _RPN_PREDICTOR
+        log.append(line)
     for prefix, part in (("rpn.", "region proposal network"), ("roi_heads.", "box head")):
         if not any(key.startswith(prefix) for key in tensors):
             fresh.append(prefix)
@@ -166,6 +219,26 @@ def _load_detector(model: Detector, source: Source, classes: Classes) -> list[st
     if unused := len(source.tensors.keys() - model.state_dict().keys()):
         log.append(f"{unused} tensors of the file not used")
     return log
+
+
+def _other_anchors(model: Detector, tensors: dict[str, Tensor]) -> str | None:
+    """The log line if the file's RPN predicts another number of anchors per cell, so that its
+    predictor cannot be used; None if the number is the same or the file is not consistent."""
+    counts = []
+    for state in (model.state_dict(), tensors):
+        logits = state.get("rpn.head.cls_logits.weight")
+        if logits is None:
+            return None
+        rows = [len(state[key]) for key in _RPN_PREDICTOR if key in state]
+        counts.append(len(logits))
+        if rows != [len(logits), len(logits), 4 * len(logits), 4 * len(logits)]:
+            return None
+    if counts[0] == counts[1]:
+        return None
+    return (
+        f"region proposal network: {counts[1]} anchors per cell in the file, {counts[0]} here: "
+        "fresh predictor"
+    )
 
 
 def _load_rows(

@@ -171,7 +171,7 @@ def _conversions(
     """How the rows of tensor `name` are reordered to ours and to theirs; () if they are the same.
 
     Background is row 0 here, and the last one, without box deltas, in MMDetection and Detectron2.
-    Anchors of several sizes are grouped by ratio here and by size in Detectron2.
+    Anchors of several sizes of one level are grouped by ratio here and by size in Detectron2.
     """
     if framework == "torchvision":
         return ()
@@ -180,12 +180,15 @@ def _conversions(
     if name.startswith("roi_heads.box_predictor.bbox_pred"):
         return (lambda t: torch.cat([torch.zeros_like(t[:4]), t]), lambda t: t[4:])
     heads = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
-    if framework == "detectron2" and recipe.rpn.all_sizes_per_level and name.startswith(heads):
-        sizes, ratios = len(recipe.rpn.anchor_sizes), len(recipe.rpn.aspect_ratios)
+    if framework == "detectron2" and name.startswith(heads):
+        ratios = len(recipe.rpn.aspect_ratios)
+        rows = 4 if "bbox_pred" in name else 1  # of one anchor
 
         def transposed(tensor: Tensor, first: int, second: int) -> Tensor:
-            grid = tensor.view(first, second, -1, *tensor.shape[1:])
+            if len(tensor) % (rows * ratios):
+                return tensor  # of another number of anchors; its shape is refused
+            grid = tensor.reshape(first, second, rows, *tensor.shape[1:])
             return grid.transpose(0, 1).reshape(tensor.shape)
 
-        return (lambda t: transposed(t, sizes, ratios), lambda t: transposed(t, ratios, sizes))
+        return (lambda t: transposed(t, -1, ratios), lambda t: transposed(t, ratios, -1))
     return ()

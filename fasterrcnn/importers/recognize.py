@@ -1,15 +1,15 @@
 """Recognizes the framework, recipe and classes of a detector published as a checkpoint file.
 
-Names and shapes of tensors decide, never the file's name. What they leave open is taken from the
-config that MMDetection stores as text beside them, which is parsed, never run, or from `--source`.
-Detectron2 stores no config: the defaults of its model zoo are used.
+Names and shapes of tensors decide, never the file's name. What they leave open is taken, in this
+order, from the name of a published file, from what the file states (`mmdetection_config`,
+`detectron2_buffers`), from the user's flags, and from `--source` or the defaults of the framework's
+model zoo. What contradicts is refused.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +18,10 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.importers import detectron2_buffers, mmdetection_config
 from fasterrcnn.importers.names import entries, with_current_names
 from fasterrcnn.importers.published import PREFIXES, name_of, prefix_of, recipe_of
+from fasterrcnn.importers.stated import Stated, settled
 from fasterrcnn.recipes import Recipe, change
 from fasterrcnn.safe_load.reading import File
 
@@ -30,6 +32,16 @@ _NAMES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # by catego
 _IDS = tuple(i for i, name in enumerate(_NAMES) if i > 0 and name != "N/A")
 COCO = Classes(tuple(_NAMES[i] for i in _IDS), _IDS)
 _COCO_V1 = "258fb6c6"  # first digits of its SHA-256; the norms of this R-50 have epsilon 0
+
+
+@dataclass
+class Hints:
+    """What the user says of a file."""
+
+    source: str | None = None  # ``mmdet:NAME``
+    names: tuple[str, ...] = ()  # of the classes
+    fields: dict[str, Any] = field(default_factory=dict)  # of the recipe, by dotted name
+    published: bool = False  # the file was downloaded as `source`, which alone decides
 
 
 @dataclass
@@ -44,8 +56,8 @@ class Recognized:
     rule: str  # what decided where shapes do not, for the log
 
 
-def recognize(file: File, source: str | None, names: tuple[str, ...]) -> Recognized:
-    """How to read `file`, with the user's `source` (``mmdet:NAME``) and class `names`, if given.
+def recognize(file: File, hints: Hints) -> Recognized:
+    """How to read `file`.
 
     Raises CheckpointError if this is no supported detector, UsageError if the user must say more or
     said something else than the file holds.
@@ -53,15 +65,26 @@ def recognize(file: File, source: str | None, names: tuple[str, ...]) -> Recogni
     framework = framework_of(file)
     detector = "faster_rcnn" if _box_rows(file.tensors) else "rpn"
     body, neck = network_of(file, framework)
+    source, stated = hints.source, Stated()
+    if not hints.published:
+        stated = _stated(file, framework)
+        stated.put("backbone.name", body)
+        stated.put("backbone.neck", neck)
     if source is not None:
         recipe, rule = _named(source, framework), f"the name {source}"
     else:
-        recipe, rule = _by_shape(file, framework, detector, body, neck)
+        recipe, rule = _by_shape(file, framework, detector, (body, neck), stated)
     kind = recipe.detector, recipe.backbone.name, recipe.backbone.neck
     if kind != (detector, body, neck):
         raise UsageError(
             f"--source: {source}: is {', '.join(kind)}, but {file.path} holds "
             f"{detector}, {body}, {neck}; give the name of such a detector"
+        )
+    style = stated.values.get("backbone.stride_in_1x1", recipe.backbone.stride_in_1x1)
+    if source is not None and style != recipe.backbone.stride_in_1x1:
+        raise UsageError(
+            f"--source: {source}: its strides are not where {file.path} says (style "
+            f"{'caffe' if style else 'pytorch'}); give the name of a detector of that style"
         )
     rpn = (
         "bbox_head" if any(k.startswith("bbox_head.rpn_conv") for k in file.tensors) else "rpn_head"
@@ -69,24 +92,43 @@ def recognize(file: File, source: str | None, names: tuple[str, ...]) -> Recogni
     if file.sha256.startswith(_COCO_V1):
         recipe = change(recipe, backbone=dict(norm_eps=0.0))
         rule += "; COCO_V1: norms with epsilon 0"
-    classes, rows = classes_of(file, framework, names)
-    return Recognized(
-        framework, _with_widths(recipe, file, framework, rpn), rpn, classes, rows, rule
-    )
+    stated.values |= _widths(recipe, file, framework, rpn)
+    recipe = settled(recipe, stated, hints.fields, file.path)
+    classes, rows = classes_of(file, framework, hints.names)
+    if not hints.published:
+        rule += stated.origins(hints.fields, detector)
+    return Recognized(framework, recipe, rpn, classes, rows, rule)
 
 
-def _with_widths(recipe: Recipe, file: File, framework: str, rpn: str) -> Recipe:
-    """`recipe` with the widths of the FPN and the box head in the file."""
+def _stated(file: File, framework: str) -> Stated:
+    """What the file states beside its weights. Raises CheckpointError."""
+    if framework == "detectron2":
+        return detectron2_buffers.read(file.tensors)
+    if framework == "mmdetection":
+        text = file.meta.get("cfg") or file.meta.get("config")
+        try:
+            return mmdetection_config.read(mmdetection_config.parse(text))
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            raise CheckpointError(
+                f"{file.path}: meta.cfg: values of other kinds than in MMDetection's configs "
+                f"({error}); remove it and give --source"
+            ) from None
+    return Stated()
+
+
+def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, int]:
+    """The widths of the FPN and the box head in the file, as fields of a recipe."""
     ours = ["rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"]
     conv, first = (
         with_current_names(file.tensors).get(entry.theirs)
         for entry in entries(framework, recipe, ours, rpn)
     )
+    widths = {}
     if conv is not None and recipe.backbone.neck == "fpn":
-        recipe = change(recipe, backbone=dict(fpn_channels=int(conv.shape[1])))
+        widths["backbone.fpn_channels"] = int(conv.shape[1])
     if first is not None:
-        recipe = change(recipe, roi_heads=dict(representation_size=int(first.shape[0])))
-    return recipe
+        widths["roi_heads.representation_size"] = int(first.shape[0])
+    return widths
 
 
 def framework_of(file: File) -> str:
@@ -192,9 +234,10 @@ def _named(source: str, framework: str) -> Recipe:
 
 
 def _by_shape(
-    file: File, framework: str, detector: str, body: str, neck: str
+    file: File, framework: str, detector: str, network: tuple[str, str], stated: Stated
 ) -> tuple[Recipe, str]:
     """The recipe of this network in the framework's model zoo, and how it was chosen."""
+    body, neck = network
     if framework == "torchvision":
         return _torchvision_recipe(file, body)
     fitting = [
@@ -207,16 +250,13 @@ def _by_shape(
     ]
     own = [recipe for recipe in fitting if recipe.backbone.name == body]
     if framework == "detectron2":
-        recipe = (own or fitting)[0]
-        recipe = change(recipe, backbone=dict(name=body))
+        recipe = change((own or fitting)[0], backbone=dict(name=body))
         return recipe, f"Detectron2's defaults for {body} ({recipe.name})"
     styles = {recipe.backbone.stride_in_1x1: recipe for recipe in reversed(own or fitting)}
-    config = _config(file)
-    if config:
-        style = _find(config, "style")
-        recipe = styles.get(style == "caffe", next(iter(styles.values())))
-        recipe = change(recipe, backbone=dict(name=body))
-        return from_config(recipe, config), f"the config stored in the file (style {style})"
+    if (caffe := stated.values.get("backbone.stride_in_1x1")) is not None:
+        recipe = change(styles.get(caffe, (own or fitting)[0]), backbone=dict(name=body))
+        style = "caffe" if caffe else "pytorch"
+        return recipe, f"the config stored in the file (style {style}, {recipe.name})"
     if len(styles) > 1:
         names = " or ".join(sorted(name_of(recipe.name) for recipe in styles.values()))
         raise UsageError(
@@ -240,108 +280,3 @@ def _torchvision_recipe(file: File, body: str) -> tuple[Recipe, str]:
         ), "an RPN head of two convolutions: v2"
     recipe = change(recipes.get("fasterrcnn_r50_fpn_torchvision"), backbone=dict(name=body))
     return recipe, "torchvision's defaults"
-
-
-# MMDetection's config.
-
-
-def _config(file: File) -> dict[str, Any]:
-    """Top-level names and literal values of the stored config; {} without one. Runs nothing."""
-    text = file.meta.get("cfg") or file.meta.get("config")
-    if not isinstance(text, str) or len(text) > 1 << 20:
-        return {}
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    return {
-        node.targets[0].id: _literal(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-
-
-def _literal(node: ast.expr) -> Any:
-    """The value of ``dict(a=1)``, lists, tuples and constants; None for anything else."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_literal(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
-        keys = [_literal(key) if key is not None else None for key in node.keys]
-        return {
-            k: _literal(v) for k, v in zip(keys, node.values, strict=True) if isinstance(k, str)
-        }
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {k.arg: _literal(k.value) for k in node.keywords if k.arg is not None}
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = _literal(node.operand)
-        return -value if isinstance(value, (int, float)) else None
-    return None
-
-
-def _find(values: Any, key: str) -> Any:
-    """The first value of `key` in nested dicts and lists; outer levels come first."""
-    if isinstance(values, dict):
-        if key in values and values[key] is not None:
-            return values[key]
-        values = list(values.values())
-    if isinstance(values, list):
-        for value in values:
-            if (found := _find(value, key)) is not None:
-                return found
-    return None
-
-
-def from_config(recipe: Recipe, config: dict[str, Any]) -> Recipe:
-    """`recipe` with the pixel values, norms and test settings of MMDetection's `config`."""
-    model = config.get("model") or {}
-    pixels = model.get("data_preprocessor") or _find(config, "img_norm_cfg") or {}
-    inputs: dict[str, Any] = {}
-    if pixels.get("mean"):
-        inputs["image_mean"] = tuple(map(float, pixels["mean"]))
-    if pixels.get("std"):
-        inputs["image_std"] = tuple(map(float, pixels["std"]))
-    for key in ("bgr_to_rgb", "to_rgb"):
-        if pixels.get(key) is not None:
-            inputs["channel_order"] = "rgb" if pixels[key] else "bgr"
-    backbone: dict[str, Any] = {}
-    body = model.get("backbone") or {}
-    if body.get("style"):
-        backbone["stride_in_1x1"] = body["style"] == "caffe"
-    if (trained := (body.get("norm_cfg") or {}).get("requires_grad")) is not None:
-        backbone["norm"] = "affine" if trained else "frozen"
-    test = model.get("test_cfg") or config.get("test_cfg") or {}
-    return change(
-        recipe,
-        input=inputs,
-        backbone=backbone,
-        rpn=_test_settings(test.get("rpn") or {}, _RPN_SETTINGS),
-        roi_heads=_test_settings(test.get("rcnn") or {}, _ROI_SETTINGS),
-    )
-
-
-_RPN_SETTINGS = {  # their name: field, type
-    "nms_pre": ("pre_nms_top_n_test", int),
-    "max_num": ("post_nms_top_n_test", int),  # before 2.8
-    "max_per_img": ("post_nms_top_n_test", int),
-    "nms_thr": ("nms_thresh", float),  # before 2.8
-    "iou_threshold": ("nms_thresh", float),
-    "min_bbox_size": ("min_side", float),
-}
-_ROI_SETTINGS = {
-    "score_thr": ("score_thresh", float),
-    "iou_threshold": ("nms_thresh", float),
-    "max_per_img": ("detections_per_img", int),
-}
-
-
-def _test_settings(values: dict[str, Any], known: dict[str, tuple[str, type]]) -> dict[str, Any]:
-    """Fields of a recipe from a ``test_cfg``, including those inside its ``nms=dict(...)``."""
-    nms = values.get("nms")
-    flat = {**values, **(nms if isinstance(nms, dict) else {})}
-    return {
-        field: kind(flat[name])
-        for name, (field, kind) in known.items()
-        if isinstance(flat.get(name), (int, float))
-    }

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers.names import IDENTITY, entries, with_current_names
@@ -15,6 +16,7 @@ from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe, change, conventions, flat
 from fasterrcnn.safe_load.reading import File
 
+_EPSILON = 1e-5  # of every framework's norms
 # Tensors in files of frameworks that a model computes itself.
 _COMPUTED = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
 
@@ -42,6 +44,11 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
                 f"{file.path}: {entry.theirs}: {tensor.dtype}: is not a dtype of weights"
             )
         tensor = entry.to_ours(tensor)
+        if entry.ours == "rpn.head.cls_logits.weight" and len(tensor) != len(own):
+            raise UsageError(
+                f"{file.path}: {entry.theirs}: {len(tensor)} anchors per cell, this recipe has "
+                f"{len(own)}; give --rpn.anchor-sizes and --rpn.aspect-ratios as in training"
+            )
         if found.rows is not None and "box_predictor" in entry.ours:
             per_class = 4 if "bbox_pred" in entry.ours else 1
             tensor = tensor.view(-1, per_class, *tensor.shape[1:])[found.rows].flatten(0, 1)
@@ -58,7 +65,7 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
             f"{file.path}: {unknown[0]}: unknown ({len(unknown)} such tensors); this detector has "
             "parts that are not supported"
         )
-    return model.eval(), {"tensors": report, "not_used": unused}
+    return model.eval(), {"tensors": report, "not_used": [*unused, *file.left_out]}
 
 
 def dump(
@@ -67,7 +74,7 @@ def dump(
     """The model's tensors, named and ordered as in `framework`. Raises UsageError if the framework
     would not compute the same with them."""
     check_expressible(recipe, framework)
-    state = model.state_dict()
+    state = model.state_dict() | _weights_under_their_epsilon(model)
     tensors = {
         entry.theirs: entry.to_theirs(state[entry.ours]).contiguous()
         for entry in entries(framework, recipe, [*state], rpn)
@@ -81,26 +88,16 @@ def dump(
     return tensors
 
 
-def config_text(recipe: Recipe) -> str:
-    """A config as MMDetection's files store it, of what tensors do not determine."""
-    inputs, backbone, rpn, heads = recipe.input, recipe.backbone, recipe.rpn, recipe.roi_heads
-    style = "caffe" if backbone.stride_in_1x1 else "pytorch"
-    nms = f"nms=dict(type='nms', iou_threshold={rpn.nms_thresh!r})"
-    test = (
-        f"dict(nms_pre={rpn.pre_nms_top_n_test}, max_per_img={rpn.post_nms_top_n_test}, {nms}, "
-        f"min_bbox_size={rpn.min_side!r})"
-    )
-    box = (
-        f"dict(score_thr={heads.score_thresh!r}, nms=dict(type='nms', "
-        f"iou_threshold={heads.nms_thresh!r}), max_per_img={heads.detections_per_img})"
-    )
-    both = f"rpn={test}" + (f", rcnn={box}" if recipe.detector != "rpn" else "")
-    return (
-        f"model = dict(data_preprocessor=dict(mean={[*inputs.image_mean]}, "
-        f"std={[*inputs.image_std]}, bgr_to_rgb={inputs.channel_order == 'rgb'}, "
-        f"pad_size_divisor={inputs.size_divisible}), backbone=dict(norm_cfg=dict(type='BN', "
-        f"requires_grad={backbone.norm != 'frozen'}), style='{style}'), test_cfg=dict({both}))\n"
-    )
+def _weights_under_their_epsilon(model: Detector) -> dict[str, Tensor]:
+    """Weights of norms with another epsilon than 1e-5, which every framework has: the same scales
+    under that one."""
+    weights = {}
+    for name, norm in model.named_modules():
+        if isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)) and norm.eps != _EPSILON:
+            variance = norm.get_buffer("running_var").double()
+            factor = ((variance + _EPSILON) / (variance + norm.eps)).sqrt()
+            weights[f"{name}.weight"] = (norm.weight.detach().double() * factor).float()
+    return weights
 
 
 # Fields that a framework can configure; all others must be what it always does.
@@ -119,6 +116,12 @@ _ALWAYS = {"mmdetection": conventions.MMDETECTION, "detectron2": conventions.DET
            "torchvision": {}}  # fmt: skip
 
 
+_STOCK_TORCHVISION = {
+    "detector": "faster_rcnn", "backbone.stride_in_1x1": False, "backbone.neck": "fpn",
+    "input.channel_order": "rgb",
+}  # fmt: skip
+
+
 def check_expressible(recipe: Recipe, framework: str) -> None:
     """Raise UsageError, naming what `framework` computes differently with any config."""
     base = change(Recipe(name=""), **_ALWAYS[framework])
@@ -133,12 +136,11 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         and here[name] != there[name]
     ]
     if framework == "torchvision":
-        if recipe.detector == "rpn":
-            different.append("torchvision has no detector that is an RPN alone")
-        if recipe.backbone.stride_in_1x1 or recipe.backbone.neck == "none":
-            different.append("torchvision has strides in 3x3 convolutions, and an FPN")
-        if recipe.input.channel_order != "rgb":
-            different.append("torchvision takes RGB images")
+        different += [
+            f"{name} is {here[name]}, there {value}"
+            for name, value in _STOCK_TORCHVISION.items()
+            if here[name] != value
+        ]
     elif (
         recipe.backbone.name in ("mobilenet_v3_large", "vgg16")
         or recipe.roi_heads.head == "4conv1fc"

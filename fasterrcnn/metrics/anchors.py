@@ -30,7 +30,7 @@ _SOFTNESS = 0.05  # IoU around a threshold in which a box counts partly: a slope
 _PENALTY = 1000.0  # per unit of recall lost: none may be
 _MIN_GAIN = 1e-4
 
-Anchors = tuple[tuple[int, ...], tuple[float, ...]]  # sizes and ratios, ascending
+Anchors = tuple[tuple[float, ...], tuple[float, ...]]  # sizes and ratios, ascending
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Level:
     """The boxes whose best anchor is on one feature level."""
 
     stride: int
-    sizes: tuple[int, ...]  # of its anchors (px)
+    sizes: tuple[float, ...]  # of its anchors (px)
     boxes: int
     recall: tuple[float | None, ...]  # at `IOUS`; None without boxes
 

@@ -262,22 +262,32 @@ class RegionProposalNetwork(nn.Module):
 def anchor_generator(config: recipes.RPN, levels: int) -> AnchorGenerator:
     """torchvision's generator with the recipe's anchors on each of so many feature levels.
 
-    Raises UsageError if their numbers differ.
+    Raises UsageError if the sizes cannot be dealt out to them.
     """
-    sizes: tuple[tuple[int, ...], ...] = tuple((size,) for size in config.anchor_sizes)
-    if config.all_sizes_per_level:
-        sizes = (config.anchor_sizes,) * levels
-    if len(sizes) != levels:
-        raise UsageError(
-            f"--rpn.anchor-sizes: {len(sizes)} given, this backbone has {levels} levels"
-        )
+    sizes = anchor_sizes(config, levels)
     generator = AnchorGenerator(sizes, (config.aspect_ratios,) * levels)
     if not config.round_anchors:
         generator.cell_anchors = [_cell_anchors(level, config.aspect_ratios) for level in sizes]
     return generator
 
 
-def _cell_anchors(sizes: tuple[int, ...], ratios: tuple[float, ...]) -> Tensor:
+def anchor_sizes(config: recipes.RPN, levels: int) -> tuple[tuple[float, ...], ...]:
+    """The sizes of the recipe's anchors on each of so many feature levels (px).
+
+    Raises UsageError if they cannot be dealt out.
+    """
+    sizes = config.anchor_sizes
+    if config.all_sizes_per_level:
+        return (sizes,) * levels
+    per_level, left = divmod(len(sizes), levels)
+    if left or not per_level:
+        raise UsageError(
+            f"--rpn.anchor-sizes: {len(sizes)} given, this backbone has {levels} levels"
+        )
+    return tuple(sizes[i : i + per_level] for i in range(0, len(sizes), per_level))
+
+
+def _cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
     """Unrounded anchors around 0, float32 ``(ratios * sizes, 4)``, in torchvision's order: size by
     size within each ratio."""
     corners = [

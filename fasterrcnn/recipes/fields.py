@@ -117,8 +117,9 @@ class Backbone:
 class RPN:
     """Region proposal network: anchors, their matching to gt boxes, loss and proposals."""
 
-    anchor_sizes: tuple[int, ...] = setting(
-        (32, 64, 128, 256, 512), "anchor sizes, one per feature level (px)"
+    anchor_sizes: tuple[float, ...] = setting(
+        (32, 64, 128, 256, 512),
+        "anchor sizes, one per feature level, or as many for each, level by level (px)",
     )
     all_sizes_per_level: bool = setting(False, "place anchors of all sizes on every level")
     aspect_ratios: tuple[float, ...] = setting(

@@ -16,11 +16,24 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from torch.serialization import StorageType
 
 from fasterrcnn.errors import CheckpointError
 
-_HARMLESS = ("mmengine.", "mmcv.", "mmdet.", "numpy.")  # objects of these become stubs
+# What training scripts save beside tensors: their configs, arguments, counters and paths. Objects
+# of these packages, and of these classes, become stubs.
+_PACKAGES = (
+    "mmengine.", "mmcv.", "mmdet.", "numpy.", "detectron2.", "fvcore.", "yacs.", "addict.",
+    "easydict.", "omegaconf.", "lightning.", "lightning_fabric.", "pytorch_lightning.", "pathlib.",
+    "datetime.", "torch.optim.lr_scheduler.",
+)  # fmt: skip
+_CLASSES = {
+    "argparse.Namespace", "types.SimpleNamespace", "collections.Counter", "collections.defaultdict",
+    "torch.torch_version.TorchVersion", "typing.Any",
+    *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+}  # fmt: skip
+_DICTIONARIES = ("Counter", "CfgNode", "Dict", "DictConfig", "defaultdict")  # ends of their names
 _MAGIC = 0x1950A86A20F9469CFC6C  # first number of torch's format before 1.6
 
 
@@ -35,6 +48,13 @@ class Stub(dict):
 
     def __setstate__(self, _: Any) -> None:
         pass
+
+
+class DictionaryStub:
+    """As `Stub`, for classes of dictionaries: torch's unpickler sets items of plain ones only."""
+
+    def __new__(cls, *_: Any, **__: Any) -> OrderedDict:  # type: ignore[misc] # of no such class
+        return OrderedDict()
 
 
 ZIP = b"PK\x03\x04"  # first bytes of a zip, by which torch too distinguishes its formats
@@ -61,8 +81,13 @@ def check_opcodes(pickled: IO[bytes] | mmap.mmap) -> None:
     pickled.seek(start)
 
 
+def stub(name: str) -> type:
+    """What is created in place of the objects of class `name`."""
+    return DictionaryStub if name.endswith(_DICTIONARIES) else Stub
+
+
 def harmless_names(path: Path) -> list[str]:
-    """Names in a torch file whose objects may be replaced by a `Stub`.
+    """Names in a torch file whose objects may be replaced by a `stub`.
 
     Names needed for tensors are left out. Raises CheckpointError for any other name, ValueError for
     tensors larger than the file.
@@ -101,8 +126,10 @@ class _Walker(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """A substitute for every name that state dicts and plain values are pickled with."""
         whole = f"{module.replace('__builtin__', 'builtins')}.{name}"  # the name in Python 2
-        if whole.startswith(_HARMLESS):
+        if whole.startswith(_PACKAGES) or whole in _CLASSES:
             self.names.append(whole)
+            return stub(whole)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return Stub
         if module.startswith("torch") and name.endswith("Storage"):
             return 1 if name == "UntypedStorage" else StorageType(name).dtype.itemsize

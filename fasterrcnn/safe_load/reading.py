@@ -1,9 +1,9 @@
 """Reads tensors from untrusted files without running anything in them.
 
 torch files are checked by `pickle_limits`, then read by torch's weights-only unpickler, with inert
-stubs for objects of MMEngine's runner. Pickles of Detectron2 and Detectron are read by an unpickler
-that rebuilds numpy arrays and rejects every other name. Nothing named in a file is imported, no
-more is allocated than the file holds, and there is no fallback.
+stubs for the configs, arguments and schedules that training scripts save. Pickles of Detectron2 and
+Detectron are read by an unpickler that rebuilds numpy arrays and rejects every other name. Nothing
+named in a file is imported, no more is allocated than the file holds, and there is no fallback.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fasterrcnn.errors import CheckpointError
-from fasterrcnn.safe_load import pickle_limits
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.safe_load import pickle_limits, wrappings
 
 _MAX_BYTES = 8 << 30  # size of a file
 _KINDS = "fiub"  # numpy's kinds of dtypes that weights may have
@@ -39,10 +39,14 @@ class File:
     tensors: dict[str, Tensor]
     sha256: str
     meta: dict[str, Any] = field(default_factory=dict)  # plain values beside the tensors
+    entry: str = ""  # where in the file the tensors were
+    others: tuple[str, ...] = ()  # entries of other weights, which were not taken
+    left_out: tuple[str, ...] = ()  # tensors beside the model
 
 
-def read(path: Path) -> File:
-    """The state dict of a .pth, .pt, .pkl or .safetensors file. Raises CheckpointError."""
+def read(path: Path, entry: str | None = None) -> File:
+    """The state dict of a .pth, .pt, .pkl or .safetensors file; `entry` says which, if it holds
+    several. Raises CheckpointError, and UsageError if there is no such entry."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -57,12 +61,24 @@ def read(path: Path) -> File:
         raise CheckpointError(f"{path}: {_reason(error)}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no state dict; give a checkpoint file")
-    tensors, meta = _state_dict(content)
-    if not tensors:
+    try:
+        found = wrappings.unwrap(content, entry)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not found.tensors:
         raise CheckpointError(f"{path}: holds no tensors; give a checkpoint file")
-    for name, tensor in tensors.items():
+    for name, tensor in found.tensors.items():
         _check(path, name, tensor)
-    return File(path, tensors, hashlib.sha256(path.read_bytes()).hexdigest(), meta)
+    meta = content.get("meta")
+    return File(
+        path,
+        found.tensors,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        {**(meta if isinstance(meta, dict) else {}), "__author__": content.get("__author__")},
+        found.entry,
+        found.others,
+        found.left_out,
+    )
 
 
 def arrays(path: Path) -> dict[str, Any]:
@@ -118,7 +134,7 @@ def _content(path: Path) -> Any:
 def _read_torch(path: Path) -> Any:
     """A file of torch.save, with stubs for harmless objects."""
     allowed: list[Callable | tuple[Callable, str]] = [
-        (pickle_limits.Stub, name) for name in pickle_limits.harmless_names(path)
+        (pickle_limits.stub(name), name) for name in pickle_limits.harmless_names(path)
     ]
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -213,23 +229,6 @@ class _Array:
         array = np.frombuffer(self.bytes_of(raw), kind.dtype)
         array = np.array(array.reshape(shape, order="F" if fortran else "C"))  # a writable copy
         self.tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-
-
-def _state_dict(content: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors by name, wherever a framework stores them, and the metadata beside them."""
-    inner = content
-    for key in ("state_dict", "model", "blobs"):
-        if isinstance(content.get(key), dict):
-            inner = content[key]
-            break
-    tensors = {}
-    for name, value in inner.items():
-        value = value.tensor if isinstance(value, _Array) else value
-        if isinstance(value, Tensor):
-            tensors[str(name).removeprefix("module.")] = value
-    meta = content.get("meta")
-    plain = dict(meta) if isinstance(meta, dict) else {}
-    return tensors, {**plain, "__author__": content.get("__author__")}
 
 
 def _check(path: Path, name: str, tensor: Tensor) -> None:

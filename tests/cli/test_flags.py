@@ -79,7 +79,7 @@ def test_what_follows_follows_unless_given():
         (["--amp", "fp8"], "--amp: invalid choice"),
         (["--recipe", "nope"], "--recipe: nope: unknown"),
         (["--lr"], "expected one argument"),
-        (["--rpn.anchor-sizes", "32,x"], "comma-separated int"),
+        (["--rpn.anchor-sizes", "32,x"], "comma-separated float"),
     ],
 )
 def test_wrong_flags_are_one_line(flags: list[str], message: str):

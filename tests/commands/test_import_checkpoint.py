@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
+from fasterrcnn import recipes
 from fasterrcnn.cli import exit_codes
 from fasterrcnn.commands import evaluate, export, import_checkpoint, predict, propose, train
 from fasterrcnn.engine import checkpoint
@@ -18,6 +21,7 @@ from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers.published import URLS
 from fasterrcnn.safe_load.reading import read
 from tests.importers import synthetic
+from tests.importers.test_torchvision_script import picture, run_of
 from tests.safe_load.test_reading import Canary
 from tests.server import Server
 
@@ -93,8 +97,6 @@ def test_export_gives_the_file_back(run: Path, published: Path, tmp_path: Path):
 
 def test_torchvision_loads_what_is_exported(shapes_folder: Path, tmp_path: Path):
     """A detector of ours, into torchvision's own builder, strictly."""
-    from torchvision.models.detection import fasterrcnn_resnet50_fpn
-
     flags = (
         "--steps", "1", "--val-split", "none", "--weights", "none", "--images-per-step", "1",
         "--images-per-gpu", "1", "--input.min-size", "64", "--input.max-size", "96",
@@ -140,6 +142,64 @@ def test_fine_tuning_starts_lower_than_from_scratch(coco_tiny: Path, tmp_path: P
         losses.append(sum(v for k, v in row.items() if k.startswith("loss_")))
     assert "box head: rows kept for person, car, dog" in capsys.readouterr().out
     assert losses[1] < 0.8 * losses[0]
+
+
+def test_an_export_for_mmdetection_brings_its_settings_back(tmp_path: Path):
+    """Anchors, sizes and box weights other than the framework's defaults: the same bits."""
+    recipe = recipes.change(
+        recipes.get("fasterrcnn_r50_fpn_1x_mmdetection"),
+        backbone=dict(name="resnet18", fpn_channels=16),
+        input=dict(min_size=160, max_size=224),
+        rpn=dict(anchor_sizes=(12, 24, 48, 96, 192)),
+        roi_heads=dict(bbox_reg_weights=(20.0, 20.0, 10.0, 10.0), representation_size=32),
+    )
+    model = run_of(tmp_path / "run", recipe, ("cat", "dog"))
+    file = tmp_path / "x.pth"
+    export.main(["--checkpoint", str(tmp_path / "run"), "--format", "mmdet", "-o", str(file)])
+    import_checkpoint.main([str(file), "-o", str(tmp_path / "again")])
+    again, state, _ = checkpoint.load_detector(tmp_path / "again")
+    assert state.classes.names == ("cat", "dog")
+    with torch.no_grad():
+        first, second = (detector([picture(120, 170)])[0] for detector in (model, again))
+    assert len(first["boxes"]) > 10
+    assert all(first[key].equal(second[key]) for key in first)
+
+
+def test_the_checkpoint_of_torchvisions_script(tmp_path: Path, capsys):
+    """As references/detection/train.py saves it, with an average beside the weights."""
+    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
+    tensors = model.state_dict()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.02)
+    content = {
+        "model": tensors,
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [16, 22]).state_dict(),
+        "args": argparse.Namespace(model="fasterrcnn_resnet50_fpn", lr=0.02),
+        "epoch": 25,
+        "model_ema": {f"module.{name}": value + 1 for name, value in tensors.items()},
+    }
+    torch.save(content, tmp_path / "model_25.pth")
+    flags = [str(tmp_path / "model_25.pth"), "--class-names", "cat,dog"]
+    import_checkpoint.main(
+        [*flags, "-o", str(tmp_path / "a"), "--rpn.anchor-sizes", "16,32,64,128,256"]
+    )
+    out = capsys.readouterr().out
+    assert "took model; not taken: model_ema (--entry NAME takes another)" in out
+    assert "given --rpn.anchor-sizes; image sizes, pixel values, box weights" in out
+    import_checkpoint.main([*flags, "-o", str(tmp_path / "b"), "--entry", "model_ema"])
+    for run, more in (("a", 0), ("b", 1)):
+        found, state, _ = checkpoint.load_detector(tmp_path / run)
+        key = "rpn.head.cls_logits.weight"
+        assert found.state_dict()[key].equal(tensors[key] + more)
+        assert state.recipe.rpn.anchor_sizes[0] == (16 if run == "a" else 32)
+    assert json.loads((tmp_path / "b" / "import.json").read_text())["entry"] == "model_ema"
+
+
+def test_flags_do_not_change_what_is_published(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"--input.min-size: mmdet:\w+: is published with its own"):
+        import_checkpoint.main(
+            ["mmdet:rpn_r50_fpn_1x", "-o", str(tmp_path / "x"), "--input.min-size", "400"]
+        )
 
 
 def test_folders_and_files_that_are_wrong(run: Path, published: Path, tmp_path: Path):

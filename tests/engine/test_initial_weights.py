@@ -89,6 +89,65 @@ def test_another_normalization_than_in_training_is_noted(tmp_path: Path):
     assert "input.image_mean" in notes[0]
 
 
+def notes(log: list[str]) -> list[str]:
+    start = "note: differs from the training of these weights: "
+    return [line.removeprefix(start) for line in log if line.startswith(start)]
+
+
+def test_every_difference_in_the_use_of_weights_is_noted(tmp_path: Path):
+    saved(tmp_path, ANIMALS)
+    other = recipes.change(
+        SMALL,
+        input=dict(min_size=96, channel_order="bgr", flip=0.0),
+        backbone=dict(norm="frozen"),
+        rpn=dict(anchor_sizes=(8, 16, 32, 64, 128), round_anchors=False, beta=0.0),
+        roi_heads=dict(aligned=True, bbox_reg_weights=(1.0, 1.0, 1.0, 1.0), score_thresh=0.5),
+        schedule=dict(lr=1.0),
+    )
+    log = init(detector(ANIMALS, 6, other), tmp_path / "run", recipe=other)
+    assert [line.partition(":")[0] for line in notes(log)] == [
+        "input.min_size", "input.channel_order", "backbone.norm", "rpn.anchor_sizes",
+        "rpn.round_anchors", "roi_heads.aligned", "roi_heads.bbox_reg_weights",
+    ]  # fmt: skip
+
+
+def test_pixel_values_in_another_unit_are_no_difference(tmp_path: Path):
+    saved(tmp_path, ANIMALS)
+    unit = dict(
+        pixel_scale=1.0,
+        image_mean=tuple(255 * v for v in SMALL.input.image_mean),
+        image_std=tuple(255 * v for v in SMALL.input.image_std),
+    )
+    log = init(detector(ANIMALS, 6), tmp_path / "run", recipe=recipes.change(SMALL, input=unit))
+    assert not notes(log)
+
+
+def test_a_predictor_of_another_number_of_anchors_is_fresh(tmp_path: Path):
+    saved(tmp_path, ANIMALS)
+    two = recipes.change(SMALL, rpn=dict(aspect_ratios=(0.5, 2.0)))
+    target = detector(ANIMALS, 6, two)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    log = init(target, tmp_path / "run", recipe=two)
+    line = "region proposal network: 3 anchors per cell in the file, 2 here: fresh predictor"
+    assert line in log
+    source = detector(ANIMALS, 5).state_dict()
+    for key, value in target.state_dict().items():
+        fresh = key.startswith(("rpn.head.cls_logits", "rpn.head.bbox_pred"))
+        assert value.equal((before if fresh else source)[key]), key
+    assert line not in init(detector(ANIMALS, 6), tmp_path / "run")
+
+
+def test_of_several_state_dicts_the_log_says_which(tmp_path: Path):
+    tensors = detector(ANIMALS, 5).state_dict()
+    average = {"n_averaged": torch.tensor(3)} | {f"module.{k}": v + 1 for k, v in tensors.items()}
+    torch.save({"model_ema": average, "model": tensors}, tmp_path / "model_25.pth")
+    target = detector(ANIMALS, 6)
+    log = init(target, tmp_path / "model_25.pth")
+    assert all(v.equal(tensors[k]) for k, v in target.state_dict().items())
+    assert log[0] == f"weights: {tmp_path / 'model_25.pth'}, model (not model_ema)"
+    assert any("does not say what pixels" in line for line in log)
+
+
 def test_a_state_dict_without_names(tmp_path: Path):
     path = tmp_path / "model.pth"
     source = detector(ANIMALS, 5)

@@ -16,6 +16,7 @@ from fasterrcnn import recipes
 from fasterrcnn.data import images
 from fasterrcnn.importers import recognize, translate
 from fasterrcnn.importers.names import entries
+from fasterrcnn.importers.recognize import Hints
 from fasterrcnn.models import backbones, boxes, resize
 from fasterrcnn.models.build import split
 from fasterrcnn.models.roi_align import pyramid_roi_align
@@ -41,7 +42,7 @@ def imported(request, target: Path):
     """A peer's outputs and the model made from its file."""
     peer = peers.peer(request.param, target, ".pkl" if request.param == "detectron2" else ".pth")
     file = reading.read(peer.file)
-    found = recognize.recognize(file, None, ())
+    found = recognize.recognize(file, Hints())
     model, _ = translate.load(file, found)
     return peer, model, found
 

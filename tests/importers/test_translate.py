@@ -10,8 +10,9 @@ from torchvision.models import detection
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.importers import recognize, translate
+from fasterrcnn.importers import mmdetection_text, recognize, translate
 from fasterrcnn.importers.names import entries
+from fasterrcnn.importers.recognize import Hints
 from fasterrcnn.models.build import build
 from fasterrcnn.safe_load.reading import File
 from tests.importers import synthetic
@@ -71,7 +72,7 @@ def test_names_and_shapes(name: str):
     """On the meta device: every tensor of theirs has one of ours, of the shape it becomes."""
     framework, _, _, _, source = CONFIGURATIONS[name]
     theirs = {k: torch.empty(s, device="meta") for k, s in shapes_of(name).items()}
-    found = recognize.recognize(file_of(theirs), source, ())
+    found = recognize.recognize(file_of(theirs), Hints(source))
     check_recipe(name, found.recipe)
     with torch.device("meta"):
         ours = build(found.recipe, 81).state_dict()
@@ -92,7 +93,7 @@ def test_names_and_shapes(name: str):
 def test_names_and_shapes_of_torchvision(builder: str, source: str | None):
     with torch.device("meta"):
         theirs = getattr(detection, builder)(weights=None, weights_backbone=None).state_dict()
-    found = recognize.recognize(file_of(theirs), source, ())
+    found = recognize.recognize(file_of(theirs), Hints(source))
     assert found.recipe.name == f"{builder.replace('resnet', 'r')}_torchvision"
     assert found.rows == [0, *recognize.COCO.category_ids]
     with torch.device("meta"):
@@ -106,7 +107,7 @@ def test_names_and_shapes_of_torchvision(builder: str, source: str | None):
 def there_and_back(name: str) -> None:
     framework, _, _, detector, source = CONFIGURATIONS[name]
     tensors = synthetic.filled(shapes_of(name))
-    found = recognize.recognize(file_of(tensors), source, ())
+    found = recognize.recognize(file_of(tensors), Hints(source))
     model, report = translate.load(file_of(tensors), found)
     assert all(name.endswith("num_batches_tracked") for name in report["not_used"])
     again = translate.dump(model, found.recipe, framework, found.rpn)
@@ -137,7 +138,7 @@ def test_rows_change_places():
     """Background first here and last there; boxes of background only here."""
     shapes = synthetic.detectron2(detector="faster_rcnn", classes=3)
     tensors = synthetic.filled(shapes)
-    found = recognize.recognize(file_of(tensors), None, ("cat", "dog", "fox"))
+    found = recognize.recognize(file_of(tensors), Hints(names=("cat", "dog", "fox")))
     model, _ = translate.load(file_of(tensors), found)
     predictor = model.roi_heads.box_predictor
     theirs = tensors["roi_heads.box_predictor.cls_score.weight"]
@@ -152,7 +153,7 @@ def test_rows_change_places():
 def test_anchors_of_several_sizes_change_places():
     """Detectron2 goes size by size, 5 sizes of 3 ratios; here ratio by ratio."""
     tensors = synthetic.filled(synthetic.detectron2(neck="none", detector="rpn"))
-    found = recognize.recognize(file_of(tensors), None, ())
+    found = recognize.recognize(file_of(tensors), Hints())
     model, _ = translate.load(file_of(tensors), found)
     logits = tensors["proposal_generator.rpn_head.objectness_logits.bias"]
     deltas = tensors["proposal_generator.rpn_head.anchor_deltas.bias"]
@@ -179,7 +180,7 @@ def test_files_that_do_not_fit(change, message: str):
     tensors = synthetic.filled(synthetic.mmdetection(detector="faster_rcnn"))
     change(tensors)
     file = file_of(tensors)
-    found = recognize.recognize(file, "mmdet:faster_rcnn_r50_fpn_1x", ())
+    found = recognize.recognize(file, Hints("mmdet:faster_rcnn_r50_fpn_1x"))
     with pytest.raises(CheckpointError, match=message):
         translate.load(file, found)
 
@@ -188,7 +189,7 @@ def test_statistics_that_detectron2_left_out():
     tensors = synthetic.filled(synthetic.detectron2(detector="rpn"))
     for leaf in ("running_mean", "running_var"):
         del tensors[f"backbone.bottom_up.stem.conv1.norm.{leaf}"]
-    found = recognize.recognize(file_of(tensors), None, ())
+    found = recognize.recognize(file_of(tensors), Hints())
     model, report = translate.load(file_of(tensors), found)
     norm = model.backbone.body.bn1
     assert not norm.running_mean.any()
@@ -223,17 +224,17 @@ def test_torchvisions_published_detector_has_norms_without_epsilon(source: str |
     with torch.device("meta"):
         theirs = detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict()
     file = File(Path("x.pth"), theirs, "258fb6c6" + "0" * 56, {})
-    found = recognize.recognize(file, source, ())
+    found = recognize.recognize(file, Hints(source))
     assert found.recipe.backbone.norm_eps == 0
     assert "epsilon 0" in found.rule
-    other = recognize.recognize(file_of(theirs), source, ())
+    other = recognize.recognize(file_of(theirs), Hints(source))
     assert other.recipe.backbone.norm_eps == 1e-5
 
 
 def test_mmdetections_config_says_what_tensors_cannot():
     tensors = synthetic.filled(synthetic.mmdetection(detector="rpn", old_rpn_names=True))
     with pytest.raises(UsageError, match=r"mmdet:rpn_r50_caffe_fpn_1x or mmdet:rpn_r50_fpn_1x$"):
-        recognize.recognize(file_of(tensors), None, ())
+        recognize.recognize(file_of(tensors), Hints())
     old = (
         "model = dict(type='RPN', pretrained='x', backbone=dict(type='ResNet', style='caffe', "
         "norm_cfg=dict(type='BN', requires_grad=False)))\n"
@@ -242,7 +243,7 @@ def test_mmdetections_config_says_what_tensors_cannot():
         "img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
         "x = __import__('os').system('false')\n"
     )
-    found = recognize.recognize(file_of(tensors, config=old), None, ())
+    found = recognize.recognize(file_of(tensors, config=old), Hints())
     assert found.rpn == "rpn_head"
     recipe = found.recipe
     assert recipe.backbone.stride_in_1x1
@@ -250,8 +251,8 @@ def test_mmdetections_config_says_what_tensors_cannot():
     assert recipe.input.channel_order == "bgr"
     assert recipe.input.image_mean == (103.53, 116.28, 123.675)
     assert (recipe.rpn.post_nms_top_n_test, recipe.rpn.nms_thresh) == (900, 0.65)
-    text = translate.config_text(recipe)
-    assert recognize.recognize(file_of(tensors, cfg=text), None, ()).recipe == recipe
+    text = mmdetection_text.text(recipe)
+    assert recognize.recognize(file_of(tensors, cfg=text), Hints()).recipe == recipe
 
 
 def test_other_files_are_named():
@@ -262,4 +263,4 @@ def test_other_files_are_named():
         ({"rpn_head.rpn_conv.weight": conv, "backbone.stage1.weight": conv}, "no ResNet body"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            recognize.recognize(file_of(tensors), None, ())
+            recognize.recognize(file_of(tensors), Hints())

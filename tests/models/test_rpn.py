@@ -7,6 +7,7 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from fasterrcnn import recipes
+from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
@@ -38,6 +39,19 @@ def test_anchors_are_torchvisions_and_made_once(rpn):
     assert rpn.anchors(pixels, shapes) is mine
     yours = rpn.anchor_generator(ImageList(pixels, [(128, 192)] * 2), features)
     assert all(torch.cat(mine).equal(own) for own in yours)
+
+
+def test_several_anchor_sizes_of_each_level():
+    config = recipes.RPN(anchor_sizes=(8, 12, 16, 24.5), round_anchors=False)
+    rpn = RegionProposalNetwork(config, 8, (4, 8))
+    assert rpn.head.cls_logits.out_channels == 6
+    for anchors, sizes in zip(
+        rpn.anchor_generator.cell_anchors, ((8, 12), (16, 24.5)), strict=True
+    ):
+        side = ((anchors[:, 2] - anchors[:, 0]) * (anchors[:, 3] - anchors[:, 1])).sqrt()
+        torch.testing.assert_close(side, torch.tensor(sizes * 3, dtype=torch.float32))
+    with pytest.raises(UsageError, match="3 given, this backbone has 2 levels"):
+        RegionProposalNetwork(recipes.RPN(anchor_sizes=(8, 12, 16)), 8, (4, 8))
 
 
 def test_the_sparse_head_is_the_dense_one_values_and_gradients(rpn):

@@ -1,0 +1,117 @@
+"""Writes the config of a detector, for what tensors do not determine, as MMDetection stores it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fasterrcnn.errors import UsageError
+from fasterrcnn.importers.stated import whole
+from fasterrcnn.models.rpn import anchor_sizes
+from fasterrcnn.recipes import Recipe, as_text
+
+Config = dict[str, Any]
+
+
+def text(recipe: Recipe) -> str:
+    """The config of a detector that tensors do not determine, as MMDetection's files store it."""
+    inputs, heads = recipe.input, recipe.roi_heads
+    model: Config = dict(
+        data_preprocessor=dict(
+            type="DetDataPreprocessor",
+            mean=_unscaled(inputs.image_mean, inputs.pixel_scale),
+            std=_unscaled(inputs.image_std, inputs.pixel_scale),
+            bgr_to_rgb=inputs.channel_order == "rgb",
+            pad_size_divisor=inputs.size_divisible,
+        ),
+        backbone=dict(
+            frozen_stages=max(-1, 4 - recipe.backbone.trainable_layers),
+            norm_cfg=dict(type="BN", requires_grad=recipe.backbone.norm != "frozen"),
+            norm_eval=recipe.backbone.norm != "batch",
+            style="caffe" if recipe.backbone.stride_in_1x1 else "pytorch",
+        ),
+        rpn_head=_rpn_head(recipe),
+    )
+    if recipe.detector != "rpn":
+        model["roi_head"] = dict(
+            bbox_roi_extractor=dict(
+                roi_layer=dict(
+                    type="RoIAlign",
+                    output_size=heads.pool_size,
+                    sampling_ratio=heads.sampling_ratio,
+                    aligned=heads.aligned,
+                )
+            ),
+            bbox_head=dict(
+                bbox_coder=dict(
+                    type="DeltaXYWHBBoxCoder",
+                    target_means=[0.0] * 4,
+                    target_stds=[1 / weight for weight in heads.bbox_reg_weights],
+                )
+            ),
+        )
+    model["test_cfg"] = _test_cfg(recipe)
+    sizes = (inputs.max_size, inputs.min_size)
+    pipeline = [dict(type="Resize", scale=sizes, keep_ratio=True)]
+    return f"model = {_text(model)}\ntest_pipeline = {_text(pipeline)}\n"
+
+
+def _rpn_head(recipe: Recipe) -> Config:
+    return dict(
+        anchor_generator=_anchors(recipe),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
+    )
+
+
+def _anchors(recipe: Recipe) -> Config:
+    """Anchor sizes as base sizes, which are the strides by default, times scales. Raises UsageError
+    for sizes that are no such products."""
+    strides = [16] if recipe.backbone.neck == "none" else [4, 8, 16, 32, 64]
+    levels = anchor_sizes(recipe.rpn, len(strides))
+    generator: Config = dict(type="AnchorGenerator", ratios=[*recipe.rpn.aspect_ratios])
+    scales = [whole(size / strides[0]) for size in levels[0]]
+    if all(
+        level == tuple(whole(stride * scale) for scale in scales)
+        for level, stride in zip(levels, strides, strict=True)
+    ):
+        return dict(generator, scales=scales, strides=strides)
+    if len(levels[0]) == 1:
+        return dict(
+            generator, scales=[1], strides=strides, base_sizes=[sizes[0] for sizes in levels]
+        )
+    raise UsageError(
+        f"--format: mmdetection: rpn.anchor_sizes: {as_text(recipe.rpn.anchor_sizes)}: several on "
+        "a level must be the same multiples of its stride on all"
+    )
+
+
+def _test_cfg(recipe: Recipe) -> Config:
+    rpn, heads = recipe.rpn, recipe.roi_heads
+    test: Config = dict(
+        rpn=dict(
+            nms_pre=rpn.pre_nms_top_n_test,
+            max_per_img=rpn.post_nms_top_n_test,
+            nms=dict(type="nms", iou_threshold=rpn.nms_thresh),
+            min_bbox_size=rpn.min_side,
+        )
+    )
+    if recipe.detector != "rpn":
+        test["rcnn"] = dict(
+            score_thr=heads.score_thresh,
+            nms=dict(type="nms", iou_threshold=heads.nms_thresh),
+            max_per_img=heads.detections_per_img,
+        )
+    return test
+
+
+def _unscaled(values: tuple[float, ...], scale: float) -> list[float]:
+    """`values` of scaled pixels in the unit of 8-bit ones."""
+    return [whole(value * scale) for value in values]
+
+
+def _text(value: Any) -> str:
+    """A literal in MMDetection's own form: ``dict(a=..., b=[...])``."""
+    if isinstance(value, dict):
+        return f"dict({', '.join(f'{name}={_text(item)}' for name, item in value.items())})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return repr(value)
