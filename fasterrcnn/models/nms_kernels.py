@@ -77,14 +77,16 @@ def _sweep(  # type: ignore[no-untyped-def]  # see above
             i = block * BLOCK + lane
             row = words + i.to(tl.int64) * blocks
             own = tl.load(row + block, mask=i < count, other=0)
-            usable = tl.load(valid + i, mask=i < count, other=0) != 0
+            usable = tl.load(valid + i, mask=i < count, other=0).to(tl.int64)
+            usable = tl.sum(usable << lane.to(tl.int64))
             gone = tl.sum(tl.where(word == block, removed, 0))
-            kept = tl.zeros((BLOCK,), dtype=tl.int32)
+            alive = tl.zeros((), dtype=tl.int64)
             for k in range(BLOCK):
-                here = lane == k
-                alive = tl.max((here & usable).to(tl.int32)) * (1 - ((gone >> k) & 1).to(tl.int32))
-                gone = gone | (tl.sum(tl.where(here, own, 0)) * alive)
-                kept = tl.where(here, alive, kept)
+                one = usable & ~gone & (tl.full((), 1, tl.int64) << k)
+                if one != 0:
+                    gone |= tl.sum(tl.where(lane == k, own, 0))
+                    alive |= one
+            kept = (alive >> lane.to(tl.int64)) & 1
             tl.store(keep + i, kept.to(tl.int8), mask=i < count)
             later = (kept[:, None] != 0) & (word[None, :] > block) & (word[None, :] < blocks)
             rows = tl.load(row[:, None] + word[None, :], mask=later, other=0)
