@@ -12,4 +12,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     From pageable memory it would, in silence: torch's debug mode for synchronizations does not
     report such copies.
     """
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type in ("cpu", "meta"):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
