@@ -52,11 +52,11 @@ class HostValues(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def batch(shapes_folder: Path) -> loader.Batch:
+def batch(shapes_folder: Path, start: int = 1) -> loader.Batch:
     """Three images, of different sizes and with different numbers of boxes, one without any."""
     data = formats.read(shapes_folder, "train", "auto", (), Problems())
     empty = int((~data.with_boxes()).nonzero()[0][0])
-    return loader.Images(data)[MicroBatch(0, 0, 0, (empty, 1, 2))]
+    return loader.Images(data)[MicroBatch(0, 0, 0, (empty, start, start + 1))]
 
 
 def training(recipe: recipes.Recipe, rt: runtime.Runtime) -> Training:
@@ -90,12 +90,16 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.
 
 
 @pytest.mark.gpu
-def test_a_step_does_not_wait_for_the_gpu(shapes_folder: Path):
-    rt = runtime.start("cuda")
-    state, real = training(RECIPES["frozen norm"], rt), batch(shapes_folder).pin_memory()
-    train_step(state, [real], RECIPES["frozen norm"], 0.01, rt, micro_batches=1)
+@pytest.mark.parametrize("amp", ["off", "fp16", "bf16"])
+def test_a_step_does_not_wait_for_the_gpu(shapes_folder: Path, amp: str):
+    """Nor on batches of sizes that it has not seen."""
+    rt, recipe = runtime.start("cuda"), recipes.change(RECIPES["frozen norm"], amp=amp)
+    state = training(recipe, rt)
+    first, *others = (batch(shapes_folder, start).pin_memory() for start in (1, 3, 5))
+    train_step(state, [first], recipe, 0.01, rt, micro_batches=1)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(state, [real], RECIPES["frozen norm"], 0.01, rt, micro_batches=1)
+        for other in others:
+            train_step(state, [other], recipe, 0.01, rt, micro_batches=1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

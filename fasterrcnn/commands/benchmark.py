@@ -81,7 +81,8 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
     rounds, steps = (2, 1) if options.quick else (options.rounds, options.steps)
     with data_folder(options.data_path) as folder:
         data = read(folder, recipe)
-        stream = batches(data, recipe, recipe.schedule.images_per_gpu, rounds * steps + 1)
+        images, pinned = recipe.schedule.images_per_gpu, rt.pin_memory
+        stream = batches(data, recipe, images, rounds * steps + 1, pinned=pinned)
         training = [stream[1 + r * steps : 1 + (r + 1) * steps] for r in range(rounds)]
         sides = {}
         for name, side in make_sides(recipe, rt, compiled=options.compile):
@@ -94,7 +95,8 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         check_losses(sides)
         inference = {}
         for n in options.inference:
-            some = batches(data, recipes.change(recipe, augment=recipes.Augment()), n, rounds)
+            plain = recipes.change(recipe, augment=recipes.Augment())
+            some = batches(data, plain, n, rounds, pinned=pinned)
             for side in sides.values():
                 side.model.eval()
                 for batch in some:
@@ -160,7 +162,9 @@ def read(folder: Path, recipe: Recipe) -> Annotations:
     return data.select(data.with_boxes())
 
 
-def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[loader.Batch]:
+def batches(
+    data: Annotations, recipe: Recipe, images: int, count: int, *, pinned: bool
+) -> list[loader.Batch]:
     """The first `count` micro-batches of `images` images of training, decoded and augmented."""
     bucket = run_data.buckets(data, recipe)
     plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
@@ -168,7 +172,7 @@ def batches(data: Annotations, recipe: Recipe, images: int, count: int) -> list[
         loader.Images(data, flip=recipe.input.flip, augment=augment.of(recipe)),
         plan.micro_batches(0, count, 0, 1),
     )
-    return list(loader.load(dataset, chosen, workers=0, pin_memory=False))
+    return list(loader.load(dataset, chosen, workers=0, pin_memory=pinned))
 
 
 def decoding_speed(data: Annotations, recipe: Recipe, rt: Runtime) -> dict[str, float]:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fasterrcnn import progress
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, loader, proposals, sources
@@ -111,7 +109,7 @@ def show(
     if options.draw > 0:
         sources.check_not_replaced(files, folder, names)
     for (source, image), picture_name in zip(sources.decoded(files), names, strict=True):
-        with torch.no_grad(), rt.precision(amp):
+        with rt.inference(amp):
             padded = model.transform([image.to(rt.device)])
             (found,) = split(model.rpn.detect(padded, model.features(padded)))
         boxes, scores = found["boxes"].cpu(), found["scores"].cpu()
@@ -184,7 +182,7 @@ def propose_all(
     )
     for batch in progress.over("proposing", loaded, len(planned), "batches"):
         started = time.monotonic()
-        with torch.no_grad(), rt.precision(amp):
+        with rt.inference(amp):
             padded = model.transform(batch.to(rt.device).images())
             made = model.rpn.proposals(padded, model.features(padded), training=options.training)
         assert made.scores is not None

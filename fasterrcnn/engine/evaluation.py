@@ -25,7 +25,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import checkpoint
-from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.engine.runtime import Runtime, seed
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
@@ -97,7 +97,7 @@ def evaluate(
         indices = batch.micro_batch.images
         keys = [seeds.key(recipe.seed, "validation", i) for i in indices]
         batch = batch.to(runtime.device)
-        with torch.no_grad(), runtime.precision(recipe.amp):
+        with runtime.inference(recipe.amp):
             found, loss, proposed = detect_with_losses(model, batch.images(), batch.targets(), keys)
         detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
         losses += loss
@@ -228,7 +228,7 @@ def detect_with_losses(
     detections = split(found)
     losses = []
     for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
-        torch.manual_seed(key)
+        seed(key)
         one = batch.image(i, len(target["labels"]))
         losses.append(model.losses(one, [level[i : i + 1] for level in features])[0])
     return detections, losses, proposed

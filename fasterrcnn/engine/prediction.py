@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor
 
 from fasterrcnn.data.frames import Frame
@@ -72,6 +71,6 @@ def _detect(
     images = [frame.image for frame in frames if isinstance(frame.image, Tensor)]
     if not images:
         return [None] * len(frames)
-    with torch.no_grad(), runtime.precision(amp):
+    with runtime.inference(amp):
         found = model([image.to(runtime.device) for image in images])
     return [{key: value.cpu() for key, value in one.items()} for one in found]

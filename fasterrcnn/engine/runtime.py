@@ -160,6 +160,18 @@ class Runtime:
         with self.autocast(amp), fast_layers(self.device, _DTYPES.get(amp)):
             yield
 
+    @contextmanager
+    def inference(self, amp: str) -> Iterator[None]:
+        """What a network detects in: `precision` without gradients. cudnn does not try out
+        algorithms, because images that are padded to their own size have many shapes."""
+        tries_out = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+        try:
+            with torch.no_grad(), self.precision(amp):
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = tries_out
+
     def scaler(self, amp: str) -> GradScaler:
         """A GradScaler that scales the loss in fp16 and does nothing otherwise."""
         return GradScaler(self.device.type, enabled=amp == "fp16")
@@ -314,6 +326,14 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
         runtime.rank, runtime.ranks, runtime._store = rank, ranks, store
         runtime._control = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return runtime
+
+
+def seed(key: int) -> None:
+    """Seed what this process draws from, on the CPU and on its GPU. `torch.manual_seed` also seeds
+    every other kind of device, where it queues calls with formatted stack traces."""
+    torch.default_generator.manual_seed(key)
+    if torch.cuda.is_initialized():
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(key)
 
 
 def devices() -> list[torch.device]:

@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from fasterrcnn import seeds
 from fasterrcnn.data.loader import Batch
-from fasterrcnn.engine.runtime import Runtime
+from fasterrcnn.engine.runtime import Runtime, seed
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import Detector, Scalars
 from fasterrcnn.models.compiled import compile_training_losses
@@ -141,7 +141,7 @@ def train_step(
     divisor = micro_batches / rt.ranks  # gradients are averaged over ranks: together micro_batches
     for batch in batches:
         step, index = batch.micro_batch.step, batch.micro_batch.index
-        torch.manual_seed(seeds.key(recipe.seed, "step", step, index))
+        seed(seeds.key(recipe.seed, "step", step, index))
         batch = batch.to(rt.device)
         is_last = batch.micro_batch == batches[-1].micro_batch
         with nullcontext() if is_last else rt.no_sync(training.forward):

@@ -24,7 +24,7 @@ def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float)
     ``(M, K)``; other boxes are neither kept nor suppress any.
     """
     found = kernels(boxes.device)
-    compute = found.nms_lists if found else one_list_at_a_time
+    compute = one_list_at_a_time if isinstance(found, str) else found.nms_lists
     return compute(boxes, group, valid, iou_threshold)
 
 
@@ -46,17 +46,20 @@ def one_list_at_a_time(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshol
 
 def describe(device: torch.device) -> str:
     """How NMS is computed on `device`, for the log."""
-    return "Triton kernels" if kernels(device) else "torchvision's, one list at a time"
+    found = kernels(device)
+    if isinstance(found, str):
+        return f"torchvision's, one list at a time ({found})"
+    return "Triton kernels"
 
 
 @cache
-def kernels(device: torch.device) -> ModuleType | None:
-    """The Triton kernels if they run on `device` and agree with torchvision; None otherwise.
+def kernels(device: torch.device) -> ModuleType | str:
+    """The Triton kernels if they run on `device` and agree with torchvision, else why not.
 
     The first call compiles them and synchronizes.
     """
     if device.type == "cpu":
-        return None
+        return "no GPU"
     try:
         from fasterrcnn.models import nms_kernels
 
@@ -69,6 +72,7 @@ def kernels(device: torch.device) -> ModuleType | None:
         )
         if nms_kernels.nms_lists(*example).equal(one_list_at_a_time(*example)):
             return nms_kernels
-    except Exception:  # no Triton, no C compiler, unknown GPU: each raises other errors
-        pass
-    return None
+    except Exception as error:  # no Triton, no C compiler, unknown GPU: each raises other errors
+        reason = str(error).strip().partition("\n")[0]
+        return f"Triton kernels: {type(error).__name__}: {reason}"
+    return "Triton kernels: other boxes are kept than by torchvision"

@@ -33,7 +33,7 @@ def _overlaps(  # type: ignore[no-untyped-def]  # see above
     boxes, group, words, count, blocks, threshold
 ):
     """words[list, i, block]: bit j is set if box i suppresses the later box 64 * block + j."""
-    which, row_block, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    which, row_block, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     if block < row_block:
         return
     boxes += which * count * 4
@@ -48,7 +48,8 @@ def _overlaps(  # type: ignore[no-untyped-def]  # see above
     areas = ((x2 - x1) * (y2 - y1))[:, None] + ((u2 - u1) * (v2 - v1))[None, :]
     of_i = tl.load(group + i, mask=i < count, other=-1)
     of_j = tl.load(group + j, mask=j < count, other=-2)
-    hit = (shared / (areas - shared) > threshold) & (of_i[:, None] == of_j[None, :])
+    # Rounded as torchvision's; plain division on a GPU is approximate.
+    hit = (tl.div_rn(shared, areas - shared) > threshold) & (of_i[:, None] == of_j[None, :])
     hit = hit & (i[:, None] < j[None, :])
     bits = tl.sum(hit.to(tl.int64) << tl.arange(0, BLOCK).to(tl.int64)[None, :], axis=1)
     tl.store(words + (which * count + i) * blocks + block, bits, mask=i < count)
@@ -61,31 +62,41 @@ def _or(a, b):  # type: ignore[no-untyped-def]  # see above
 
 @triton.jit
 def _sweep(  # type: ignore[no-untyped-def]  # see above
-    words, valid, keep, count, BLOCKS: tl.constexpr, WORDS: tl.constexpr
+    words, valid, keep, count, blocks, WORDS: tl.constexpr
 ):
-    """keep[list, i], block by block. WORDS: the next power of two of BLOCKS."""
-    which = tl.program_id(0)
-    words += which * count * BLOCKS
+    """keep[list, i], block by block. WORDS: the next power of two of `blocks`."""
+    which = tl.program_id(0).to(tl.int64)  # offsets exceed 32 bits
+    words += which * count * blocks
     valid += which * count
     keep += which * count
     lane = tl.arange(0, BLOCK)
     word = tl.arange(0, WORDS)
     removed = tl.zeros((WORDS,), dtype=tl.int64)
-    for block in range(BLOCKS):
-        i = block * BLOCK + lane
-        own = tl.load(words + i * BLOCKS + block, mask=i < count, other=0)
-        usable = tl.load(valid + i, mask=i < count, other=0) != 0
-        gone = tl.sum(tl.where(word == block, removed, 0))
-        kept = tl.zeros((BLOCK,), dtype=tl.int32)
-        for k in range(BLOCK):
-            here = lane == k
-            alive = tl.max((here & usable).to(tl.int32)) * (1 - ((gone >> k) & 1).to(tl.int32))
-            gone = gone | (tl.sum(tl.where(here, own, 0)) * alive)
-            kept = tl.where(here, alive, kept)
-        tl.store(keep + i, kept.to(tl.int8), mask=i < count)
-        later = (kept[:, None] != 0) & (word[None, :] > block) & (word[None, :] < BLOCKS)
-        rows = tl.load(words + i[:, None] * BLOCKS + word[None, :], mask=later, other=0)
-        removed = removed | tl.reduce(rows, 0, _or)
+    for block in range(WORDS):  # a constant: the code is the same for many numbers of blocks
+        if block < blocks:
+            i = block * BLOCK + lane
+            row = words + i.to(tl.int64) * blocks
+            own = tl.load(row + block, mask=i < count, other=0)
+            usable = tl.load(valid + i, mask=i < count, other=0).to(tl.int64)
+            usable = tl.sum(usable << lane.to(tl.int64))
+            gone = tl.sum(tl.where(word == block, removed, 0))
+            alive = tl.zeros((), dtype=tl.int64)
+            for k in range(BLOCK):
+                one = usable & ~gone & (tl.full((), 1, tl.int64) << k)
+                if one != 0:
+                    gone |= tl.sum(tl.where(lane == k, own, 0))
+                    alive |= one
+            kept = (alive >> lane.to(tl.int64)) & 1
+            tl.store(keep + i, kept.to(tl.int8), mask=i < count)
+            later = (kept[:, None] != 0) & (word[None, :] > block) & (word[None, :] < blocks)
+            rows = tl.load(row[:, None] + word[None, :], mask=later, other=0)
+            removed = removed | tl.reduce(rows, 0, _or)
+
+
+def sweep_warps(words: int) -> int:
+    """Of `_sweep` with WORDS `words`: as few as its registers allow, and one for up to 2,048 boxes,
+    because every serial step of several warps has a barrier."""
+    return min(max(words // 32, 1), 16)
 
 
 def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
@@ -97,8 +108,9 @@ def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float)
     blocks = triton.cdiv(count, 64)
     words = torch.empty(lists, count, blocks, dtype=torch.int64, device=boxes.device)
     grid = (lists, blocks, blocks)
-    _overlaps[grid](boxes.contiguous(), group.contiguous(), words, count, blocks, iou_threshold)
+    inputs = boxes.contiguous(), group.contiguous()
+    _overlaps[grid](*inputs, words, count, blocks, iou_threshold, num_warps=8)  # no spills
     usable = valid.to(torch.int8).contiguous()
     width = triton.next_power_of_2(blocks)
-    _sweep[(lists,)](words, usable, keep, count, BLOCKS=blocks, WORDS=width)
+    _sweep[(lists,)](words, usable, keep, count, blocks, WORDS=width, num_warps=sweep_warps(width))
     return keep.bool()

@@ -19,6 +19,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fasterrcnn.models.transfer import to_device
+
 _PILLOW_BITS = 22
 _OPENCV_BITS = 11
 
@@ -52,7 +54,7 @@ def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tenso
     return total
 
 
-@lru_cache(1024)  # creating them on the device would synchronize
+@lru_cache(1024)
 def _pillow_axis(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Input pixels and weights ``(M, T)`` of a triangle filter. To each side it reaches one output
     pixel, but at least one input pixel."""
@@ -66,7 +68,7 @@ def _pillow_axis(old: int, new: int, device: torch.device) -> tuple[Tensor, Tens
     weight = weight * (index < last[:, None])
     weight = weight / weight.sum(dim=1, keepdim=True)
     fixed = (weight * (1 << _PILLOW_BITS) + 0.5).floor()
-    return index.clamp(max=old - 1).to(device), fixed.int().to(device)
+    return to_device(index.clamp(max=old - 1), device), to_device(fixed.int(), device)
 
 
 @lru_cache(1024)
@@ -82,4 +84,4 @@ def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> tuple[
     low = low.long()
     weight = torch.stack([1 - part, part], dim=1) * (1 << _OPENCV_BITS)
     index = torch.stack([low, low + 1], dim=1).clamp(0, old - 1)
-    return index.to(device), weight.round().int().to(device)
+    return to_device(index, device), to_device(weight.round().int(), device)

@@ -17,6 +17,7 @@ from fasterrcnn import seeds
 from fasterrcnn.image_sizes import padded, resized, smallest_bucket
 from fasterrcnn.models import boxes, resize
 from fasterrcnn.models.boxes import Proposals
+from fasterrcnn.models.transfer import to_device
 from fasterrcnn.recipes import Input
 
 _RESIZE = {"opencv": resize.opencv, "pillow": resize.pillow}
@@ -87,9 +88,8 @@ class Transform(nn.Module):
         targets = targets or []
         has_proposals = "proposals" in (targets or [{}])[0]
         stored = [target["proposal_size"] for target in targets] if has_proposals else old
-        sizes, original_sizes, stored_sizes = torch.tensor(
-            [new, old, stored], dtype=torch.float32
-        ).to(pixels.device, non_blocking=True)
+        all_sizes = torch.tensor([new, old, stored], dtype=torch.float32)
+        sizes, original_sizes, stored_sizes = to_device(all_sizes, pixels.device)
         ground_truth = _pad_targets(targets, sizes / original_sizes)
         proposals = _pad_proposals(targets, sizes / stored_sizes) if has_proposals else None
         return PaddedImages(pixels, sizes, original_sizes, *ground_truth, proposals)

@@ -3,6 +3,7 @@
 torchrun ... -m tests.engine.slow_rank_0 slow|plain
 """
 
+import os
 import sys
 import time
 from datetime import timedelta
@@ -20,7 +21,8 @@ def main() -> None:
     rt._control = distributed.new_group(backend="gloo", timeout=timedelta(seconds=3))
     slow = sys.argv[1] == "slow"
     for k in range(2):
-        print(rt.rank, rt.on_main(lambda k=k: work(8 - 5 * k), slow=slow), flush=True)
+        told = f"{rt.rank} {rt.on_main(lambda k=k: work(8 - 5 * k), slow=slow)}\n"
+        os.write(1, told.encode())  # at once: print writes a line in parts
     rt.on_main(fail, slow=slow)
 
 

@@ -91,3 +91,25 @@ def test_what_one_process_knows_is_what_all_know(rt: runtime.Runtime):
     assert rt.agree() == (0, [])
     assert rt.agree("news") == (0, ["news"])
     assert rt.agree({}) == (0, [{}])
+
+
+def test_detecting_tries_no_algorithms_out_and_makes_no_graph():
+    rt, before = runtime.start("cpu"), torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True  # as `start` does on a GPU
+    try:
+        with pytest.raises(ZeroDivisionError), rt.inference("bf16"):
+            assert not torch.backends.cudnn.benchmark
+            assert not torch.is_grad_enabled()
+            assert torch.is_autocast_enabled("cpu")
+            raise ZeroDivisionError
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def test_seeding_is_torchs():
+    runtime.seed(5)
+    drawn = torch.rand(3)
+    assert torch.initial_seed() == 5
+    torch.manual_seed(5)
+    assert torch.rand(3).equal(drawn)

@@ -154,6 +154,17 @@ def test_only_convolutions_and_linear_layers_leave_float32_under_autocast():
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
 
 
+def test_under_autocast_every_trained_parameter_has_a_gradient():
+    """Proposals are made without gradients, of which the casts of weights must know nothing."""
+    images, targets = example()
+    detector = build(DEMO, 7).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector(images, targets)
+    sum(losses.values()).backward()
+    named = {name: p.grad for name, p in detector.named_parameters() if p.requires_grad}
+    assert [name for name, grad in named.items() if grad is None or not grad.any()] == []
+
+
 def test_no_activation_of_a_frozen_norm_network_is_promoted():
     ours, _ = pair(FROZEN)
     seen = set()

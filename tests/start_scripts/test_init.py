@@ -165,11 +165,11 @@ def pair(folder: Path, torch: str, torchvision: str, kept: str = "[0]") -> str:
 @pytest.mark.parametrize(
     ("torch", "torchvision", "refused"),
     [
-        ("2.10.0", "0.25.0", None),
+        ("2.12.1", "0.27.1", None),
         ("2.11.0+cu130", "0.26.0+cu130", None),
         ("2.11.0a0+1234abc.nv26.03", "0.26.0a0", None),
-        ("2.9.1", "0.24.1", "torch 2.9.1"),
-        ("2.10.0", "0.24.1", "torchvision 0.24.1"),
+        ("2.10.0", "0.25.0", "torch 2.10.0"),
+        ("2.11.0", "0.25.0", "torchvision 0.25.0"),
         ("2.99.0a0+1234abc", "0.99.0", "torch 2.99.0a0+1234abc"),
         ("2.11.0", "0.99.0", "torchvision 0.99.0"),
     ],
@@ -208,7 +208,7 @@ def test_a_failed_install_names_the_package_and_what_to_do(
     path = pair(tmp_path / "packages", "2.99.0", "0.99.0")
     done = shell(init(project), BASE_PYTHON=sys.executable, WHEELS=no_wheels, PYTHONPATH=path)
     assert done.code == 1
-    assert done.out.startswith("not keeping torch 2.99.0: tested are torch 2.10 and newer, below ")
+    assert done.out.startswith("not keeping torch 2.99.0: tested are torch 2.11 and newer, below ")
     last = done.err.splitlines()[-1]
     assert last.startswith("error: torch==2.11.0: not installed from WHEELS=")
     assert not (project / ".venv" / "requirements.txt").exists()
