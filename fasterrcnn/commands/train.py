@@ -24,7 +24,7 @@ from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models import nms
+from fasterrcnn.models import kernels
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
@@ -176,7 +176,8 @@ def check(recipe: Recipe, options: Options) -> None:
 def describe(recipe: Recipe, rt: Runtime) -> None:
     """Print what will be trained and where."""
     rt.say(rt.describe())
-    rt.say(f"NMS: {nms.describe(rt.device)}")
+    if rt.device.type != "cpu":
+        rt.say(kernels.describe(rt.device))
     rt.say(recipes.describe(recipe))
     if not rt.is_fast_in(recipe.amp):
         rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is faster")

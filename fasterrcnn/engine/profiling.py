@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn.engine.runtime import Runtime
-from fasterrcnn.models import nms
+from fasterrcnn.models import kernels
 from fasterrcnn.models.build import Detector, FasterRCNN
 
 
@@ -32,7 +32,7 @@ class _Synchronizations(TorchDispatchMode):
             "equal",
             "torchvision::nms",
         }
-        if isinstance(nms.kernels(device), str):
+        if isinstance(kernels.load("nms_kernels", device), str):
             self.names.add("fasterrcnn::nms")
 
     def __torch_dispatch__(

@@ -1,8 +1,8 @@
-"""Boxes of a whole batch at once: IoU, deltas, matching, sampling.
+"""Boxes of a whole batch at once: IoU, deltas, sampling.
 
-The mathematics of torchvision's `box_iou`, `BoxCoder`, `Matcher` and
-`BalancedPositiveNegativeSampler` on padded tensors, so that nothing depends on how many boxes an
-image has and nothing waits for the device. Everything is float32.
+The mathematics of torchvision's `box_iou`, `BoxCoder` and `BalancedPositiveNegativeSampler` on
+padded tensors, so that nothing depends on how many boxes an image has and nothing waits for the
+device. Everything is float32.
 
 Shapes: N images, G ground-truth (gt) boxes with padding, B boxes, S samples. In every padded tensor
 a bool mask `valid` tells entries from padding; where it is False the entry means nothing.
@@ -87,49 +87,6 @@ class Proposals(NamedTuple):
     boxes: Tensor  # float32 (N, P, 4): x1 y1 x2 y2 in px of the padded input
     valid: Tensor  # bool (N, P)
     scores: Tensor | None = None  # float32 (N, P) in 0..1; box heads need none
-
-
-class Match(NamedTuple):
-    """The result of matching B boxes per image to its gt boxes."""
-
-    label: Tensor  # int8 (N, B): 1 positive, 0 negative, -1 ignored
-    gt: Tensor  # int64 (N, B): index of the gt box with the highest IoU, matched or not
-
-
-class LowQuality(NamedTuple):
-    """Boxes that are positive despite a low IoU, because no other fits a gt box better."""
-
-    min_iou: float = 0.0
-    gt: str = "own"  # regression target: "own" gt box of highest IoU, or the one it is "best" for
-
-
-def match(
-    quality: Tensor,
-    gt_valid: Tensor,
-    *,
-    foreground: float,
-    background: float,
-    low_quality: LowQuality | None,
-) -> Match:
-    """Match boxes to gt boxes by IoU `quality` ``(N, G, B)``; `gt_valid` ``(N, G)``.
-
-    A box is positive from IoU `foreground` on and negative below `background`. With `low_quality`,
-    the boxes of highest IoU with any gt box (ties included) are positive too.
-    """
-    quality = quality.masked_fill(~gt_valid[:, :, None], -1.0)
-    best, gt = quality.max(dim=1)
-    label = (best >= foreground).to(torch.int8) - ((best >= background) & (best < foreground)).to(
-        torch.int8
-    )
-    if low_quality:
-        highest = quality.max(dim=2, keepdim=True).values
-        wanted = (quality == highest) & (gt_valid[:, :, None] & (highest >= low_quality.min_iou))
-        label = label.masked_fill(wanted.any(dim=1), 1)
-        if low_quality.gt == "best":  # of several gt boxes, the last one
-            rank = torch.arange(1, quality.shape[1] + 1, device=quality.device)[:, None]
-            last = (wanted * rank).amax(dim=1)
-            gt = torch.where(last > 0, last - 1, gt)
-    return Match(label, gt)
 
 
 class Sample(NamedTuple):

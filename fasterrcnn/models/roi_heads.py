@@ -21,6 +21,7 @@ from torchvision.models.detection.faster_rcnn import (
 from fasterrcnn import recipes
 from fasterrcnn.models import boxes
 from fasterrcnn.models.boxes import Detections, Proposals
+from fasterrcnn.models.matching import match
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.roi_align import pool_cells, pyramid_roi_align
 from fasterrcnn.models.transform import PaddedImages
@@ -157,14 +158,15 @@ class RoIHeads(nn.Module):
         """Sample rois from the proposals and the gt boxes."""
         config = self.config
         candidates = torch.cat([proposals.boxes, images.gt_boxes], dim=1)
-        label, gt = boxes.match(
-            boxes.iou(images.gt_boxes, candidates),
+        label, gt = match(
+            images.gt_boxes,
             images.gt_valid,
+            candidates,
+            torch.cat([proposals.valid, images.gt_valid], dim=1),
             foreground=config.fg_iou_thresh,
             background=config.bg_iou_thresh,
             low_quality=None,
         )
-        label = label.masked_fill(~torch.cat([proposals.valid, images.gt_valid], dim=1), -1)
         index, positive, valid = boxes.sample(
             label, config.batch_size_per_image, config.positive_fraction
         )

@@ -20,6 +20,7 @@ from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
 from fasterrcnn.models.boxes import Proposals
+from fasterrcnn.models.matching import LowQuality, match
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid, as_matrix
 from fasterrcnn.models.transform import PaddedImages
@@ -203,19 +204,15 @@ class RegionProposalNetwork(nn.Module):
     ) -> tuple[boxes.Sample, Tensor]:
         """Anchors sampled for the losses, and the index of the gt box ``(N, S)`` of each."""
         config = self.config
-        quality = boxes.iou(images.gt_boxes, anchors)
-        usable = self._usable(images, shapes, anchors)
-        if usable is not None:
-            quality = quality.masked_fill(~usable[:, None], -1.0)
-        label, gt = boxes.match(
-            quality,
+        label, gt = match(
+            images.gt_boxes,
             images.gt_valid,
+            anchors,
+            self._usable(images, shapes, anchors),
             foreground=config.fg_iou_thresh,
             background=config.bg_iou_thresh,
-            low_quality=boxes.LowQuality(config.low_quality_iou, config.low_quality_gt),
+            low_quality=LowQuality(config.low_quality_iou, config.low_quality_gt),
         )
-        if usable is not None:
-            label = label.masked_fill(~usable, -1)
         sampled = boxes.sample(label, config.batch_size_per_image, config.positive_fraction)
         return sampled, gt.gather(1, sampled.index)
 

@@ -25,6 +25,7 @@ def compile_kernel(
     constants: dict[str, int],
     warps: int,
     capability: int,
+    **options: Any,
 ) -> Code:
     """The code of `fasterrcnn.models.MODULE.NAME` for a compute capability (80, 90); skips the test
     where there is no Triton."""
@@ -36,7 +37,7 @@ def compile_kernel(
     places = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=places)
     made: Any = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps}
+        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, **options}
     )
     return Code(made.asm["ttir"], made.asm["ptx"], _spilled(made.asm["ptx"], capability))
 

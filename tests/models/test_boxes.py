@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from fasterrcnn.models import boxes
@@ -51,33 +51,6 @@ def test_clip_is_torchvisions():
     for own, box, size in zip(boxes.clip(found, sizes), found, sizes, strict=True):
         assert own.equal(clip_boxes_to_image(box, tuple(size.tolist())))
     assert boxes.clip(found[:, :, None], sizes)[:, :, 0].equal(boxes.clip(found, sizes))
-
-
-@pytest.mark.parametrize("low_quality", [False, True])
-@pytest.mark.parametrize(("fg", "bg"), [(0.7, 0.3), (0.5, 0.5)])
-@pytest.mark.parametrize("grid", [0.0, 4.0, 16.0])
-def test_match_is_torchvisions(grid: float, fg: float, bg: float, low_quality: bool):
-    counts = (9, 1, 0, 4)
-    gt, candidates = some_boxes(4, 9, grid=grid), some_boxes(4, 600, grid=grid)
-    gt[3, 0] = torch.tensor([500.0, 500.0, 600.0, 600.0])  # overlaps nothing
-    valid = torch.arange(9) < torch.tensor(counts)[:, None]
-    quality = boxes.iou(gt, candidates)
-    label, best = boxes.match(
-        quality,
-        valid,
-        foreground=fg,
-        background=bg,
-        low_quality=boxes.LowQuality() if low_quality else None,
-    )
-    matcher = Matcher(fg, bg, allow_low_quality_matches=low_quality)
-    for i, count in enumerate(counts):
-        if count == 0:
-            assert (label[i] == 0).all()
-            continue
-        expected = matcher(box_iou(gt[i, :count], candidates[i]))
-        between = expected == Matcher.BETWEEN_THRESHOLDS
-        assert label[i].equal((expected >= 0).to(torch.int8) - between.to(torch.int8))
-        assert best[i][label[i] == 1].equal(expected[expected >= 0])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from fasterrcnn.engine.step import split_parameters
 from fasterrcnn.models import boxes
 from fasterrcnn.models.backbones import build_backbone
 from fasterrcnn.models.build import build
+from fasterrcnn.models.matching import LowQuality, match
 from fasterrcnn.models.roi_align import level_of, pyramid_roi_align
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
@@ -169,23 +170,24 @@ def test_losses_are_divided_by_the_sample_or_by_a_fixed_number():
 def test_low_quality_matches():
     """Gt box A is far from every box (best IoU 0.2), B and C share their best box, which is nearer
     to B."""
-    quality = torch.tensor([[
-        [0.20, 0.00, 0.00, 0.10],
-        [0.00, 0.60, 0.20, 0.00],
-        [0.00, 0.50, 0.10, 0.00],
-    ]])  # fmt: skip
+    candidates = torch.tensor([[[0, 0, 1, 10], [20, 0, 30, 10], [30, 0, 50, 10], [80, 0, 81, 1]]])
+    gt_boxes = torch.tensor([[[0, 0, 5, 10], [22, 0, 32, 10], [22.5, 0, 32.5, 10]]])
+    quality = boxes.iou(gt_boxes, candidates.float())[0]
+    assert quality[:, :2].tolist() == [
+        [pytest.approx(0.2), 0], [0, pytest.approx(2 / 3)], [0, pytest.approx(0.6)]
+    ]  # fmt: skip
     valid = torch.ones(1, 3, dtype=torch.bool)
 
-    def match(*low_quality):
-        return boxes.match(
-            quality, valid, foreground=0.7, background=0.3,
-            low_quality=boxes.LowQuality(*low_quality),
+    def matched(*low_quality):
+        return match(
+            gt_boxes, valid, candidates.float(), foreground=0.7, background=0.3,
+            low_quality=LowQuality(*low_quality),
         )  # fmt: skip
 
-    label, gt = match(0.0, "own")  # torchvision, Detectron2
+    label, gt = matched(0.0, "own")  # torchvision, Detectron2
     assert label.tolist() == [[1, 1, 0, 0]]
     assert gt[0, :2].tolist() == [0, 1]
-    label, gt = match(0.3, "best")  # MMDetection
+    label, gt = matched(0.3, "best")  # MMDetection
     assert label.tolist() == [[0, 1, 0, 0]]
     assert gt[0, 1] == 2
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from fasterrcnn.models.nms import kernels, nms_lists
+from fasterrcnn.models.nms import nms_lists
 from tests.models import kernel_code
 
 INTERPRETED = """
@@ -110,7 +110,6 @@ def test_offsets_into_the_words_have_64_bits():
 @pytest.mark.parametrize("count", [1, 64, 1000, 2000])
 def test_the_triton_kernels_on_the_gpu(count: int):
     torch.manual_seed(0)
-    assert not isinstance(kernels(torch.device("cuda", 0)), str)
     corner = torch.rand(10, count, 2) * 800
     box = torch.cat([corner, corner + 5 + torch.rand(10, count, 2) * 300], dim=-1)
     group, valid = torch.randint(0, 3, (10, count)), torch.rand(10, count) < 0.9

@@ -1,0 +1,49 @@
+"""Which Triton kernels are used, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fasterrcnn.models import kernels
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def _tried_anew():
+    kernels.load.cache_clear()
+    yield
+    kernels.load.cache_clear()
+
+
+@pytest.mark.parametrize("name", kernels.MODULES.values())
+def test_a_cpu_has_none(name: str):
+    assert kernels.load(name, CPU) == "no GPU"
+
+
+@pytest.mark.parametrize("name", kernels.MODULES.values())
+def test_what_a_kernel_raises_is_said(name: str):
+    """A device without values stands for whatever may go wrong on a GPU."""
+    reason = kernels.load(name, META)
+    assert isinstance(reason, str)
+    assert len(reason) > 20 and ": " in reason and "\n" not in reason
+    assert f"NMS ({kernels.load('nms_kernels', META)})" in kernels.describe(META)
+
+
+def test_kernels_that_disagree_are_not_used(monkeypatch):
+    pytest.importorskip("triton", reason="this torch has no Triton")
+    from fasterrcnn.models import matching_kernels, nms_kernels
+
+    monkeypatch.setattr(nms_kernels, "agrees", lambda device: False)
+    monkeypatch.setattr(matching_kernels, "agrees", lambda device: True)
+    assert kernels.load("matching_kernels", META) is matching_kernels
+    assert kernels.describe(META) == (
+        "by Triton kernels: matching; by torch's operators: NMS (it gives other results than torch)"
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", kernels.MODULES.values())
+def test_a_gpu_has_all(name: str):
+    assert not isinstance(kernels.load(name, torch.device("cuda", 0)), str)
