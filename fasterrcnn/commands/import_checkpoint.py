@@ -10,12 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fasterrcnn import recipes
 from fasterrcnn.cli import flags
-from fasterrcnn.engine import checkpoint, download, runtime
+from fasterrcnn.engine import checkpoint, importing, runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.importers import published, recognize, translate
-from fasterrcnn.safe_load import reading
 from fasterrcnn.settings import setting
 
 
@@ -43,24 +40,11 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.output_dir.absolute()
     if (folder / "checkpoints").exists():
         raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
-    path, source = Path(options.file[0]), options.source
-    if published.is_name(options.file[0]):
-        path = download.cached(published.url_of(options.file[0]))
-        source = source or options.file[0]
-    file = reading.read(path)
-    found = recognize.recognize(file, source, options.class_names)
-    model, report = translate.load(file, found)
-    rt = runtime.start("cpu")
-    recipe = recipes.change(found.recipe, weights=str(file.path.absolute()))
-    state = checkpoint.State(
-        step=0,
-        last_step=0,
-        recipe=recipe,
-        classes=found.classes,
-        scaler={},
-        data={"digest": "", "path": "", "dataset": "auto", "val_split": "val"},
-        environment=rt.environment(),
+    environment = runtime.start("cpu").environment()
+    model, state, file, found, report = importing.load(
+        options.file[0], options.source, options.class_names, environment
     )
+    recipe = state.recipe
     path = checkpoint.save(folder / "checkpoints", {"model": model.state_dict()}, state, keep=2)
     about = {"file": str(file.path), "sha256": file.sha256, "framework": found.framework,
              "rule": found.rule, "recipe": asdict(recipe)}  # fmt: skip

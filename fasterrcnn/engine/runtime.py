@@ -163,17 +163,9 @@ class Runtime:
     @contextmanager
     def configured(self) -> Iterator[None]:
         """Inside, torch's global settings are those that `start` makes for this device."""
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        filled: bool = torch_deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-        benchmark = torch.backends.cudnn.benchmark
-        _configure(self.device, deterministic=False)
-        try:
+        with settings_kept():
+            _configure(self.device, deterministic=False)
             yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch_deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-            torch.backends.cudnn.benchmark = benchmark
 
     def scaler(self, amp: str) -> GradScaler:
         """A GradScaler that scales the loss in fp16 and does nothing otherwise."""
@@ -349,6 +341,21 @@ def _configure(device: torch.device, *, deterministic: bool) -> None:
         torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # no stub
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Afterwards, torch's global settings are what they were."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled: bool = torch_deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch_deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def devices() -> list[torch.device]:

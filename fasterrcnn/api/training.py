@@ -1,0 +1,51 @@
+"""`train` as a function."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fasterrcnn.api.mistakes import value_errors
+from fasterrcnn.cli import names
+from fasterrcnn.engine import runtime
+
+
+def train(
+    *,
+    data_path: str | Path,
+    recipe: str | None = None,
+    output: str | Path | None = None,
+    **fields: Any,
+) -> Path:
+    """Train a detector as ``fasterrcnn train`` does; its run folder, which `load` takes.
+
+    fields: flags of the command by name, such as ``epochs=12``, ``weights="coco"`` or
+    ``classes=("cat", "dog")``; one with a dot as ``**{"input.min_size": 640}``. The same call
+    continues a run that was killed. Raises ValueError for what the command exits with 2, 3 or 4
+    for, and another `errors.Failure` for what else it expects.
+    """
+    given = {"recipe": recipe, "data_path": data_path, "output_dir": output, **fields}
+    command = import_module(names.module_of("train"))
+    own = {field.name for field in dataclasses.fields(command.Options)}
+    argv = [
+        word
+        for name, value in given.items()
+        if not (value is False and name in own)  # which has no flag: it is off by default
+        for word in _flag(name, value)
+    ]
+    with value_errors(), runtime.settings_kept():
+        return command.main(argv)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """The words of a command line that say what a field is; None: as it is by default."""
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, (list, tuple)):
+        value = ",".join(map(str, value))
+    return [f"{flag}={value}"]
