@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import count, islice
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from fasterrcnn import Detections, Predictor, load
 from fasterrcnn.commands import predict
+from tests.conftest import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +169,34 @@ def test_wrong_images_are_one_line(detector: Predictor, files: list[Path]):
         detector(files, 7)
     with pytest.raises(ValueError, match="images_per_batch: 0: must be 1 or more"):
         detector(files, images_per_batch=0)
+
+
+EXAMPLE = re.compile(r"^    from fasterrcnn import .*\n(?:(?:    .*)?\n)*", re.MULTILINE)
+EXAMPLES = [
+    (page, number, code)
+    for page in ("README.md", "docs/python.md")
+    for number, code in enumerate(EXAMPLE.findall((PROJECT / page).read_text()))
+]
+
+
+def test_the_examples_are_found():
+    assert [page for page, _, _ in EXAMPLES] == ["README.md"] + ["docs/python.md"] * 4
+
+
+@pytest.mark.parametrize(("page", "number", "code"), EXAMPLES, ids=lambda value: str(value)[:20])
+def test_the_examples_of_the_documentation_run(
+    page: str, number: int, code: str, run: Path, shapes_folder: Path, tmp_path: Path, monkeypatch
+):
+    files = sorted((shapes_folder / "val").glob("*.png"))
+    for name, file in zip(("a.jpg", "b.jpg"), files, strict=False):
+        Image.open(file).convert("RGB").save(tmp_path / name)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "output" / "RUN").symlink_to(run)
+    (tmp_path / "datasets" / "shapes").symlink_to(shapes_folder)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(dedent(code), names)
+    assert isinstance(names["detector"], Predictor)
+    if "found" in names:
+        assert isinstance(names["found"], Detections)
