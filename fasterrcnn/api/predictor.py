@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 from fasterrcnn import recipes
 from fasterrcnn.api import inputs
 from fasterrcnn.api.detections import Detections
+from fasterrcnn.api.fields import as_flags
 from fasterrcnn.api.inputs import ImageLike
 from fasterrcnn.api.mistakes import value_errors
-from fasterrcnn.cli import inference
+from fasterrcnn.cli import flags, inference, shared
 from fasterrcnn.cli.inference import Inference
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint, detectors, prediction, runtime
@@ -21,14 +22,20 @@ from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import FasterRCNN
 
-_PRECISIONS = ("auto", "fp16", "bf16", "off")
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Inference):
+    """What `load` can be told besides where the detector is."""
+
+    amp: str | None = shared.amp()
+    device: str = shared.device()
 
 
 class Predictor:
     """Detects in images. Made by `load`; not to be shared by threads."""
 
     def __init__(
-        self, model: FasterRCNN, state: checkpoint.State, options: Inference, runtime: Runtime
+        self, model: FasterRCNN, state: checkpoint.State, options: Options, runtime: Runtime
     ) -> None:
         self._model, self._state, self._options, self._runtime = model, state, options, runtime
         self.recipe, self.changed = self._apply(options)
@@ -98,7 +105,7 @@ class Predictor:
     def _stream(
         self,
         images: Iterable[ImageLike],
-        options: Inference,
+        options: Options,
         recipe: recipes.Recipe,
         images_per_batch: int,
     ) -> Iterator[Detections]:
@@ -115,10 +122,12 @@ class Predictor:
             assert found[1] is not None  # there is no frame without pixels
             yield Detections(**found[1], classes=self.classes)
 
-    def _apply(self, options: Inference) -> tuple[recipes.Recipe, list[str]]:
+    def _apply(self, options: Options) -> tuple[recipes.Recipe, list[str]]:
         """The model made as the options say; its recipe and what was changed, a line each."""
         recipe, changed = inference.apply(self._model, self._state.recipe, self.classes, options)
-        return recipes.change(recipe, amp=self._runtime.resolve_amp(recipe.amp)), changed
+        return recipes.change(
+            recipe, amp=self._runtime.resolve_amp(options.amp or recipe.amp)
+        ), changed
 
 
 def load(
@@ -134,24 +143,12 @@ def load(
     ``classes=("cat",)``, ``slice=640``. Raises ValueError.
     """
     with value_errors():
-        options = _options(choices)
-        rt = runtime.alone(device)
+        if "limit" in choices:
+            raise UsageError("limit: is for predict; give fewer images")
+        given = {"device": device, "amp": amp, **choices}
+        options = flags.parse(Options, as_flags(given, Options), None)
+        rt = runtime.alone(options.device)
         model, state = detectors.load(str(source))
         if not isinstance(model, FasterRCNN):
             raise UsageError(f"{source}: not a whole detector, but {state.recipe.detector}")
-        if amp not in (None, *_PRECISIONS):
-            raise UsageError(f"amp: {amp}: must be {', '.join(_PRECISIONS)}")
-        if amp is not None:
-            state = dataclasses.replace(state, recipe=recipes.change(state.recipe, amp=amp))
         return Predictor(rt.place(model), state, options, rt)
-
-
-def _options(choices: dict[str, Any]) -> Inference:
-    """Choices at inference. Raises UsageError for unknown ones."""
-    known = [field.name for field in dataclasses.fields(Inference) if field.name != "limit"]
-    for name in choices:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-            raise UsageError(f"{name}: unknown parameter{hint}")
-    return Inference(**choices)

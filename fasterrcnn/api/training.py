@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fasterrcnn.api.fields import as_flags
 from fasterrcnn.api.mistakes import value_errors
 from fasterrcnn.cli import names
 from fasterrcnn.engine import runtime
@@ -28,24 +28,6 @@ def train(
     """
     given = {"recipe": recipe, "data_path": data_path, "output_dir": output, **fields}
     command = import_module(names.module_of("train"))
-    own = {field.name for field in dataclasses.fields(command.Options)}
-    argv = [
-        word
-        for name, value in given.items()
-        if not (value is False and name in own)  # which has no flag: it is off by default
-        for word in _flag(name, value)
-    ]
+    argv = as_flags(given, command.Options)
     with value_errors(), runtime.settings_kept():
         return command.main(argv)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    """The words of a command line that say what a field is; None: as it is by default."""
-    flag = "--" + name.replace("_", "-")
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    if isinstance(value, (list, tuple)):
-        value = ",".join(map(str, value))
-    return [f"{flag}={value}"]

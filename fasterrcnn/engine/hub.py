@@ -47,10 +47,9 @@ def write(
     _check_folder(folder)
     recipe = recipes.change(state.recipe, weights=Path(state.recipe.weights).name)
     names = state.classes.names
-    file = path / "results.json"
-    results = json.loads(file.read_text()) if file.is_file() else None
-    name = checkpoint.run_of(path).name
-    card = model_card.render(name, recipe, names, state.step, results, said)
+    results = _json(path / "results.json") or None
+    run = checkpoint.run_of(path.absolute()).name
+    card = model_card.render(run, recipe, names, state.step, results, said)
     config = {
         "library_name": _LIBRARY,
         "model_type": recipe.detector,
@@ -74,7 +73,7 @@ def write(
 
 def is_ours(folder: Path) -> bool:
     """Whether `folder` was written by `write`."""
-    return _config(folder).get("library_name") == _LIBRARY
+    return _json(folder / _CONFIG).get("library_name") == _LIBRARY
 
 
 def load(folder: Path) -> tuple[Detector, checkpoint.State]:
@@ -82,10 +81,10 @@ def load(folder: Path) -> tuple[Detector, checkpoint.State]:
 
     Raises CheckpointError.
     """
-    config = _config(folder)
+    config = _json(folder / _CONFIG)
     try:
         recipe = recipes.from_dict(config["recipe"])
-        classes = Classes(tuple(config["id2label"].values()), tuple(config["category_ids"]))
+        classes = classes_of(config)
         step = config["step"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder / _CONFIG}: {error!r}; export it again") from None
@@ -94,6 +93,12 @@ def load(folder: Path) -> tuple[Detector, checkpoint.State]:
     data = {"digest": "", "path": "", "dataset": "auto", "val_split": "val"}
     state = checkpoint.State(step, step, recipe, classes, scaler={}, data=data, environment={})
     return model.eval(), state
+
+
+def classes_of(config: dict[str, Any]) -> Classes:
+    """The classes in config.json, in whatever order another program has written them."""
+    names = {int(label): name for label, name in config["id2label"].items()}
+    return Classes(tuple(names[label] for label in sorted(names)), tuple(config["category_ids"]))
 
 
 def is_name(source: str) -> bool:
@@ -126,7 +131,7 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(f"--output: {folder}: is a file; give a folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    config = _config(folder)
+    config = _json(folder / _CONFIG)
     if config.get("library_name") != _LIBRARY:
         raise UsageError(f"--output: {folder}: holds other files; give an empty or new folder")
     card = folder / _CARD
@@ -136,10 +141,10 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder; empty where there is none that can be read."""
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a json file; empty where there is none that can be read."""
     try:
-        content = json.loads((folder / _CONFIG).read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

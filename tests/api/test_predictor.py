@@ -129,6 +129,10 @@ def test_classes_and_changes_are_told(run: Path):
     detector = load(run, device="cpu", classes=("star",), nms_threshold=0.4)
     assert "star" in detector.classes.names
     assert detector.changed == ["roi_heads.nms_thresh: 0.5 -> 0.4", "classes: star of 6"]
+    assert load(run, device="cpu", tta="flip,0.5").changed == [
+        "also detected in: mirrored; scale 0.5"
+    ]
+    assert load(run, device="cpu", amp="bf16").recipe.amp == "bf16"
     assert load(run / "best", device="cpu").classes == detector.classes
 
 
@@ -144,13 +148,14 @@ def load_error(*args: object, **fields: object) -> str:
 
 def test_a_wrong_load_is_one_line(run: Path, tmp_path: Path):
     assert "no usable checkpoint; there is no such folder" in load_error(tmp_path / "nope")
-    assert load_error(run, min_siz=3) == "min_siz: unknown parameter; did you mean min_size?"
-    assert "there are score_threshold, nms_threshold" in load_error(run, xyz=3)
+    assert load_error(run, min_siz=3) == "min_siz=3: unknown flag; did you mean min_size?"
+    assert load_error(run, min_size="x") == "min_size: invalid int value: 'x'"
+    assert load_error(run, limit=3) == "limit: is for predict; give fewer images"
     assert load_error(run, min_size=0) == "min_size: 0: must be 1 or more"
     assert load_error(run, slice=3) == "slice: 3: must be 32 or more"
-    assert load_error(run, slice=64, slice_overlap=2).startswith("slice_overlap: 2: must be")
-    assert load_error(run, device="gpu") == "device: gpu: must be auto, cpu or cuda"
-    assert load_error(run, amp="half") == "amp: half: must be auto, fp16, bf16, off"
+    assert load_error(run, slice=64, slice_overlap=2).startswith("slice_overlap: 2.0: must be")
+    assert load_error(run, device="gpu").startswith("device: invalid choice: 'gpu' (choose from")
+    assert load_error(run, amp="half").startswith("amp: invalid choice: 'half' (choose from")
     assert "no published file known" in load_error("mmdet:x")
 
 

@@ -126,6 +126,14 @@ def test_nothing_of_the_users_is_overwritten(run: Path, tmp_path: Path):
         write(run, other / "config.json")
 
 
+def test_a_config_that_another_program_sorted_is_the_same(run: Path, tmp_path: Path):
+    folder = write(run, tmp_path / "a")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(label): f"c{label}" for label in (10, 2, *range(3, 10), 1)}
+    config["category_ids"] = list(range(10))
+    assert hub.classes_of(config).names == tuple(f"c{label}" for label in range(1, 11))
+
+
 def test_wrong_use(run: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="--base-model: is for --format hub; leave it out"):
         export.main(["--checkpoint", str(run), "--format", "torchvision", "-o", "x.pth",
