@@ -39,11 +39,16 @@ class Views:
     flip: bool = False
     scales: tuple[float, ...] = ()  # besides 1
 
+    @property
+    def shared(self) -> int:
+        """The px that neighboring tiles have in common at least, less than their side."""
+        return min(round((self.slice or 0) * self.overlap), (self.slice or 1) - 1)
+
     def of(self, height: int, width: int) -> list[View]:
         """The views of an image, those of equal padded size next to each other."""
         parts = [(0, 0, width, height)]
         if self.slice is not None and max(height, width) > self.slice:
-            parts += tiles(height, width, self.slice, self.overlap)
+            parts += tiles(height, width, self.slice, self.shared)
         flips = (False, True) if self.flip else (False,)
         _whole, *others = (View(*view) for view in product((1.0, *self.scales), parts, flips))
         return others
@@ -55,12 +60,13 @@ class Views:
         return "; ".join([*words, *(f"scale {scale:g}" for scale in self.scales)])
 
 
-def tiles(height: int, width: int, side: int, overlap: float) -> list[tuple[int, int, int, int]]:
-    """Tiles x1 y1 x2 y2 of `side` px, or the image's where that is less, that cover an image."""
+def tiles(height: int, width: int, side: int, shared: int) -> list[tuple[int, int, int, int]]:
+    """Tiles x1 y1 x2 y2 of `side` px, or the image's where that is less, that cover an image;
+    neighbors have `shared` px in common, the last ones more."""
 
     def starts(length: int) -> list[int]:
         last = max(0, length - side)
-        return [*range(0, last, max(1, round(side * (1 - overlap)))), last]
+        return [*range(0, last, side - shared), last]
 
     corners = product(starts(height), starts(width))
     return [(x, y, min(x + side, width), min(y + side, height)) for y, x in corners]
@@ -83,7 +89,8 @@ def detect(
         everything = [whole]
         for batch in _batches(views.of(*image.shape[-2:]), images_per_batch):
             seen = _look(model, image, batch)
-            everything += [_in_image(v, d, image) for v, d in zip(batch, seen, strict=True)]
+            pairs = zip(batch, seen, strict=True)
+            everything += [_in_image(view, own, image, views.shared) for view, own in pairs]
         merged.append(_merge(model, everything))
     return merged
 
@@ -117,23 +124,23 @@ def _scaled(config: Input, scale: float) -> Input:
     return replace(config, min_size=short, max_size=long)
 
 
-def _in_image(view: View, found: Detections, image: Tensor) -> Detections:
-    """Detections in a view, in px of the image, without those that an edge inside it may cut.
+def _in_image(view: View, found: Detections, image: Tensor, shared: int) -> Detections:
+    """Detections in a view, in px of the image, without parts of objects that are better seen.
 
-    An object no larger than the overlap is whole in some tile, a larger one in the whole image.
+    That is what touches an edge inside the image and lies in the `shared` px behind which the next
+    tile goes on: that tile has all of it, and more of its object.
     """
-    height, width = image.shape[-2:]
     x1, y1, x2, y2 = view.part
     box = found["boxes"]
     if view.flip:
         box = torch.stack([x2 - x1 - box[:, 2], box[:, 1], x2 - x1 - box[:, 0], box[:, 3]], dim=1)
-    box = box + box.new_tensor([x1, y1, x1, y1])
-    low = box.new_tensor([x1 + 1 if x1 else -1, y1 + 1 if y1 else -1])
-    high = box.new_tensor(
-        [x2 - 1 if x2 < width else width + 1, y2 - 1 if y2 < height else height + 1]
-    )
-    whole = (box[:, :2] > low).all(dim=1) & (box[:, 2:] < high).all(dim=1)
-    return {key: value[whole] for key, value in {**found, "boxes": box}.items()}
+    low, high = box.new_tensor([x1, y1]), box.new_tensor([x2, y2])
+    box = box + low.repeat(2)
+    cut_low = (low > 0) & (box[:, :2] < low + 1) & (box[:, 2:] <= low + shared)
+    end = box.new_tensor(image.shape[:0:-1])  # W, H
+    cut_high = (high < end) & (box[:, 2:] > high - 1) & (box[:, :2] >= high - shared)
+    kept = ~(cut_low | cut_high).any(dim=1)
+    return {key: value[kept] for key, value in {**found, "boxes": box}.items()}
 
 
 def _merge(model: FasterRCNN, parts: list[Detections]) -> Detections:

@@ -47,19 +47,21 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("size", [(1000, 1500), (640, 641), (100, 3000), (700, 500)])
-@pytest.mark.parametrize("overlap", [0.0, 0.2, 0.5])
-def test_what_is_no_larger_than_the_overlap_is_whole_in_some_tile(size, overlap: float):
+@pytest.mark.parametrize("shared", [0, 128, 320])
+def test_what_is_no_larger_than_what_tiles_share_is_whole_in_some_tile(size, shared: int):
     height, width = size
-    tiles = views.tiles(height, width, 640, overlap)
+    tiles = views.tiles(height, width, 640, shared)
     assert len(set(tiles)) == len(tiles)
     for x1, y1, x2, y2 in tiles:
         assert (x2 - x1, y2 - y1) == (min(640, width), min(640, height))
-        assert x1 >= 0 and x2 <= width and y1 >= 0 and y2 <= height
+        assert min(x1, y1) >= 0
+        assert x2 <= width
+        assert y2 <= height
     for length, pairs in ((width, {(t[0], t[2]) for t in tiles}),
                           (height, {(t[1], t[3]) for t in tiles})):  # fmt: skip
-        object_side = max(1, round(640 * overlap))
-        for start in range(length - object_side + 1):
-            assert any(a <= start and start + object_side <= b for a, b in pairs)
+        side = max(1, shared)
+        for start in range(length - side + 1):
+            assert any(a <= start and start + side <= b for a, b in pairs)
 
 
 def test_the_number_of_views():
@@ -91,19 +93,42 @@ def test_a_scale_is_that_of_the_recipe_times_it(model, image):
     assert same(seen(model, image, Views(scales=(0.75,))), expected)
 
 
-def test_a_tile_gives_what_lies_in_it_uncut_in_pixels_of_the_image(model, image):
+def test_a_tile_gives_its_detections_in_pixels_of_the_image(model, image):
     found = seen(model, image, Views(slice=120, overlap=0.0), size=1)
-    assert views.tiles(120, 200, 120, 0.0) == [(0, 0, 120, 120), (80, 0, 200, 120)]
-    tiles = [image[:, :, :120], image[:, :, 80:]]
+    assert views.tiles(120, 200, 120, 0) == [(0, 0, 120, 120), (80, 0, 200, 120)]
     with torch.no_grad():
-        left, right = (model([tile])[0] for tile in tiles)
-    right = {**right, "boxes": right["boxes"] + torch.tensor([80, 0, 80, 0])}
-    uncut = [left["boxes"][left["boxes"][:, 2] < 119], right["boxes"][right["boxes"][:, 0] > 81]]
-    assert all(map(len, uncut)), "else the test shows nothing"
+        left, right = (model([tile])[0] for tile in (image[:, :, :120], image[:, :, 80:]))
+    everything = torch.cat([left["boxes"], right["boxes"] + torch.tensor([80, 0, 80, 0])])
     assert {tuple(box) for box in found["boxes"].tolist()} <= {
-        tuple(box) for box in torch.cat(uncut).tolist()
+        tuple(box) for box in everything.tolist()
     }
     assert found["boxes"][:, 0].min() < 80 < 120 < found["boxes"][:, 2].max()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_part_that_the_next_tile_has_more_of_is_left_out(flip: bool):
+    """A tile from 100 to 200 in an image of 300 x 100, of which it shares 30 px with neighbors."""
+    box = {
+        (0, 40, 30, 60): False,  # cut by the left edge, whole behind it
+        (70, 40, 100, 60): False,  # by the right one
+        (0, 40, 31, 60): True,  # the tile on the left has less of it
+        (69, 40, 100, 60): True,
+        (2, 40, 30, 60): True,  # not cut
+        (50, 0, 60, 20): True,  # cut by edges of the image
+        (50, 80, 60, 100): True,
+        (0, 0, 100, 100): True,  # larger than a tile
+    }
+    boxes = torch.tensor([*box], dtype=torch.float32)
+    given = torch.stack(
+        [100 - boxes[:, 2], boxes[:, 1], 100 - boxes[:, 0], boxes[:, 3]], dim=1
+    ) if flip else boxes  # fmt: skip
+    count = torch.arange(len(box))
+    found = {"boxes": given, "labels": count, "scores": count / 10}
+    image = torch.zeros(3, 100, 300, dtype=torch.uint8)
+    kept = views._in_image(views.View(1.0, (100, 0, 200, 100), flip), found, image, 30)
+    expected = [k for k, whole in enumerate(box.values()) if whole]
+    assert kept["labels"].tolist() == expected
+    assert kept["boxes"].tolist() == (boxes[expected] + torch.tensor([100, 0, 100, 0])).tolist()
 
 
 def test_what_is_found_twice_is_kept_once_with_the_higher_score(model, image):
