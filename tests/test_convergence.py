@@ -116,7 +116,7 @@ def mosaic(root: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_tiles_find_the_small_objects_of_a_large_image(tmp_path: Path):
-    """With half of the demo's training: AP in a mosaic of its images, without tiles and with."""
+    """With half of the demo's training: AP in a mosaic of its images."""
     shapes.write(tmp_path / "data", train=1000, val=1)
     train.main([
         "--recipe", "fasterrcnn_r10_fpn_shapes", "--device", "cpu", "--amp", "auto",
@@ -125,14 +125,16 @@ def test_tiles_find_the_small_objects_of_a_large_image(tmp_path: Path):
     ])  # fmt: skip
     (tmp_path / "large").mkdir()
     mosaic(tmp_path / "large", seed=2 * 10**6)
-    for flags in ((), ("--slice", "160", "--slice-overlap", "0.4")):
+    tiles = ("--slice", "160", "--slice-overlap", "0.4")
+    for flags in ((), tiles, (*tiles, "--tta", "flip")):
         evaluate.main([
             "--checkpoint", str(tmp_path / "run"), "--device", "cpu", "--workers", "0",
             "--data-path", str(tmp_path / "large"), "--split", "val", "--images-per-gpu", "4",
             "--detections-per-image", "4000", "--max-dets", "4000", *flags,
         ])  # fmt: skip
     lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
-    without, tiles = map(json.loads, lines)
+    without, in_tiles, mirrored_too = map(json.loads, lines)
     assert without["AP"] < 0.01
-    assert tiles["AP"] > 0.2
-    assert tiles["AP_small"] > 0.2
+    assert in_tiles["AP"] > 0.2
+    assert in_tiles["AP_small"] > 0.2
+    assert mirrored_too["AP"] > in_tiles["AP"] - 0.01

@@ -118,8 +118,15 @@ def test_streams_of_other_thresholds_do_not_disturb_each_other(
 def test_torch_is_left_as_it_was(detector: Predictor, files: list[Path]):
     torch.use_deterministic_algorithms(False)
     grad = torch.is_grad_enabled()
-    stream = detector.stream(files)
-    next(stream)
+    inside = []
+
+    def images():
+        for file in files:
+            inside.append(torch.are_deterministic_algorithms_enabled())
+            yield file
+
+    next(detector.stream(images()))
+    assert set(inside) == {True}  # as in predict
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.is_grad_enabled() == grad
     assert list(detector([])) == []
