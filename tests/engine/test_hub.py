@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard
 from safetensors.torch import load_file
 
+from fasterrcnn import recipes
 from fasterrcnn.commands import export, train
 from fasterrcnn.engine import checkpoint, detectors, hub
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
@@ -65,11 +67,15 @@ def test_what_was_not_said_or_measured_is_not_in_the_card(
 
 
 def test_no_file_names_a_place_of_this_machine(run: Path, shapes_folder: Path, tmp_path: Path):
-    folder = write(run, tmp_path / "a")
+    folder = tmp_path / "a"
+    model, state, path = checkpoint.load_detector(run)
+    recipe = recipes.change(state.recipe, weights=f"{shapes_folder.parent}/first.pth")
+    hub.write(folder, model, replace(state, recipe=recipe), path, {})
+    assert hub.load(folder)[1].recipe.weights == "first.pth"
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
     }  # fmt: skip
-    host = checkpoint.load_detector(run)[1].environment["host"]
+    host = state.environment["host"]
     for path in folder.iterdir():
         content = path.read_bytes()
         assert str(shapes_folder.parent).encode() not in content, path
