@@ -125,9 +125,8 @@ class Predictor:
     def _apply(self, options: Options) -> tuple[recipes.Recipe, list[str]]:
         """The model made as the options say; its recipe and what was changed, a line each."""
         recipe, changed = inference.apply(self._model, self._state.recipe, self.classes, options)
-        return recipes.change(
-            recipe, amp=self._runtime.resolve_amp(options.amp or recipe.amp)
-        ), changed
+        amp = self._runtime.resolve_amp(options.amp or recipe.amp)
+        return recipes.change(recipe, amp=amp), changed
 
 
 def load(

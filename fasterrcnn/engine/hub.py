@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fasterrcnn import recipes
@@ -67,8 +68,9 @@ def write(
         (folder / _PREPROCESSOR).write_text(json.dumps(_preprocessor(recipe), indent=1) + "\n")
         (folder / _CARD).write_text(card, encoding="utf-8")
         (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}; give another --output") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{folder}: {reason}; give another --output") from None
 
 
 def is_ours(folder: Path) -> bool:

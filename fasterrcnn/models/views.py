@@ -41,8 +41,8 @@ class Views:
 
     @property
     def shared(self) -> int:
-        """The px that neighboring tiles have in common at least, less than their side."""
-        return min(round((self.slice or 0) * self.overlap), (self.slice or 1) - 1)
+        """The px that neighboring tiles have in common at least."""
+        return round((self.slice or 0) * self.overlap)
 
     def of(self, height: int, width: int) -> list[View]:
         """The views of an image, those of equal padded size next to each other."""
