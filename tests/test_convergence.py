@@ -135,6 +135,6 @@ def test_tiles_find_the_small_objects_of_a_large_image(tmp_path: Path):
     lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     without, in_tiles, mirrored_too = map(json.loads, lines)
     assert without["AP"] < 0.01
-    assert in_tiles["AP"] > 0.2
-    assert in_tiles["AP_small"] > 0.2
+    assert in_tiles["AP"] > 0.1
+    assert in_tiles["AP_small"] > 0.1
     assert mirrored_too["AP"] > in_tiles["AP"] - 0.01
