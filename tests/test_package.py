@@ -84,6 +84,19 @@ def test_what_runs_no_command_imports_nothing_but_the_standard_library(shell, ar
     }
 
 
+def test_importing_the_package_imports_nothing_but_the_standard_library(shell):
+    """So that it takes no time; `load` and the rest import torch when they are asked for."""
+    lines = (
+        "import sys, fasterrcnn",
+        "print(sorted(sys.modules.keys() & {'torch', 'numpy', 'PIL', 'fasterrcnn.api'}))",
+        "print(all(getattr(fasterrcnn, name).__module__.startswith('fasterrcnn.api.')",
+        "          for name in fasterrcnn.__all__))",
+        "print(hasattr(fasterrcnn, 'nothing'))",
+    )
+    done = shell([sys.executable, "-c", "\n".join(lines)], cwd="/")
+    assert done.out.split() == ["[]", "True", "False"], done.err
+
+
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [("trian", "; did you mean train?"), ("self_test", "; did you mean self-test?"), ("xyz", "")],
@@ -176,7 +189,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     }
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert found == modules | {"fasterrcnn/README.md"}
+    assert found == modules | {"fasterrcnn/README.md", "fasterrcnn/py.typed"}
 
 
 def test_the_wheel_says_what_it_needs_and_brings_its_license(wheel: Path):

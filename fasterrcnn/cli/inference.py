@@ -10,10 +10,13 @@ from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
+from fasterrcnn.models.views import Views
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
+_OF_VIEWS = ("slice", "slice_overlap", "tta")
+_SMALLEST_TILE = 32  # px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,25 @@ class Inference:
         None, "limit of the long side of resized images (px) (default: the run's)"
     )
     classes: tuple[str, ...] = setting((), "class names to detect; empty: all")
+    slice: int | None = setting(
+        None, "detect also in square tiles of this side (px of the image), for small objects"
+    )
+    slice_overlap: float | None = setting(
+        None, "part of a tile that it shares with the next (default: 0.2)"
+    )
+    tta: tuple[str, ...] = setting(
+        (), "detect also in the mirrored image, and at these scales: flip,0.75,1.25"
+    )
     limit: int | None = setting(None, "only the first N images")
+
+    @property
+    def views(self) -> Views | None:
+        """What `slice` and `tta` ask for. Raises UsageError."""
+        if self.slice is None and not self.tta:
+            return None
+        overlap = 0.2 if self.slice_overlap is None else self.slice_overlap
+        scales = [_scale(word) for word in self.tta if word != "flip"]
+        return Views(self.slice, overlap, "flip" in self.tta, tuple(dict.fromkeys(scales)))
 
 
 def apply(
@@ -62,6 +83,9 @@ def apply(
     elif given := [name for name in _OF_BOX_HEAD if getattr(options, name) not in (None, ())]:
         flag = given[0].replace("_", "-")
         raise UsageError(f"--{flag}: this run proposes, but detects no classes; leave it out")
+    _check_views(model, options)
+    if options.views is not None:
+        lines.append(f"also detected in: {options.views.describe()}")
     if options.limit is not None:
         lines.append(f"limit: the first {options.limit} images")
     return changed, lines
@@ -77,6 +101,34 @@ def _check(options: Inference) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')}: {value}: must be 1 or more")
+
+
+def _check_views(model: Detector, options: Inference) -> None:
+    """Raise UsageError for tiles and the like that cannot be, or are not for this detector."""
+    given = [name for name in _OF_VIEWS if getattr(options, name) not in (None, ())]
+    if given and not isinstance(model, FasterRCNN):
+        flag = given[0].replace("_", "-")
+        raise UsageError(
+            f"--{flag}: is for whole detectors; this run is a part of one; leave it out"
+        )
+    if options.slice is not None and options.slice < _SMALLEST_TILE:
+        raise UsageError(f"--slice: {options.slice}: must be {_SMALLEST_TILE} or more")
+    if options.slice_overlap is not None:
+        if options.slice is None:
+            raise UsageError("--slice-overlap: is of tiles; give --slice too")
+        if not 0 <= options.slice_overlap <= 0.9:
+            raise UsageError(f"--slice-overlap: {options.slice_overlap}: must be 0 to 0.9")
+
+
+def _scale(word: str) -> float:
+    """A scale of --tta. Raises UsageError."""
+    try:
+        scale = float(word)
+    except ValueError:
+        scale = 0.0
+    if not 0.1 <= scale <= 10 or scale == 1:
+        raise UsageError(f"--tta: {word}: must be flip, or a scale from 0.1 to 10 other than 1")
+    return scale
 
 
 def _input(options: Inference) -> dict[str, int]:

@@ -28,7 +28,7 @@ from fasterrcnn.settings import setting
 _ON_SHEET = 6  # images each, the best and the worst
 _OF_DETECTOR = (  # flags that mean nothing with --from
     "score_threshold", "nms_threshold", "detections_per_image", "min_size", "max_size", "proposals",
-    "top_n", "amp", "voc_submission",
+    "top_n", "amp", "voc_submission", "slice", "slice_overlap", "tta",
 )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def check(options: Options) -> None:
     if (options.checkpoint is None) == (options.from_file is None):
         raise UsageError("give --checkpoint, or --from with a file of detections")
     for name in _OF_DETECTOR if options.from_file is not None else ():
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, ()):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is for a detector, not for detections; leave it out")
 
@@ -134,6 +134,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
         workers=rt.loader_workers(options.workers),
         stored=None if options.proposals is None else proposals.read(options.proposals),
         metric=None if recipe.detector == "rpn" else metric_of(options),
+        also=options.views,
     )
     if not rt.is_main:
         return

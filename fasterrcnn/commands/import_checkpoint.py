@@ -10,14 +10,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fasterrcnn import recipes
 from fasterrcnn.cli import flags
-from fasterrcnn.engine import checkpoint, download, runtime
+from fasterrcnn.engine import checkpoint, importing, runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.importers import published, recognize, translate
 from fasterrcnn.importers.recognize import Hints
-from fasterrcnn.importers.stated import flag
-from fasterrcnn.safe_load import reading
 from fasterrcnn.settings import setting
 
 
@@ -48,27 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.output_dir.absolute()
     if (folder / "checkpoints").exists():
         raise UsageError(f"--output-dir: {folder}: holds a run already; give another")
-    name = options.file[0]
-    is_published = published.is_name(name)
-    if is_published and fields:
-        raise UsageError(f"{flag(min(fields))}: {name}: is published with its own value")
-    path = download.cached(published.url_of(name)) if is_published else Path(name)
-    source = options.source or (name if is_published else None)
-    hints = Hints(source, options.class_names, fields, is_published)
-    file = reading.read(path, options.entry)
-    found = recognize.recognize(file, hints)
-    model, report = translate.load(file, found)
-    rt = runtime.start("cpu")
-    recipe = recipes.change(found.recipe, weights=str(file.path.absolute()))
-    state = checkpoint.State(
-        step=0,
-        last_step=0,
-        recipe=recipe,
-        classes=found.classes,
-        scaler={},
-        data={"digest": "", "path": "", "dataset": "auto", "val_split": "val"},
-        environment=rt.environment(),
+    environment = runtime.start("cpu").environment()
+    hints = Hints(options.source, options.class_names, fields)
+    model, state, file, found, report = importing.load(
+        options.file[0], hints, environment, options.entry
     )
+    recipe = state.recipe
     path = checkpoint.save(folder / "checkpoints", {"model": model.state_dict()}, state, keep=2)
     about = {"file": str(file.path), "sha256": file.sha256, "framework": found.framework,
              "rule": found.rule, "entry": file.entry, "recipe": asdict(recipe)}  # fmt: skip

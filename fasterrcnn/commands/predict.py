@@ -102,7 +102,12 @@ def main(argv: list[str] | None = None) -> None:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
         stream = frames.read(asked, pool, ahead, known.size if known else lambda _: None)
         detected = prediction.detect(
-            model, islice(stream, options.limit), recipe, rt, options.images_per_gpu
+            model,
+            islice(stream, options.limit),
+            recipe,
+            rt,
+            options.images_per_gpu,
+            options.views,
         )
         has_video = any(source.is_video for source in asked)
         progress = Progress(None if has_video else len(asked), "images")

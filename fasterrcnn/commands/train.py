@@ -71,8 +71,8 @@ class Options:
     compile: bool = shared.compile()
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command. Raises Failure."""
+def main(argv: list[str] | None = None) -> Path:
+    """Run the command; the run folder. Raises Failure."""
     recipe, options = flags.parse_with_recipe(Options, argv, __doc__)
     rt = runtime.start(options.device, deterministic=options.deterministic)
     images.limit_pixels(options.max_image_pixels)
@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             run(recipe, options, folder, rt, status)
     finally:
         runtime.shut_down()
+    return folder.path
 
 
 def default_folder(recipe: Recipe) -> Path:

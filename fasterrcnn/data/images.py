@@ -141,6 +141,18 @@ def decode(path: Path | str, *, apply_orientation: bool) -> torch.Tensor:
     return pixels.permute(2, 0, 1)
 
 
+def from_pillow(image: Image.Image) -> torch.Tensor:
+    """Pixels of a Pillow image as `decode` gives those of a file, its EXIF orientation applied.
+
+    Raises ValueError with a phrase.
+    """
+    header = within_limit(_header(image))
+    if isinstance(header, str):
+        raise ValueError(header)
+    _check_range(image)
+    return _turned(_pixels_by_pillow(image), header.orientation).permute(2, 0, 1)
+
+
 @contextmanager
 def _opened(path: Path | str) -> Iterator[IO[bytes]]:
     """A regular file to read from. Raises Unsettled."""
@@ -171,9 +183,14 @@ def _open_image(file: IO[bytes]) -> Image.Image:
         raise Unsettled(_too_large()) from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise _explained(error, "unreadable header") from error
+    _check_range(image)
+    return image
+
+
+def _check_range(image: Image.Image) -> None:
+    """Raise ValueError for pixels that cannot be brought to 8 bits."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
-    return image
 
 
 def _explained(error: Exception, what: str) -> ValueError:

@@ -29,7 +29,9 @@ from fasterrcnn.engine.runtime import Runtime, seed
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
+from fasterrcnn.models import views
 from fasterrcnn.models.build import Detector, FasterRCNN, split
+from fasterrcnn.models.views import Views
 from fasterrcnn.progress import Progress
 from fasterrcnn.recipes import Input, Recipe
 
@@ -69,6 +71,7 @@ def evaluate(
     workers: int,
     stored: StoredProposals | None = None,
     metric: Metric | None = None,
+    also: Views | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Metrics with the mean validation losses, and the detections, on every rank.
 
@@ -76,8 +79,8 @@ def evaluate(
     of its RPN is measured too, on boxes of all classes: `proposals`, by name as
     `metrics.proposals.by_name` has them, at no more proposals than the recipe makes.
     Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. `stored`: the proposals
-    that Fast R-CNN takes. The mode of `model` is restored. Raises Stopped as soon as this rank is
-    signaled.
+    that Fast R-CNN takes. `also`: what of an image is detected in besides its whole. The mode of
+    `model` is restored. Raises Stopped as soon as this rank is signaled.
     """
     was_training = model.training
     model.eval()
@@ -99,6 +102,9 @@ def evaluate(
         batch = batch.to(runtime.device)
         with runtime.inference(recipe.amp):
             found, loss, proposed = detect_with_losses(model, batch.images(), batch.targets(), keys)
+            if also is not None:
+                assert isinstance(model, FasterRCNN)  # which the flags have checked
+                found = views.detect(model, batch.images(), found, also, images_per_gpu)
         detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
         losses += loss
         matched += [

@@ -14,23 +14,34 @@ from torch import Tensor
 from fasterrcnn.data.frames import Frame
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.image_sizes import padded, resized
-from fasterrcnn.models.build import Detector
+from fasterrcnn.models import views
+from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.models.views import Detections, Views
 from fasterrcnn.recipes import Recipe
 
 _WINDOW = 8  # batches between the first and the last image in memory
 _BYTES = 2**30  # of images in memory, beyond a batch
 
-Detections = dict[str, Tensor]  # boxes (D, 4) x1 y1 x2 y2 (px), labels, scores (D,), best first
-
 
 def detect(
-    model: Detector, frames: Iterable[Frame], recipe: Recipe, runtime: Runtime, images_per_gpu: int
+    model: FasterRCNN,
+    frames: Iterable[Frame],
+    recipe: Recipe,
+    runtime: Runtime,
+    images_per_gpu: int,
+    also: Views | None = None,
 ) -> Iterator[tuple[Frame, Detections | None]]:
-    """Each frame with its detections on the CPU, in px of the image; None if it has no image."""
+    """Each frame with its detections on the CPU, in px of the image; None if it has no image.
+
+    `also`: what of an image is detected in besides its whole.
+    """
     done: dict[int, tuple[Frame, Detections | None]] = {}
     first = 0  # not returned yet
     for batch in batches(frames, recipe, images_per_gpu):
-        found = _detect(model, [frame for _, frame in batch], runtime, recipe.amp)
+        images = [frame.image for _, frame in batch if isinstance(frame.image, Tensor)]
+        found: list[Detections] | list[None] = [None] * len(batch)
+        if images:
+            found = _detect(model, images, recipe.amp, runtime, images_per_gpu, also)
         done |= {k: (frame, f) for (k, frame), f in zip(batch, found, strict=True)}
         while first in done:
             yield done.pop(first)
@@ -65,12 +76,17 @@ def batches(
 
 
 def _detect(
-    model: Detector, frames: list[Frame], runtime: Runtime, amp: str
-) -> list[Detections | None]:
-    """The detections of one batch."""
-    images = [frame.image for frame in frames if isinstance(frame.image, Tensor)]
-    if not images:
-        return [None] * len(frames)
+    model: FasterRCNN,
+    images: list[Tensor],
+    amp: str,
+    runtime: Runtime,
+    images_per_gpu: int,
+    also: Views | None,
+) -> list[Detections]:
+    """The detections in the images of one batch."""
+    images = [image.to(runtime.device) for image in images]
     with runtime.inference(amp):
-        found = model([image.to(runtime.device) for image in images])
+        found = model(images)
+        if also is not None:
+            found = views.detect(model, images, found, also, images_per_gpu)
     return [{key: value.cpu() for key, value in one.items()} for one in found]

@@ -172,6 +172,13 @@ class Runtime:
         finally:
             torch.backends.cudnn.benchmark = tries_out
 
+    @contextmanager
+    def configured(self) -> Iterator[None]:
+        """Inside, torch's global settings are those that `start` makes for this device."""
+        with settings_kept():
+            _configure(self.device, deterministic=False)
+            yield
+
     def scaler(self, amp: str) -> GradScaler:
         """A GradScaler that scales the loss in fp16 and does nothing otherwise."""
         return GradScaler(self.device.type, enabled=amp == "fp16")
@@ -287,26 +294,11 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     from run to run with two threads. Raises UsageError for a GPU that is not there.
     """
     ranks, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    gpus = torch.cuda.device_count()
-    if device == "auto":
-        device = "cuda" if gpus else "cpu"
-    if device == "cuda" and local_rank >= gpus:
-        raise UsageError(
-            f"--device: cuda: {gpus} GPU visible for {max(ranks, 1)} processes; use NGPU={gpus}"
-            if gpus
-            else "--device: cuda: no GPU found; use --device cpu"
-        )
-    if device == "cpu" or deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for on GPUs
-        torch.use_deterministic_algorithms(True)
-        # A debugging aid of torch, 5 % slower.
-        torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # no stub
-    if device == "cpu":
-        runtime = Runtime(torch.device("cpu"))
-    else:
+    runtime = Runtime(_chosen(device, max(ranks, 1), local_rank))
+    device = runtime.device.type
+    _configure(runtime.device, deterministic=deterministic)
+    if device == "cuda":
         torch.cuda.set_device(local_rank)
-        torch.backends.cudnn.benchmark = not deterministic
-        runtime = Runtime(torch.device("cuda", local_rank))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     if ranks > 1:
@@ -334,6 +326,56 @@ def seed(key: int) -> None:
     torch.default_generator.manual_seed(key)
     if torch.cuda.is_initialized():
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(key)
+
+
+def alone(device: str) -> Runtime:
+    """A runtime on `device` for work inside another program, to be done in `Runtime.configured`.
+
+    It has no ranks and changes nothing outside. Raises UsageError for a GPU that is not there.
+    """
+    return Runtime(_chosen(device, 1, int(os.environ.get("LOCAL_RANK", 0))))
+
+
+def _chosen(device: str, ranks: int, local_rank: int) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for. Raises UsageError."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device: {device}: must be auto, cpu or cuda")
+    gpus = torch.cuda.device_count()
+    if device == "cpu" or (device == "auto" and not gpus):
+        return torch.device("cpu")
+    if local_rank >= gpus:
+        raise UsageError(
+            f"--device: cuda: {gpus} GPU visible for {ranks} processes; use NGPU={gpus}"
+            if gpus
+            else "--device: cuda: no GPU found; use --device cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _configure(device: torch.device, *, deterministic: bool) -> None:
+    """Torch's global settings for work on `device`."""
+    if device.type == "cpu" or deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for on GPUs
+        torch.use_deterministic_algorithms(True)
+        # A debugging aid of torch, 5 % slower.
+        torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # no stub
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Afterwards, torch's global settings are what they were."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled: bool = torch_deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch_deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def devices() -> list[torch.device]:

@@ -10,6 +10,7 @@ from fasterrcnn.cli.inference import Inference, apply
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import build
+from fasterrcnn.models.views import Views
 
 RECIPE = recipes.fasterrcnn_r10_fpn_shapes()
 CLASSES = Classes(("cat", "dog"), (1, 2))
@@ -17,6 +18,7 @@ CLASSES = Classes(("cat", "dog"), (1, 2))
 
 def changed(options: Inference, **changes: object):
     recipe = recipes.change(RECIPE, **changes)
+    torch.manual_seed(0)
     model = build(recipe, CLASSES.num_classes).eval()
     return model, *apply(model, recipe, CLASSES, options)
 
@@ -50,6 +52,7 @@ def test_what_is_given_is_in_the_model_and_named():
 
 
 def test_of_other_classes_nothing_is_detected_and_scores_stay():
+    torch.manual_seed(1)
     images = [torch.randint(256, (3, 120, 160), dtype=torch.uint8)]
     model, _, _ = changed(Inference(score_threshold=0.0, nms_threshold=1.0))
     (both,) = model(images)
@@ -85,3 +88,34 @@ def test_a_proposal_network_has_no_classes():
     assert recipe.input.min_size == 100
     with pytest.raises(UsageError, match="--nms-threshold: this run proposes"):
         changed(Inference(nms_threshold=0.5), detector="rpn")
+    for options in (Inference(slice=100), Inference(tta=("flip",)), Inference(slice_overlap=0.1)):
+        with pytest.raises(UsageError, match="is for whole detectors; this run is a part of one"):
+            changed(options, detector="rpn")
+
+
+def test_tiles_and_augmentation_are_named():
+    _, recipe, lines = changed(Inference(slice=640, tta=("flip", "0.75", "1.25", "0.75")))
+    assert recipe == RECIPE
+    assert lines == [
+        "also detected in: tiles of 640 px, overlap 0.2; mirrored; scale 0.75; scale 1.25"
+    ]
+    assert Inference().views is None
+    assert Inference(tta=("2",)).views == Views(scales=(2.0,))
+    assert Inference(slice=64, slice_overlap=0.0).views == Views(slice=64, overlap=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(slice=31), "--slice: 31: must be 32 or more"),
+        (dict(slice=64, slice_overlap=1.0), "--slice-overlap: 1.0: must be 0 to 0.9"),
+        (dict(slice_overlap=0.1), "--slice-overlap: is of tiles; give --slice too"),
+        (dict(tta=("flop",)), "--tta: flop: must be flip, or a scale from 0.1 to 10 other than 1"),
+        (dict(tta=("0",)), "--tta: 0: must be flip"),
+        (dict(tta=("nan",)), "--tta: nan: must be flip"),
+        (dict(tta=("1.0",)), "--tta: 1.0: must be flip"),
+    ],
+)
+def test_wrong_tiles_and_augmentation(options: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        changed(Inference(**options))

@@ -122,7 +122,20 @@ def test_held_out_images_are_evaluated_on_again(shapes_folder: Path, tmp_path: P
         assert again[name] == pytest.approx(trained[name])
 
 
+def test_tiles_are_told_and_decide_nothing(run: Path, capsys):
+    before = (run / "results.json").read_text()
+    call(run, "--slice", 64, "--tta", "flip")
+    line = "also detected in: tiles of 64 px, overlap 0.2; mirrored"
+    assert f"changed: {line}\n" in capsys.readouterr().out
+    row = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert row["changed"] == [line]
+    assert (run / "results.json").read_text() == before
+
+
 def test_refusals(run: Path, devkit: Path, tmp_path: Path):
+    for flag, value in (("--slice", 64), ("--tta", "flip")):
+        with pytest.raises(UsageError, match=f"{flag}: is for a detector, not for detections"):
+            evaluate.main(["--from", "x.json", flag, str(value)])
     flags = ("--voc-submission", tmp_path / "out")
     with pytest.raises(UsageError, match="result files are of one set"):
         call(run, "--split", "07+12", *flags)

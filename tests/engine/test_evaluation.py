@@ -17,6 +17,7 @@ from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import evaluation, runtime
 from fasterrcnn.metrics import coco, lvis, proposals
 from fasterrcnn.models.build import ProposalNetwork, build
+from fasterrcnn.models.views import Views
 from fasterrcnn.reports import tables
 from tests.data import make
 
@@ -59,6 +60,15 @@ def test_images_of_a_batch_keep_their_own_padding(data, model):
         for image in loaded.images():
             assert model.transform([image]).pixels.shape[2:] == together.shape[2:]
     model.train()
+
+
+def test_views_change_detections_and_no_losses(data, model):
+    plain, detections = evaluate(model, data)
+    results, others = evaluate(model, data, also=Views(slice=80, flip=True))
+    assert detections.shape != others.shape or np.abs(detections - others).max() > 1
+    losses = [name for name in plain if "loss" in name]
+    assert len(losses) == 5
+    assert [results[name] for name in losses] == [plain[name] for name in losses]
 
 
 def test_batch_size_and_workers_do_not_change_the_result(data, model):

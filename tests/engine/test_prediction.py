@@ -10,6 +10,9 @@ from fasterrcnn import recipes
 from fasterrcnn.data.frames import Frame
 from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import prediction, runtime
+from fasterrcnn.models import views
+from fasterrcnn.models.build import FasterRCNN, build
+from fasterrcnn.models.views import Views
 
 RECIPE = recipes.fasterrcnn_r10_fpn_shapes()
 SHAPES = {"wide": (100, 200), "tall": (200, 100), "none": None}
@@ -61,3 +64,19 @@ def test_results_come_in_order_each_with_its_own_image():
             assert result is None
         else:
             assert result["boxes"].tolist() == [[3, *frame.image.shape[1:]]]
+
+
+def test_views_are_detected_in_too():
+    torch.manual_seed(0)
+    model = build(RECIPE, 4).eval()
+    assert isinstance(model, FasterRCNN)
+    model.roi_heads.score_thresh = 0.0
+    image = torch.randint(256, (3, 100, 200), dtype=torch.uint8)
+    frames = [Frame(Source("a", "a"), "a", image)]
+    rt, also = runtime.start("cpu"), Views(slice=64, flip=True)
+    ((_, plain),) = prediction.detect(model, frames, RECIPE, rt, 2)
+    ((_, found),) = prediction.detect(model, frames, RECIPE, rt, 2, also)
+    with torch.no_grad(), rt.precision("off"):
+        (expected,) = views.detect(model, [image], [plain], also, 2)
+    assert all(found[key].equal(expected[key]) for key in expected)
+    assert not found["scores"].equal(plain["scores"])

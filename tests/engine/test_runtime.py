@@ -113,3 +113,27 @@ def test_seeding_is_torchs():
     assert torch.initial_seed() == 5
     torch.manual_seed(5)
     assert torch.rand(3).equal(drawn)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_settings_of_torch_hold_inside_only(before: bool):
+    torch.use_deterministic_algorithms(before, warn_only=before)
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    alone = runtime.alone("cpu")
+    assert (alone.device.type, alone.ranks, alone.is_main) == ("cpu", 1, True)
+    assert torch.are_deterministic_algorithms_enabled() == before
+    with pytest.raises(ZeroDivisionError), alone.configured():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        _ = 1 / 0
+    assert torch.are_deterministic_algorithms_enabled() == before
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == before
+    assert torch.utils.deterministic.fill_uninitialized_memory == filled
+
+
+def test_ranks_of_torchrun_are_none_of_a_runtime_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert runtime.alone("cpu").ranks == 1
+    with pytest.raises(UsageError, match="--device: tpu: must be auto, cpu or cuda"):
+        runtime.alone("tpu")
