@@ -9,10 +9,12 @@ import torch
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import UsageError
+from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
+_IN_FILE = ("nms_threshold", "detections_per_image", "classes")  # what an exported file fixes
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
 
 
@@ -51,7 +53,9 @@ def apply(
         )
     lines = recipes.difference(recipe, changed)
     model.transform.config = model.transform.training_sizes = changed.input
-    if isinstance(model, (FasterRCNN, FastRCNN)):
+    if isinstance(model, ExportedDetector):
+        _apply_to_exported(model, recipe, options)
+    elif isinstance(model, (FasterRCNN, FastRCNN)):
         heads = model.roi_heads
         heads.config, heads.score_thresh = changed.roi_heads, changed.roi_heads.score_thresh
         if options.classes:
@@ -65,6 +69,24 @@ def apply(
     if options.limit is not None:
         lines.append(f"limit: the first {options.limit} images")
     return changed, lines
+
+
+def _apply_to_exported(model: ExportedDetector, recipe: Recipe, options: Inference) -> None:
+    """Raise UsageError for what is fixed inside the file."""
+    for name in _IN_FILE:
+        if getattr(options, name) not in (None, ()):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: is fixed inside an exported file; use the run it is of")
+    if options.score_threshold is None:
+        return
+    if recipe.detector == "rpn":
+        raise UsageError("--score-threshold: this file proposes, but detects no classes")
+    if options.score_threshold < recipe.roi_heads.score_thresh:
+        raise UsageError(
+            f"--score-threshold: {options.score_threshold}: the file leaves out detections below "
+            f"{recipe.roi_heads.score_thresh}; give no less, or use the run it is of"
+        )
+    model.score_thresh = options.score_threshold
 
 
 def _check(options: Inference) -> None:

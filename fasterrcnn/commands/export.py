@@ -1,22 +1,35 @@
-"""Export a detector as a checkpoint of torchvision, MMDetection or Detectron2.
+"""Export a detector as a checkpoint of another framework, or as a file that runs on its own.
 
-A detector that the other framework would compute differently is refused, naming the field.
+For torchvision, MMDetection and Detectron2, a detector that they would compute differently is
+refused, naming the field. ONNX files and programs of torch.export (pt2) are run and compared with
+the detector before they are kept.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.engine import checkpoint
-from fasterrcnn.errors import StorageError, UsageError
+from fasterrcnn.data import images, shapes
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import checkpoint, evaluation
+from fasterrcnn.errors import CheckpointError, StorageError, UsageError
+from fasterrcnn.export import detector as exported
+from fasterrcnn.export import onnx_file, parity, program
 from fasterrcnn.importers import translate
 from fasterrcnn.importers.published import PREFIXES
+from fasterrcnn.models.build import Detector
 from fasterrcnn.settings import setting
+
+_PROGRAMS = ("onnx", "pt2")
+_IMAGES = 20  # that a file and its detector are compared on
 
 
 @dataclass(frozen=True)
@@ -24,33 +37,98 @@ class Options:
     """What to export, for which framework, to which file."""
 
     checkpoint: Path = shared.checkpoint()
-    format: str = setting(help="framework to export for", choices=tuple(PREFIXES))
-    output: Path = setting(help="file to write: .pth, for detectron2 also .pkl", flag="-o")
+    format: str = setting(
+        help="framework to export for, or kind of program", choices=(*PREFIXES, *_PROGRAMS)
+    )
+    output: Path = setting(
+        help="file to write: .pth, for detectron2 also .pkl; .onnx or .pt2", flag="-o"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
     suffixes = (".pth", ".pkl") if options.format == "detectron2" else (".pth",)
+    if options.format in _PROGRAMS:
+        suffixes = (f".{options.format}",)
     if options.output.suffix not in suffixes:
         raise UsageError(f"--output: {options.output}: must end in {' or '.join(suffixes)}")
+    shared.check_outputs({"--output": options.output})
+    if options.checkpoint.suffix in exported.FILES:
+        raise UsageError(f"--checkpoint: {options.checkpoint}: is exported; give the run it is of")
+    if options.format == "onnx":
+        onnx_file.need()
     model, state, path = checkpoint.load_detector(options.checkpoint)
-    rpn = "bbox_head" if state.recipe.detector == "rpn" else "rpn_head"
-    tensors = translate.dump(model, state.recipe, PREFIXES[options.format], rpn)
     try:
-        if options.output.suffix == ".pkl":
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-            with options.output.open("wb") as file:
-                pickle.dump({"model": arrays, "__author__": "fasterrcnn"}, file)
-        elif options.format == "mmdet":
-            meta = {
-                "CLASSES": list(state.classes.names),
-                "cfg": translate.config_text(state.recipe),
-            }
-            torch.save({"meta": meta, "state_dict": tensors}, options.output)
+        if options.format in _PROGRAMS:
+            write_program(model, state, options.output)
+            print(f"{path}: {options.output} for {options.format}")
         else:
-            content = {"model": tensors} if options.format == "detectron2" else tensors
-            torch.save(content, options.output)
+            count = write_checkpoint(model, state, options)
+            print(f"{path}: {count} tensors in {options.output} for {options.format}")
     except OSError as error:
         raise StorageError(f"{options.output}: {error.strerror}; give another --output") from None
-    print(f"{path}: {len(tensors)} tensors in {options.output} for {options.format}")
+
+
+def write_checkpoint(model: Detector, state: checkpoint.State, options: Options) -> int:
+    """Write the checkpoint of another framework; the number of its tensors. Raises OSError."""
+    rpn = "bbox_head" if state.recipe.detector == "rpn" else "rpn_head"
+    tensors = translate.dump(model, state.recipe, PREFIXES[options.format], rpn)
+    if options.output.suffix == ".pkl":
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        with options.output.open("wb") as file:
+            pickle.dump({"model": arrays, "__author__": "fasterrcnn"}, file)
+    elif options.format == "mmdet":
+        meta = {
+            "CLASSES": list(state.classes.names),
+            "cfg": translate.config_text(state.recipe),
+        }
+        torch.save({"meta": meta, "state_dict": tensors}, options.output)
+    else:
+        content = {"model": tensors} if options.format == "detectron2" else tensors
+        torch.save(content, options.output)
+    return len(tensors)
+
+
+def write_program(model: Detector, state: checkpoint.State, output: Path) -> None:
+    """Write an exported file that detects what `model` does; there is none if it does not.
+
+    Raises CheckpointError where it does not, OSError.
+    """
+    recipe = recipes.change(state.recipe, amp="off")
+    temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
+    try:
+        metadata = checkpoint.to_json(replace(state, recipe=recipe))
+        exported.FILES[output.suffix].write(program.export(model), temporary, metadata)
+        check(model, state, temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check(model: Detector, state: checkpoint.State, file: Path) -> None:
+    """Print how closely the exported `file` agrees with `model`. Raises CheckpointError."""
+    other, written, _ = checkpoint.load_detector(file)
+    agreements = parity.compare(model, other, some_images(state))
+    print(parity.HEADER)
+    for agreement in agreements:
+        print(agreement)
+    if written.classes != state.classes or not all(a.holds for a in agreements):
+        raise CheckpointError(
+            "the exported file detects something else (or has other classes) and was removed; "
+            f"boxes may differ by {parity.BOX} px, scores by {parity.SCORE}, 1 in {parity.TIES} "
+            "by more; report this with the table"
+        )
+
+
+def some_images(state: checkpoint.State) -> list[Tensor]:
+    """The first images of the run's validation data; where it is not there, drawn shapes. uint8
+    ``(3, H, W)`` each."""
+    if state.data["path"] and Path(state.data["path"]).is_dir():
+        source = evaluation.find_source(state, None, None, None)
+        data = evaluation.read_split(source, state.classes, Problems(skip=True))
+        return [
+            images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+            for i in range(min(_IMAGES, len(data)))
+        ]
+    return [torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES)]

@@ -250,9 +250,8 @@ def _results(
         for name in losses[0]
     }
     detections = np.concatenate(rows)
-    results = {
-        **metric(annotations, detections),
-        "validation_loss": sum(validation.values()),
-        **{f"validation_{name}": value for name, value in validation.items()},
-    }
+    results = metric(annotations, detections)
+    if validation:  # exported files compute no losses
+        results["validation_loss"] = sum(validation.values())
+        results |= {f"validation_{name}": value for name, value in validation.items()}
     return results, detections

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import INPUTS, OUTPUTS
+from fasterrcnn.export.program import INPUTS, OUTPUTS, Call
 
 _KEY = "fasterrcnn"  # of the metadata
 _OPSET = 18
@@ -53,7 +53,7 @@ def write(program: ExportedProgram, path: Path, metadata: str) -> None:
     onnx.save(model, path)
 
 
-def read(path: Path) -> tuple[Callable[[Tensor, Tensor], tuple[Tensor, ...]], str]:
+def read(path: Path) -> tuple[Call, str]:
     """The function of `Program.forward` on the CPU, and the metadata. Raises CheckpointError."""
     need()
     import onnxruntime
@@ -65,7 +65,9 @@ def read(path: Path) -> tuple[Callable[[Tensor, Tensor], tuple[Tensor, ...]], st
         session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map[_KEY]
     except KeyError:
-        raise CheckpointError(f"{path}: not written by fasterrcnn export; export it again") from None
+        raise CheckpointError(
+            f"{path}: not written by fasterrcnn export; export it again"
+        ) from None
     except Exception as error:  # onnxruntime's have no common base but this
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read: {reason}; export it again") from None
@@ -79,7 +81,9 @@ def read(path: Path) -> tuple[Callable[[Tensor, Tensor], tuple[Tensor, ...]], st
 
 def _translations() -> dict[Callable, Callable]:
     """ONNX operators for those of torch that its exporter does not know or translates inexactly."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types do not know values of unknown type
 
     def nms_lists(boxes: Any, group: Any, valid: Any, iou_threshold: float) -> Any:
         """`models.nms.nms_lists`: each group is a class; a box of another group scores 0."""
@@ -90,7 +94,9 @@ def _translations() -> dict[Callable, Callable]:
         groups = op.Range(zero, op.Add(op.ReduceMax(group, keepdims=0), one), one)
         axes = op.Constant(value_ints=[1])
         own = op.Equal(op.Unsqueeze(group, axes), op.Unsqueeze(groups, axes))  # (M, groups, K)
-        scores = op.Where(op.And(own, op.Unsqueeze(valid, axes)), rank, op.Constant(value_float=0.0))
+        scores = op.Where(
+            op.And(own, op.Unsqueeze(valid, axes)), rank, op.Constant(value_float=0.0)
+        )
         kept = op.NonMaxSuppression(
             boxes,
             scores,

@@ -6,15 +6,21 @@ for detections.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fasterrcnn.models.build import Detector
+from fasterrcnn.errors import UsageError
+from fasterrcnn.image_sizes import STRIDE
+from fasterrcnn.models.backbones import MobileNetFPN
+from fasterrcnn.models.build import Detector, FastRCNN
 from fasterrcnn.models.transform import PaddedImages
 
 INPUTS = ("image", "sizes")
 OUTPUTS = ("boxes", "scores", "labels")
+Call = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # what `Program.forward` is
 
 
 class Program(nn.Module):
@@ -43,12 +49,20 @@ def export(detector: Detector) -> ExportedProgram:
     """The program of `detector`, which is on the CPU and in evaluation mode.
 
     H and W may be any multiple of the recipe's `size_divisible` above 64 px.
+    Raises UsageError for a detector that is no such program.
     """
+    if isinstance(detector, FastRCNN):
+        raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
     step = detector.transform.config.size_divisible
+    if isinstance(detector.backbone, MobileNetFPN) or step % STRIDE:
+        raise UsageError(
+            "--checkpoint: this detector pools odd and even numbers of cells, of which "
+            "torch.export takes only one kind; exported are those padded to multiples of "
+            f"{STRIDE} px"
+        )
     n, h, w = Dim("n"), Dim("h", min=3), Dim("w", min=3)
-    side = 8 * step if step >= 32 else 256
-    shape = {0: n, 2: step * h, 3: step * w} if step > 1 else {0: n, 2: Dim.AUTO, 3: Dim.AUTO}
-    example = torch.zeros(2, 3, side, side + 2 * max(step, 32)), torch.full((2, 2), float(side))
+    shape = {0: n, 2: step * h, 3: step * w}
+    example = torch.zeros(2, 3, 8 * step, 10 * step), torch.full((2, 2), 8.0 * step)
     with torch.no_grad():
         return torch.export.export(
             Program(detector).eval(), example, dynamic_shapes=(shape, {0: n}), strict=False

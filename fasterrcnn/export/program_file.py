@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError
+from fasterrcnn.export.program import Call
 from fasterrcnn.models import nms  # noqa: F401  # registers the operator that programs call
 
 _FILE = "fasterrcnn.json"  # of the metadata
@@ -20,7 +20,7 @@ def write(program: ExportedProgram, path: Path, metadata: str) -> None:
     torch.export.save(program, path, extra_files={_FILE: metadata})
 
 
-def read(path: Path) -> tuple[Callable[[Tensor, Tensor], tuple[Tensor, ...]], str]:
+def read(path: Path) -> tuple[Call, str]:
     """The function of `Program.forward` on the CPU, and the metadata. Raises CheckpointError."""
     extra = {_FILE: ""}
     try:
@@ -30,4 +30,9 @@ def read(path: Path) -> tuple[Callable[[Tensor, Tensor], tuple[Tensor, ...]], st
         raise CheckpointError(f"{path}: cannot be read: {reason}; export it again") from None
     if not extra[_FILE]:
         raise CheckpointError(f"{path}: not written by fasterrcnn export; export it again")
-    return module, extra[_FILE]
+
+    def call(image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(image.device.type, enabled=False):  # as exported, in float32
+            return module(image, sizes)
+
+    return call, extra[_FILE]
