@@ -20,6 +20,7 @@ from fasterrcnn.models.transform import PaddedImages
 
 INPUTS = ("image", "sizes")
 OUTPUTS = ("boxes", "scores", "labels")
+SMALLEST = 64  # px: torch.export sees a level of one cell as another program
 Call = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # what `Program.forward` is
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from fasterrcnn.errors import CheckpointError
-from fasterrcnn.export.program import Call
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.export.program import SMALLEST, Call
 from fasterrcnn.models import nms  # noqa: F401  # registers the operator that programs call
 
 _FILE = "fasterrcnn.json"  # of the metadata
@@ -32,6 +32,11 @@ def read(path: Path) -> tuple[Call, str]:
         raise CheckpointError(f"{path}: not written by fasterrcnn export; export it again")
 
     def call(image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        if min(image.shape[2:]) <= SMALLEST:
+            raise UsageError(
+                f"{path}: takes no images whose padded sides are {SMALLEST} px or less; "
+                "give a larger --min-size"
+            )
         with torch.autocast(image.device.type, enabled=False):  # as exported, in float32
             return module(image, sizes)
 
