@@ -31,7 +31,7 @@ def run(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By suffix, written by the command when first asked for; it compares 8 images at three sizes."""
+    """By suffix, written by the command when first asked for: 8 images at three sizes."""
 
     class Files(dict[str, Path]):
         def __missing__(self, suffix: str) -> Path:
