@@ -12,7 +12,7 @@ from tests.conftest import PROJECT
 PACKAGE = PROJECT / "fasterrcnn"
 LAYERS = {  # folder: layer; modules of the package itself are plain values
     "": 1, "recipes": 1,
-    "data": 2, "models": 2, "metrics": 2, "importers": 2, "reports": 2, "safe_load": 2,
+    "data": 2, "models": 2, "metrics": 2, "importers": 2, "export": 2, "reports": 2, "safe_load": 2,
     "engine": 3,
     "cli": 4,
     "commands": 5, "api": 5,

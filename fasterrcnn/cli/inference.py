@@ -9,11 +9,13 @@ import torch
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import UsageError
+from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.models.views import Views
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
+_IN_FILE = ("nms_threshold", "detections_per_image", "classes")  # what an exported file fixes
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
 _OF_VIEWS = ("slice", "slice_overlap", "tta")
 _SMALLEST_TILE = 32  # px
@@ -72,7 +74,9 @@ def apply(
         )
     lines = recipes.difference(recipe, changed)
     model.transform.config = model.transform.training_sizes = changed.input
-    if isinstance(model, (FasterRCNN, FastRCNN)):
+    if isinstance(model, ExportedDetector):
+        _apply_to_exported(model, recipe, options)
+    elif isinstance(model, (FasterRCNN, FastRCNN)):
         heads = model.roi_heads
         heads.config, heads.score_thresh = changed.roi_heads, changed.roi_heads.score_thresh
         if options.classes:
@@ -91,6 +95,24 @@ def apply(
     return changed, lines
 
 
+def _apply_to_exported(model: ExportedDetector, recipe: Recipe, options: Inference) -> None:
+    """Raise UsageError for what is fixed inside the file."""
+    for name in _IN_FILE:
+        if getattr(options, name) not in (None, ()):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: is fixed inside an exported file; use the run it is of")
+    if options.score_threshold is None:
+        return
+    if recipe.detector == "rpn":
+        raise UsageError("--score-threshold: this file proposes, but detects no classes")
+    if options.score_threshold < recipe.roi_heads.score_thresh:
+        raise UsageError(
+            f"--score-threshold: {options.score_threshold}: the file leaves out detections below "
+            f"{recipe.roi_heads.score_thresh}; give no less, or use the run it is of"
+        )
+    model.score_thresh = options.score_threshold
+
+
 def _check(options: Inference) -> None:
     """Raise UsageError for values that cannot mean what they say."""
     for name in ("score_threshold", "nms_threshold"):
@@ -107,10 +129,9 @@ def _check_views(model: Detector, options: Inference) -> None:
     """Raise UsageError for tiles and the like that cannot be, or are not for this detector."""
     given = [name for name in _OF_VIEWS if getattr(options, name) not in (None, ())]
     if given and not isinstance(model, FasterRCNN):
-        flag = given[0].replace("_", "-")
-        raise UsageError(
-            f"--{flag}: is for whole detectors; this run is a part of one; leave it out"
-        )
+        flag, of_file = given[0].replace("_", "-"), isinstance(model, ExportedDetector)
+        why = "an exported file has one network" if of_file else "this run is a part of one"
+        raise UsageError(f"--{flag}: is for the whole detector of a run; {why}; leave it out")
     if options.slice is not None and options.slice < _SMALLEST_TILE:
         raise UsageError(f"--slice: {options.slice}: must be {_SMALLEST_TILE} or more")
     if options.slice_overlap is not None:

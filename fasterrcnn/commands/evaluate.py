@@ -19,6 +19,7 @@ from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, results, runtime
 from fasterrcnn.errors import UsageError
+from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.metrics import coco
 from fasterrcnn.metrics import voc as voc_metrics
 from fasterrcnn.models.build import FastRCNN
@@ -151,7 +152,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     show(metrics, *shown, source, options)
     pictures = checkpoint.run_of(path) / "pictures"
     try:
-        if len(data.labels):
+        if len(data.labels) and not isinstance(model, ExportedDetector):
             results.save(done, metrics, detections, path, own=done.is_own(state))
         draw(*shown, options, pictures, by_class=recipe.detector != "rpn")
     except OSError as error:

@@ -1,23 +1,35 @@
-"""Export a detector for torchvision, MMDetection, Detectron2 or the Hugging Face Hub.
+"""Export a detector as a checkpoint of another framework, a program, or a folder for the Hub.
 
-A detector that the other framework would compute differently is refused, naming the field.
+For torchvision, MMDetection and Detectron2, a detector that they would compute differently is
+refused, naming the field. ONNX files and programs of torch.export (pt2) are run and compared with
+the detector before they are kept.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.engine import checkpoint, hub
-from fasterrcnn.errors import StorageError, UsageError
+from fasterrcnn.data import images, shapes
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import checkpoint, evaluation, hub
+from fasterrcnn.errors import CheckpointError, StorageError, UsageError
+from fasterrcnn.export import detector as exported
+from fasterrcnn.export import onnx_file, parity, program
 from fasterrcnn.importers import mmdetection_text, torchvision_script, translate
 from fasterrcnn.importers.published import PREFIXES
-from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.models.build import Detector, FasterRCNN
 from fasterrcnn.settings import setting
+
+_PROGRAMS = ("onnx", "pt2")
+_IMAGES = 20  # that a file and its detector are compared on
 
 
 @dataclass(frozen=True)
@@ -25,9 +37,10 @@ class Options:
     """What to export, for what, to which file or folder."""
 
     checkpoint: Path = shared.checkpoint()
-    format: str = setting(help="what to export for", choices=(*PREFIXES, "hub"))
+    format: str = setting(help="what to export for", choices=(*PREFIXES, *_PROGRAMS, "hub"))
     output: Path = setting(
-        help="file to write: .pth, for detectron2 also .pkl; for hub a folder", flag="-o"
+        help="file to write: .pth, for detectron2 also .pkl, .onnx or .pt2; for hub a folder",
+        flag="-o",
     )
     license: str | None = setting(None, "license of the detector, for its card on the hub: mit")
     datasets: tuple[str, ...] = setting((), "data sets on the hub that it was trained on")
@@ -45,36 +58,97 @@ def main(argv: list[str] | None = None) -> None:
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is for --format hub; leave it out")
     suffixes = (".pth", ".pkl") if options.format == "detectron2" else (".pth",)
+    if options.format in _PROGRAMS:
+        suffixes = (f".{options.format}",)
     if options.output.suffix not in suffixes:
         raise UsageError(f"--output: {options.output}: must end in {' or '.join(suffixes)}")
+    shared.check_outputs({"--output": options.output})
+    if options.checkpoint.suffix in exported.FILES:
+        raise UsageError(f"--checkpoint: {options.checkpoint}: is exported; give the run it is of")
+    if options.format == "onnx":
+        onnx_file.need()
     model, state, path = checkpoint.load_detector(options.checkpoint)
-    rpn = "bbox_head" if state.recipe.detector == "rpn" else "rpn_head"
-    tensors = translate.dump(model, state.recipe, PREFIXES[options.format], rpn)
     try:
-        if options.output.suffix == ".pkl":
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-            with options.output.open("wb") as file:
-                pickle.dump({"model": arrays, "__author__": "fasterrcnn"}, file)
-        elif options.format == "mmdet":
-            meta = {
-                "CLASSES": list(state.classes.names),
-                "cfg": mmdetection_text.text(state.recipe),
-            }
-            torch.save({"meta": meta, "state_dict": tensors}, options.output)
+        if options.format in _PROGRAMS:
+            write_program(model, state, options.output)
+            said = f"{options.output} for {options.format}"
         else:
+            count = write_checkpoint(model, state, options)
+            said = f"{count} tensors in {options.output} for {options.format}"
             if options.format == "torchvision":
-                assert isinstance(model, FasterRCNN)
-                torchvision_script.write(
-                    options.output.with_suffix(".py"), model, state.recipe, state.classes.names
-                )
-            content = {"model": tensors} if options.format == "detectron2" else tensors
-            torch.save(content, options.output)
+                said += ", and the .py beside it that builds the model"
     except OSError as error:
         raise StorageError(f"{options.output}: {error.strerror}; give another --output") from None
-    beside = (
-        ", and the .py beside it that builds the model" if options.format == "torchvision" else ""
-    )
-    print(f"{path}: {len(tensors)} tensors in {options.output} for {options.format}{beside}")
+    print(f"{path}: {said}")
+
+
+def write_checkpoint(model: Detector, state: checkpoint.State, options: Options) -> int:
+    """Write the checkpoint of another framework; the number of its tensors. Raises OSError."""
+    rpn = "bbox_head" if state.recipe.detector == "rpn" else "rpn_head"
+    tensors = translate.dump(model, state.recipe, PREFIXES[options.format], rpn)
+    if options.output.suffix == ".pkl":
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        with options.output.open("wb") as file:
+            pickle.dump({"model": arrays, "__author__": "fasterrcnn"}, file)
+    elif options.format == "mmdet":
+        meta = {
+            "CLASSES": list(state.classes.names),
+            "cfg": mmdetection_text.text(state.recipe),
+        }
+        torch.save({"meta": meta, "state_dict": tensors}, options.output)
+    else:
+        if options.format == "torchvision":
+            assert isinstance(model, FasterRCNN)
+            torchvision_script.write(
+                options.output.with_suffix(".py"), model, state.recipe, state.classes.names
+            )
+        content = {"model": tensors} if options.format == "detectron2" else tensors
+        torch.save(content, options.output)
+    return len(tensors)
+
+
+def write_program(model: Detector, state: checkpoint.State, output: Path) -> None:
+    """Write an exported file that detects what `model` does; there is none if it does not.
+
+    Raises CheckpointError where it does not, OSError.
+    """
+    recipe = recipes.change(state.recipe, amp="off")
+    temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
+    try:
+        metadata = checkpoint.to_json(replace(state, recipe=recipe))
+        exported.FILES[output.suffix].write(program.export(model), temporary, metadata)
+        check(model, state, temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check(model: Detector, state: checkpoint.State, file: Path) -> None:
+    """Print how closely the exported `file` agrees with `model`. Raises CheckpointError."""
+    other, written, _ = checkpoint.load_detector(file)
+    agreements = parity.compare(model, other, some_images(state))
+    print(parity.HEADER)
+    for agreement in agreements:
+        print(agreement)
+    if written.classes != state.classes or not all(a.holds for a in agreements):
+        raise CheckpointError(
+            "the exported file detects something else (or has other classes) and was removed; "
+            f"boxes may differ by {parity.BOX} px, scores by {parity.SCORE}, 1 in {parity.TIES} "
+            "by more; report this with the table"
+        )
+
+
+def some_images(state: checkpoint.State) -> list[Tensor]:
+    """The first images of the run's validation data; where it is not there, drawn shapes. uint8
+    ``(3, H, W)`` each."""
+    if state.data["path"] and Path(state.data["path"]).is_dir():
+        source = evaluation.find_source(state, None, None, None)
+        data = evaluation.read_split(source, state.classes, Problems(skip=True))
+        return [
+            images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+            for i in range(min(_IMAGES, len(data)))
+        ]
+    return [torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES)]
 
 
 def export_to_hub(options: Options) -> None:

@@ -26,7 +26,8 @@ from fasterrcnn.data.known_images import KnownImages
 from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import checkpoint, prediction, runtime
 from fasterrcnn.errors import DataError, ProcessDied, Stopped, UsageError
-from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.export.detector import ExportedDetector
+from fasterrcnn.models.build import Detector, FasterRCNN
 from fasterrcnn.progress import Progress
 from fasterrcnn.reports import prediction_files
 from fasterrcnn.reports.detection_files import Tables
@@ -234,10 +235,11 @@ def signals_received() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def load(path: Path) -> tuple[FasterRCNN, checkpoint.State, Path]:
+def load(path: Path) -> tuple[Detector, checkpoint.State, Path]:
     """A whole detector, its state and its checkpoint. Raises UsageError for a part of one."""
     model, state, found = checkpoint.load_detector(path)
-    if isinstance(model, FasterRCNN):
+    whole = isinstance(model, ExportedDetector) and state.recipe.detector == "faster_rcnn"
+    if whole or isinstance(model, FasterRCNN):
         return model, state, found
     if state.recipe.detector == "rpn":
         raise UsageError(

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, StorageError
+from fasterrcnn.export import detector as exported
 from fasterrcnn.models.build import Detector, build
 
 FORMAT = 1
@@ -67,7 +68,7 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: State, keep
         for name, group in tensors.items():
             contiguous = {key: value.detach().cpu().contiguous() for key, value in group.items()}
             save_file(contiguous, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(_to_json(state))
+        (temporary / "state.json").write_text(to_json(state))
         files = {p.name: _fingerprint(p) for p in sorted(temporary.iterdir())}
         (temporary / _MANIFEST).write_text(json.dumps(files, indent=1))
         for path in (*temporary.iterdir(), temporary):
@@ -214,7 +215,10 @@ def digest(path: Path) -> str:
 
 
 def run_of(path: Path) -> Path:
-    """The run folder of checkpoint `path`; the checkpoint itself if it was moved out of its run."""
+    """The run folder of checkpoint `path`; the checkpoint itself if it was moved out of its run; of
+    an exported file, a folder beside it."""
+    if path.suffix in exported.FILES:
+        return path.with_suffix("")
     return path.parent.parent if path.parent.name == "checkpoints" else path
 
 
@@ -227,14 +231,19 @@ def weights_file(path: Path) -> Path:
 def load_state(path: Path) -> State:
     """`state.json` of checkpoint `path`. Raises CheckpointError."""
     try:
-        content = json.loads((path / "state.json").read_text())
-        if content.pop("format") != FORMAT:
-            raise ValueError(f"written in another format than {FORMAT}")
-        classes = Classes(*(tuple(content["classes"][k]) for k in ("names", "category_ids")))
-        recipe = recipes.from_dict(content["recipe"])
-        return State(**{**content, "classes": classes, "recipe": recipe})
+        return from_json((path / "state.json").read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'state.json'}: {error}; use another checkpoint") from None
+
+
+def from_json(text: str) -> State:
+    """The inverse of `to_json`. Raises ValueError, KeyError or TypeError."""
+    content = json.loads(text)
+    if content.pop("format") != FORMAT:
+        raise ValueError(f"written in another format than {FORMAT}")
+    classes = Classes(*(tuple(content["classes"][k]) for k in ("names", "category_ids")))
+    recipe = recipes.from_dict(content["recipe"])
+    return State(**{**content, "classes": classes, "recipe": recipe})
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -269,8 +278,12 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Pat
 
 
 def load_detector(path: Path) -> tuple[Detector, State, Path]:
-    """The detector of a run or checkpoint, with the weights of `weights_file`, on the CPU and in
-    evaluation mode; its state; and the path of the checkpoint. Raises CheckpointError."""
+    """The detector of a run or checkpoint, with the weights of `weights_file`, or of an exported
+    file, on the CPU and in evaluation mode; its state; and the path of the checkpoint or file.
+
+    Raises CheckpointError, or UsageError if ONNX Runtime is not installed."""
+    if path.suffix in exported.FILES and path.is_file():
+        return _load_exported(path)
     path = find(path)
     state = load_state(path)
     model = build(state.recipe, state.classes.num_classes)
@@ -278,7 +291,17 @@ def load_detector(path: Path) -> tuple[Detector, State, Path]:
     return model.eval(), state, path
 
 
-def _to_json(state: State) -> str:
+def _load_exported(path: Path) -> tuple[Detector, State, Path]:
+    call, text = exported.read(path)
+    try:
+        state = from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: metadata: {error}; export it again") from None
+    return exported.ExportedDetector(call, state.recipe), state, path
+
+
+def to_json(state: State) -> str:
+    """The text of state.json."""
     return json.dumps({"format": FORMAT, **asdict(state)}, indent=1, sort_keys=True) + "\n"
 
 

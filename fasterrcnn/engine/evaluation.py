@@ -274,11 +274,10 @@ def _results(
         for name in losses[0]
     }
     detections = np.concatenate(rows)
-    results = {
-        **metric(annotations, detections),
-        "validation_loss": sum(validation.values()),
-        **{f"validation_{name}": value for name, value in validation.items()},
-    }
+    results = metric(annotations, detections)
+    if validation:  # exported files compute no losses
+        results["validation_loss"] = sum(validation.values())
+        results |= {f"validation_{name}": value for name, value in validation.items()}
     if matched := [image for *_, images in gathered for image in images]:
         recall = proposals.recall_of(np.concatenate(matched, axis=1))
         results["proposals"] = proposals.by_name(recall, counts)

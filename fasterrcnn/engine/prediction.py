@@ -15,7 +15,7 @@ from fasterrcnn.data.frames import Frame
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.models import views
-from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.models.build import Detector, FasterRCNN
 from fasterrcnn.models.views import Detections, Views
 from fasterrcnn.recipes import Recipe
 
@@ -24,7 +24,7 @@ _BYTES = 2**30  # of images in memory, beyond a batch
 
 
 def detect(
-    model: FasterRCNN,
+    model: Detector,
     frames: Iterable[Frame],
     recipe: Recipe,
     runtime: Runtime,
@@ -76,7 +76,7 @@ def batches(
 
 
 def _detect(
-    model: FasterRCNN,
+    model: Detector,
     images: list[Tensor],
     amp: str,
     runtime: Runtime,
@@ -88,5 +88,6 @@ def _detect(
     with runtime.inference(amp):
         found = model(images)
         if also is not None:
+            assert isinstance(model, FasterRCNN)  # which the flags have checked
             found = views.detect(model, images, found, also, images_per_gpu)
     return [{key: value.cpu() for key, value in one.items()} for one in found]

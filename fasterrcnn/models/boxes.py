@@ -53,13 +53,13 @@ def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...], clamp: str
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes ``(N, ..., 4)`` inside images of `sizes` float32 ``(N, 2)`` (H, W)."""
-    limit = sizes.flip(-1).repeat(1, 2).reshape(len(sizes), *[1] * (boxes.dim() - 2), 4)
+    limit = sizes.flip(-1).repeat(1, 2).reshape(sizes.shape[0], *[1] * (boxes.dim() - 2), 4)
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
 def rescale(boxes: Tensor, scale: Tensor) -> Tensor:
     """Boxes ``(N, ..., 4)`` times `scale` ``(N, 2)`` of (y, x)."""
-    return boxes * scale.flip(-1).repeat(1, 2).reshape(len(scale), *[1] * (boxes.dim() - 2), 4)
+    return boxes * scale.flip(-1).repeat(1, 2).reshape(-1, *[1] * (boxes.dim() - 2), 4)
 
 
 def at_least(boxes: Tensor, side: float) -> Tensor:
@@ -121,7 +121,7 @@ def sample(label: Tensor, size: int, positive_fraction: float) -> Sample:
 
 def take(boxes: Tensor, index: Tensor) -> Tensor:
     """Rows `index` ``(N, S)`` of ``(N or 1, B, C)``: ``(N, S, C)``."""
-    boxes = boxes.expand(len(index), -1, -1)
+    boxes = boxes.expand(index.shape[0], -1, -1)
     return boxes.gather(1, index[:, :, None].expand(-1, -1, boxes.shape[2]))
 
 

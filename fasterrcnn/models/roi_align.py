@@ -30,8 +30,8 @@ def pyramid_roi_align(
     """
     rois = rois.detach()
     level = level_of(rois, strides, config.level_map)
-    if config.sampling_ratio == 0:
-        return _adaptive(features, rois, level, strides, config)
+    if config.sampling_ratio == 0 or torch.compiler.is_exporting():
+        return _by_operator(features, rois, level, strides, config)
     table = torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in features]).float()
     rows, weights = _taps(features, rois, level, strides, config)
     pooled = functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
@@ -56,14 +56,15 @@ def level_of(rois: Tensor, strides: tuple[int, ...], level_map: str = "torchvisi
     return level.clamp(first, last).long() - first
 
 
-def _adaptive(
+def _by_operator(
     features: list[Tensor],
     rois: Tensor,
     level: Tensor,
     strides: tuple[int, ...],
     config: recipes.RoIHeads,
 ) -> Tensor:
-    """RoIAlign with one sample per cell of a bin, by torchvision's operator.
+    """RoIAlign by torchvision's operator: where there is one sample per cell of a bin, and in
+    exported programs, whose runtimes have the operator.
 
     One call per level with all rois, those of other levels made empty: shapes do not depend on the
     data, and an empty roi costs little.
@@ -76,7 +77,7 @@ def _adaptive(
             _with_image(rois * here),
             config.pool_size,
             1.0 / stride,
-            0,
+            config.sampling_ratio,
             aligned=config.aligned,
         )
         pooled = pooled + out * here.reshape(-1, 1, 1, 1)

@@ -7,6 +7,7 @@ detections, C channels, B bins per side.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -188,12 +189,22 @@ class RoIHeads(nn.Module):
         usable = (scores > self.score_thresh) & proposals.valid[..., None]
         usable &= boxes.at_least(box, config.min_side)
         scores = scores.masked_fill(~usable, -1.0)
-        exact, found = self._suppress(scores, box, _CANDIDATES)
-        if not exact.all():
-            _, found = self._suppress(scores, box, scores[0].numel())
+        if torch.compiler.is_exporting():  # a program cannot look twice
+            _, found = self._suppress(scores, box, self._most_candidates(*scores.shape[1:]))
+        else:
+            exact, found = self._suppress(scores, box, _CANDIDATES)
+            if not exact.all():
+                _, found = self._suppress(scores, box, scores[0].numel())
         valid = found.valid & boxes.has_area(found.boxes) if config.drop_empty else found.valid
         box = boxes.rescale(found.boxes, images.original_sizes / images.sizes)
         return Detections(box, found.scores, found.labels, valid)
+
+    def _most_candidates(self, proposals: int, classes: int) -> int:
+        """How many scores of an image can be above the threshold: those of a proposal sum to 1, up
+        to float32's rounding."""
+        threshold = float(self.score_thresh)
+        each = math.ceil((1 + 1e-5) / threshold) - 1 if threshold > 0 else classes
+        return max(1, proposals * min(classes, each))
 
     def _suppress(self, scores: Tensor, box: Tensor, candidates: int) -> tuple[Tensor, Detections]:
         """NMS among the `candidates` highest scores of each image, and whether that is exact.

@@ -75,7 +75,10 @@ class RegionProposalNetwork(nn.Module):
 
     def anchors(self, pixels: Tensor, shapes: Shapes) -> list[Tensor]:
         """Anchors per level, float32 ``(A_l, 4)``, cell by cell. Cached per shape."""
-        return self._anchors_of(tuple(pixels.shape[2:]), shapes, pixels.device)
+        size = pixels.shape[2], pixels.shape[3]
+        if torch.compiler.is_exporting():
+            return self._anchors_in_graph(size, shapes)
+        return self._anchors_of(size, shapes, pixels.device)
 
     @torch.compiler.assume_constant_result
     def _anchors_of(
@@ -87,19 +90,36 @@ class RegionProposalNetwork(nn.Module):
                 self._anchors.clear()
             generator = self.anchor_generator
             generator.set_cell_anchors(torch.float32, device)
-            strides = [(s, s) for s in self.strides]
-            if self.config.anchor_strides == "grid":
-                strides = [(size[0] // h, size[1] // w) for h, w in shapes]
+            strides = self._anchor_strides(size, shapes)
             on_device = [[torch.tensor(s, device=device) for s in pair] for pair in strides]
             self._anchors[key] = generator.grid_anchors([list(s) for s in shapes], on_device)
         return self._anchors[key]
+
+    def _anchor_strides(self, size: tuple[int, int], shapes: Shapes) -> list[tuple[int, int]]:
+        """The distance of neighboring cells' anchors in y and x, in px, per level."""
+        if self.config.anchor_strides == "grid":
+            return [(size[0] // h, size[1] // w) for h, w in shapes]
+        return [(s, s) for s in self.strides]
+
+    def _anchors_in_graph(self, size: tuple[int, int], shapes: Shapes) -> list[Tensor]:
+        """The same bits by operators whose sizes may be symbols: not looked up, not made of
+        tensors of Python numbers."""
+        found = []
+        strides = self._anchor_strides(size, shapes)
+        cells = self.anchor_generator.cell_anchors
+        for cell, (h, w), (dy, dx) in zip(cells, shapes, strides, strict=True):
+            y = (torch.arange(h, device=cell.device) * dy)[:, None].expand(h, w)
+            x = (torch.arange(w, device=cell.device) * dx)[None].expand(h, w)
+            shift = torch.stack([x, y, x, y], dim=-1).to(cell.dtype)
+            found.append((shift[:, :, None] + cell).reshape(-1, 4))
+        return found
 
     def dense_head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits ``(N, A_l)`` and deltas ``(N, A_l, 4)`` of every level, float32."""
         objectness, deltas = self.head(features)
         return (
             [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness],
-            [d.permute(0, 2, 3, 1).reshape(len(d), -1, 4).float() for d in deltas],
+            [d.permute(0, 2, 3, 1).reshape(d.shape[0], -1, 4).float() for d in deltas],
         )
 
     def select(
@@ -119,10 +139,15 @@ class RegionProposalNetwork(nn.Module):
         config = self.config
         if config.topk_by == "scores":
             objectness = [o.sigmoid() for o in objectness]
-        k = min(before, max(o.shape[1] for o in objectness))
+        exporting = torch.compiler.is_exporting()  # then shapes are symbols, and k is a number
+        k = before if exporting else min(before, max(o.shape[1] for o in objectness))
         scores, found = [], []
         for logits, delta, anchor in zip(objectness, deltas, anchors, strict=True):
-            score, index = logits.topk(min(k, logits.shape[1]), dim=1)
+            if exporting:
+                score, index = functional.pad(logits, (0, k), value=-torch.inf).topk(k, dim=1)
+                index = index.clamp(max=logits.shape[1] - 1)
+            else:
+                score, index = logits.topk(min(k, logits.shape[1]), dim=1)
             box = boxes.decode(
                 boxes.take(delta, index),
                 boxes.take(anchor[None], index),
@@ -132,7 +157,7 @@ class RegionProposalNetwork(nn.Module):
             missing = k - index.shape[1]
             scores.append(functional.pad(score, (0, missing), value=-torch.inf))
             found.append(functional.pad(box, (0, 0, 0, missing)))
-        n, levels = len(sizes), len(scores)
+        n, levels = sizes.shape[0], len(scores)
         score, box = torch.stack(scores, dim=1), torch.stack(found, dim=1)  # (N, L, k [, 4])
         box = boxes.clip(box, sizes)
         valid = boxes.has_area(box) & boxes.at_least(box, config.min_side)

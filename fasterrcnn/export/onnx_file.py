@@ -1,0 +1,120 @@
+"""ONNX files of detectors: written by torch's dynamo exporter, run by ONNX Runtime.
+
+NMS and RoI operators become those of the ONNX standard. Needs onnx, onnxscript and onnxruntime: the
+extra onnx of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.export.program import INPUTS, OUTPUTS, Call
+
+_KEY = "fasterrcnn"  # of the metadata
+_OPSET = 18
+
+
+def need() -> None:
+    """Raise UsageError if a package is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"ONNX files need {error.name}; pip install onnx onnxscript onnxruntime (the extra "
+            "onnx of this package)"
+        ) from None
+
+
+def write(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write `program` and the json text `metadata` to `path`. Raises OSError."""
+    import onnx
+
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=_OPSET,
+        input_names=INPUTS,
+        output_names=OUTPUTS,
+        custom_translation_table=_translations(),
+        verbose=False,
+    )
+    assert exported is not None
+    model = exported.model_proto
+    onnx.helper.set_model_props(model, {_KEY: metadata})
+    onnx.save(model, path)
+
+
+def read(path: Path) -> tuple[Call, str]:
+    """The function of `Program.forward` on the CPU, and the metadata. Raises CheckpointError."""
+    need()
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    settings.log_severity_level = 3  # errors
+    try:
+        session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map[_KEY]
+    except KeyError:
+        raise CheckpointError(
+            f"{path}: not written by fasterrcnn export; export it again"
+        ) from None
+    except Exception as error:  # onnxruntime's have no common base but this
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be read: {reason}; export it again") from None
+
+    def call(image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        inputs = {"image": image.contiguous().numpy(), "sizes": sizes.numpy()}
+        return tuple(torch.from_numpy(out) for out in session.run(list(OUTPUTS), inputs))
+
+    return call, metadata
+
+
+def _translations() -> dict[Callable, Callable]:
+    """ONNX operators for those of torch that its exporter does not know or translates inexactly."""
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types do not know values of unknown type
+
+    def nms_lists(boxes: Any, group: Any, valid: Any, iou_threshold: float) -> Any:
+        """`models.nms.nms_lists`: each group is a class; a box of another group scores 0."""
+        zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+        shape = op.Shape(group)
+        count = op.Gather(shape, one)
+        rank = op.Cast(op.Sub(count, op.Range(zero, count, one)), to=1)  # the first is the best
+        groups = op.Range(zero, op.Add(op.ReduceMax(group, keepdims=0), one), one)
+        axes = op.Constant(value_ints=[1])
+        own = op.Equal(op.Unsqueeze(group, axes), op.Unsqueeze(groups, axes))  # (M, groups, K)
+        scores = op.Where(
+            op.And(own, op.Unsqueeze(valid, axes)), rank, op.Constant(value_float=0.0)
+        )
+        kept = op.NonMaxSuppression(
+            boxes,
+            scores,
+            count,
+            op.Constant(value_float=float(iou_threshold)),
+            op.Constant(value_float=0.5),
+        )
+        place = op.Gather(kept, op.Constant(value_ints=[0, 2]), axis=1)
+        none = op.Expand(zero, shape)
+        ones = op.Expand(one, op.Shape(op.Gather(place, zero, axis=1)))
+        return op.Cast(op.ScatterND(none, place, ones), to=9)
+
+    def roi_pool(x: Any, rois: Any, spatial_scale: float, height: int, width: int) -> Any:
+        """torchvision's roi_pool: the cells of the maxima are not used."""
+        pooled = op.MaxRoiPool(x, rois, pooled_shape=[height, width], spatial_scale=spatial_scale)
+        return pooled, op.Cast(pooled, to=6)
+
+    return {
+        torch.ops.fasterrcnn.nms.default: nms_lists,
+        torch.ops.torchvision.roi_pool.default: roi_pool,
+    }

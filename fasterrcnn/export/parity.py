@@ -1,0 +1,121 @@
+"""Does an exported file detect what the detector detects?
+
+Every detection of one is paired with the nearest of the same class and image of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fasterrcnn.models.build import Detector
+
+BOX = 0.05  # px
+SCORE = 1e-4
+TIES = 1000  # one detection in so many may differ: a near tie in NMS or top-k, as of README.md
+_SCALES = (1.0, 0.75, 0.5)  # of the sizes that images are resized to
+_SMALLEST = 96  # px: files take no sides of 64 px or less
+_BATCHES = (1, 3)  # images at once, in turn
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of all images at one size."""
+
+    size: tuple[int, int]  # short side, limit of the long side (px)
+    counts: tuple[int, int]  # detections of the detector and of the file
+    different: int  # detections of either without one of the same class, place and score
+    box: float  # the largest difference of the others (px)
+    score: float
+
+    @property
+    def holds(self) -> bool:
+        """Up to near ties, is everything the same?"""
+        return self.different <= sum(self.counts) / TIES
+
+    def __str__(self) -> str:
+        ours, theirs = self.counts
+        return (
+            f"{self.size[0]:5d} {self.size[1]:5d} {ours:9d} {theirs:9d} {self.different:9d} "
+            f"{self.box:9.1e} {self.score:9.1e}"
+        )
+
+
+HEADER = " short  long     eager  exported different  box (px)     score"
+
+
+def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) -> list[Agreement]:
+    """The detections in uint8 `images` ``(3, H, W)`` at three sizes, in batches of 1 and 3.
+
+    The sizes of both transforms are restored.
+    """
+    configs = detector.transform.config, exported.transform.config
+    found = []
+    try:
+        for scale in _SCALES:
+            size = tuple(
+                max(_SMALLEST, int(side * scale))
+                for side in (configs[0].min_size, configs[0].max_size)
+            )
+            for model, config in zip((detector, exported), configs, strict=True):
+                model.transform.config = replace(config, min_size=size[0], max_size=size[1])
+            pairs = [
+                pair for batch in _batches(images) for pair in _both(detector, exported, batch)
+            ]
+            found.append(_agreement((size[0], size[1]), pairs))
+    finally:
+        detector.transform.config, exported.transform.config = configs
+    return found
+
+
+Found = dict[str, Tensor]
+
+
+def _batches(images: Sequence[Tensor]) -> list[list[Tensor]]:
+    batches: list[list[Tensor]] = []
+    rest = list(images)
+    while rest:
+        count = _BATCHES[len(batches) % len(_BATCHES)]
+        batches.append(rest[:count])
+        rest = rest[count:]
+    return batches
+
+
+def _both(a: Detector, b: Detector, batch: list[Tensor]) -> list[tuple[Found, Found]]:
+    with torch.no_grad():
+        first, second = a(batch), b(batch)
+    assert isinstance(first, list) and isinstance(second, list)
+    return list(zip(first, second, strict=True))
+
+
+def _agreement(size: tuple[int, int], pairs: list[tuple[Found, Found]]) -> Agreement:
+    different, box, score = 0, 0.0, 0.0
+    for a, b in pairs:
+        matched = _matched(a, b)
+        different += len(a["labels"]) + len(b["labels"]) - 2 * len(matched)
+        for i, k in matched:
+            box = max(box, float((a["boxes"][i] - b["boxes"][k]).abs().max()))
+            score = max(score, float((a["scores"][i] - b["scores"][k]).abs()))
+    first, second = (sum(len(pair[side]["labels"]) for pair in pairs) for side in (0, 1))
+    return Agreement(size, (first, second), different, box, score)
+
+
+def _matched(a: Found, b: Found) -> list[tuple[int, int]]:
+    """Pairs of detections of the same class whose boxes and scores agree, each in one pair; the
+    nearest boxes first."""
+    box = (a["boxes"][:, None] - b["boxes"][None]).abs().amax(dim=-1)
+    same = (a["labels"][:, None] == b["labels"]) & (box <= BOX)
+    same &= (a["scores"][:, None] - b["scores"]).abs() <= SCORE
+    candidates = same.nonzero().tolist()
+    candidates.sort(key=lambda pair: float(box[pair[0], pair[1]]))
+    used: tuple[set[int], set[int]] = set(), set()
+    pairs = []
+    for i, k in candidates:
+        if i not in used[0] and k not in used[1]:
+            pairs.append((i, k))
+            used[0].add(i)
+            used[1].add(k)
+    return pairs

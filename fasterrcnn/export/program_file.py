@@ -1,0 +1,43 @@
+"""Files of torch.export (.pt2): the program of a detector and its metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.export.program import SMALLEST, Call
+from fasterrcnn.models import nms  # noqa: F401  # registers the operator that programs call
+
+_FILE = "fasterrcnn.json"  # of the metadata
+
+
+def write(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write `program` and the json text `metadata` to `path`. Raises OSError."""
+    torch.export.save(program, path, extra_files={_FILE: metadata})
+
+
+def read(path: Path) -> tuple[Call, str]:
+    """The function of `Program.forward` on the CPU, and the metadata. Raises CheckpointError."""
+    extra = {_FILE: ""}
+    try:
+        module = torch.export.load(path, extra_files=extra).module()
+    except Exception as error:  # torch's have no common base but this
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: cannot be read: {reason}; export it again") from None
+    if not extra[_FILE]:
+        raise CheckpointError(f"{path}: not written by fasterrcnn export; export it again")
+
+    def call(image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        if min(image.shape[2:]) <= SMALLEST:
+            raise UsageError(
+                f"{path}: takes no images whose padded sides are {SMALLEST} px or less; "
+                "give a larger --min-size"
+            )
+        with torch.autocast(image.device.type, enabled=False):  # as exported, in float32
+            return module(image, sizes)
+
+    return call, extra[_FILE]

@@ -1,0 +1,145 @@
+"""An exported run: parity, damage that parity finds, evaluation, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasterrcnn.commands import evaluate, export, predict
+from fasterrcnn.engine import checkpoint
+from fasterrcnn.errors import CheckpointError, UsageError
+from fasterrcnn.export import parity, program_file
+from fasterrcnn.export import program as programs
+from fasterrcnn.models import build
+from tests.commands import runs
+
+SUFFIXES = ("onnx", "pt2")
+SMALL = ("--input.min-size", 96, "--input.max-size", 160)
+
+
+@pytest.fixture(scope="module")
+def run(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps, then detections of low scores."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    runs.run(shapes_folder, out, "--steps", 8, *SMALL, "--roi-heads.score-thresh", 0.02)
+    return out
+
+
+@pytest.fixture(scope="module")
+def files(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By suffix, written by the command when first asked for: 8 images at three sizes."""
+
+    class Files(dict[str, Path]):
+        def __missing__(self, suffix: str) -> Path:
+            file = self[suffix] = tmp_path_factory.mktemp("files") / f"model.{suffix}"
+            export.main(["--checkpoint", str(run), "--format", suffix, "-o", str(file)])
+            return file
+
+    return Files()
+
+
+def metrics(of: Path, tmp_path: Path, *flags: object) -> dict:
+    file = tmp_path / "metrics.json"
+    command = ["--checkpoint", of, "--device", "cpu", "--workers", 0, "--json", file, *flags]
+    evaluate.main([str(word) for word in command])
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("suffix", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_the_file_detects_and_measures_as_the_run(files, run, tmp_path, suffix):
+    """Without any other file of the run; batches of 1 and 3 in landscape and portrait."""
+    model, state, _ = checkpoint.load_detector(run)
+    other, written, path = checkpoint.load_detector(files[suffix])
+    assert (written.classes, path) == (state.classes, files[suffix])
+    for agreement in parity.compare(model, other, export.some_images(state)):
+        assert agreement.holds and agreement.counts[0] > 50, str(agreement)
+    ours, theirs = metrics(run, tmp_path), metrics(files[suffix], tmp_path)
+    assert theirs["AP"] == pytest.approx(ours["AP"], abs=1e-4)
+    assert "validation_loss" in ours and "validation_loss" not in theirs
+    assert [p.name for p in files[suffix].parent.iterdir()] == [f"model.{suffix}"]
+
+
+def damage_weight(model, state):
+    with torch.no_grad():
+        model.roi_heads.box_head.fc6.weight.mul_(1.01)
+    return state
+
+
+def damage_order(model, state):
+    with torch.no_grad():
+        for tensor in model.roi_heads.box_predictor.cls_score.parameters():
+            tensor[[1, 2]] = tensor[[2, 1]]
+    return state
+
+
+def damage_mean(model, state):
+    config = replace(state.recipe.input, image_mean=(0.4, 0.456, 0.406))
+    return replace(state, recipe=replace(state.recipe, input=config))
+
+
+def damage_names(model, state):
+    names = state.classes.names
+    return replace(state, classes=replace(state.classes, names=(names[1], names[0], *names[2:])))
+
+
+@pytest.mark.parametrize("damage", [damage_weight, damage_order, damage_mean, damage_names])
+def test_damage_is_found(run: Path, tmp_path: Path, damage, monkeypatch):
+    """What is written is damaged on the way; no file is left, and an older one is kept."""
+    model, state, _ = checkpoint.load_detector(run)
+    output = tmp_path / "model.pt2"
+    output.write_text("older")
+    damaged, _, _ = checkpoint.load_detector(run)
+    wrong = damage(damaged, state)
+    exported = programs.export(damaged)
+    real = program_file.write
+    monkeypatch.setattr(programs, "export", lambda _: exported)
+    monkeypatch.setattr(
+        program_file, "write", lambda p, file, _: real(p, file, checkpoint.to_json(wrong))
+    )
+    with pytest.raises(CheckpointError, match="was removed"):
+        export.write_program(model, state, output)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
+    assert output.read_text() == "older"
+
+
+def test_flags_of_what_is_inside_are_refused(files, tmp_path: Path):
+    for flag, value in (("--nms-threshold", 0.3), ("--detections-per-image", 5)):
+        with pytest.raises(UsageError, match=f"{flag}: is fixed inside"):
+            metrics(files["pt2"], tmp_path, flag, value)
+    with pytest.raises(UsageError, match=r"--score-threshold: 0\.01: the file leaves out"):
+        metrics(files["pt2"], tmp_path, "--score-threshold", 0.01)
+
+
+def test_predict_takes_a_file_and_a_higher_threshold(files, shapes_folder: Path, tmp_path: Path):
+    image = min(shapes_folder.rglob("*.png"))
+
+    def scores(threshold: float) -> list[float]:
+        out = tmp_path / "found.json"
+        command = ["--checkpoint", files["pt2"], image, "--no-pictures", "--json", out]
+        command += ["--score-threshold", threshold, "--workers", 0, "--device", "cpu"]
+        predict.main([str(word) for word in command])
+        return [found["score"] for found in json.loads(out.read_text())]
+
+    every = sorted(scores(0.02))
+    middle = every[len(every) // 2]
+    assert 0 < len(scores(middle)) < len(every)
+    assert min(scores(middle)) >= middle
+
+
+def test_other_files_are_named(tmp_path: Path):
+    for suffix in SUFFIXES:
+        file = tmp_path / f"model.{suffix}"
+        file.write_bytes(b"not a model")
+        with pytest.raises(CheckpointError, match=f"model.{suffix}: cannot be read"):
+            checkpoint.load_detector(file)
+
+
+def test_odd_sizes_are_refused(run: Path):
+    _, state, _ = checkpoint.load_detector(run)
+    recipe = replace(state.recipe, input=replace(state.recipe.input, size_divisible=1))
+    with pytest.raises(UsageError, match="multiples of 32 px"):
+        programs.export(build.build(recipe, 3).eval())
