@@ -89,7 +89,7 @@ def test_a_proposal_network_has_no_classes():
     with pytest.raises(UsageError, match="--nms-threshold: this run proposes"):
         changed(Inference(nms_threshold=0.5), detector="rpn")
     for options in (Inference(slice=100), Inference(tta=("flip",)), Inference(slice_overlap=0.1)):
-        with pytest.raises(UsageError, match="is for whole detectors; this run is a part of one"):
+        with pytest.raises(UsageError, match="is for the whole detector of a run"):
             changed(options, detector="rpn")
 
 
