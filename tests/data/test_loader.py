@@ -211,6 +211,7 @@ def test_memory_of_workers_is_flat_over_epochs(data):
         files=Strings([data.files[0]] * n),
         sizes=np.tile(data.sizes[:1], (n, 1)),
         rotate=np.zeros(n, bool),
+        seen=np.zeros(n, np.uint8),
         first=np.arange(n + 1) * boxes,
         xywh=np.tile([[1.0, 2.0, 30.0, 40.0]], (n * boxes, 1)),
         labels=np.ones(n * boxes, np.int64),

@@ -176,6 +176,7 @@ def population(random: np.random.Generator, images: int, shares: list[float]) ->
         files=names,
         sizes=np.full((images, 2), 640, np.int32),
         rotate=np.zeros(images, bool),
+        seen=np.zeros(images, np.uint8),
         first=np.cumsum([0, *counts.sum(axis=1)]),
         xywh=np.column_stack([random.random((total, 2)) * 400, sides]),
         labels=labels,
