@@ -20,7 +20,7 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint, detectors, prediction, runtime
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.build import FasterRCNN
+from fasterrcnn.models.build import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Predictor:
     """Detects in images. Made by `load`; not to be shared by threads."""
 
     def __init__(
-        self, model: FasterRCNN, state: checkpoint.State, options: Options, runtime: Runtime
+        self, model: Detector, state: checkpoint.State, options: Options, runtime: Runtime
     ) -> None:
         self._model, self._state, self._options, self._runtime = model, state, options, runtime
         self.recipe, self.changed = self._apply(options)
@@ -135,8 +135,9 @@ def load(
     """A detector to call.
 
     source: a run folder (its newest checkpoint), ``RUN/best``, a checkpoint, a folder written by
-    ``export --format hub`` or, as ``hf:ORG/NAME``, on the Hugging Face Hub; a file of
-    MMDetection, Detectron2 or torchvision, or the name of a published one (``mmdet:...``).
+    ``export --format hub`` or, as ``hf:ORG/NAME``, on the Hugging Face Hub; an exported .onnx or
+    .pt2 file; a file of MMDetection, Detectron2 or torchvision, or the name of a published one
+    (``mmdet:...``).
     device: auto, cpu or cuda. amp: auto, fp16, bf16 or off (None: the run's). choices: fields of
     `cli.inference.Inference`, which are the flags of ``predict``: ``nms_threshold=0.6``,
     ``classes=("cat",)``, ``slice=640``. Raises ValueError.
@@ -148,6 +149,6 @@ def load(
         options = flags.parse(Options, as_flags(given, Options), None)
         rt = runtime.alone(options.device)
         model, state = detectors.load(str(source))
-        if not isinstance(model, FasterRCNN):
+        if state.recipe.detector != "faster_rcnn":
             raise UsageError(f"{source}: not a whole detector, but {state.recipe.detector}")
         return Predictor(rt.place(model), state, options, rt)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fasterrcnn import load
 from fasterrcnn.commands import evaluate, export, predict
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import CheckpointError, UsageError
@@ -96,6 +97,7 @@ def test_damage_is_found(run: Path, tmp_path: Path, damage, monkeypatch):
     wrong = damage(damaged, state)
     exported = programs.export(damaged)
     real = program_file.write
+    monkeypatch.setattr(export, "_IMAGES", 3)
     monkeypatch.setattr(programs, "export", lambda _: exported)
     monkeypatch.setattr(
         program_file, "write", lambda p, file, _: real(p, file, checkpoint.to_json(wrong))
@@ -128,6 +130,17 @@ def test_predict_takes_a_file_and_a_higher_threshold(files, shapes_folder: Path,
     middle = every[len(every) // 2]
     assert 0 < len(scores(middle)) < len(every)
     assert min(scores(middle)) >= middle
+
+
+def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
+    images = [str(image) for image in sorted(shapes_folder.rglob("*.png"))[:3]]
+    ours = load(run, device="cpu", amp="off")(images)
+    theirs = load(files["pt2"], device="cpu")(images)
+    for one, other in zip(ours, theirs, strict=True):
+        assert len(one) and one.names == other.names
+        torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=parity.BOX)
+    with pytest.raises(ValueError, match="slice: is for the whole detector of a run; an exported"):
+        load(files["pt2"], device="cpu", slice=64)
 
 
 def test_other_files_are_named(tmp_path: Path):
