@@ -304,9 +304,8 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     if ranks > 1:
         backend = "nccl" if device == "cuda" else "gloo"
         device_id = runtime.device if device == "cuda" else None
-        store, rank, _ = next(
-            rendezvous("env://", timeout=COLLECTIVE_TIMEOUT)  # as torch's own default
-        )
+        # As torch's own default.
+        store, rank, _ = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
         distributed.init_process_group(
             backend,
             timeout=COLLECTIVE_TIMEOUT,
@@ -321,8 +320,8 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
 
 
 def seed(key: int) -> None:
-    """Seed what this process draws from, on the CPU and on its GPU. `torch.manual_seed` also seeds
-    every other kind of device, where it queues calls with formatted stack traces."""
+    """Seed the generators of the CPU and of this process's GPU; `torch.manual_seed` would also queue
+    calls, each with a formatted stack trace, for every other kind of device."""
     torch.default_generator.manual_seed(key)
     if torch.cuda.is_initialized():
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(key)
