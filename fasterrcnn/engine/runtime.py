@@ -320,8 +320,8 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
 
 
 def seed(key: int) -> None:
-    """Seed the generators of the CPU and of this process's GPU; `torch.manual_seed` would also queue
-    calls, each with a formatted stack trace, for every other kind of device."""
+    """Seed the generators of the CPU and of this process's GPU; `torch.manual_seed` would queue
+    calls for every other kind of device too, each with a formatted stack trace."""
     torch.default_generator.manual_seed(key)
     if torch.cuda.is_initialized():
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(key)
