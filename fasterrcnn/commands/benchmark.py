@@ -33,10 +33,11 @@ from fasterrcnn.data import augment, formats, loader, shapes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
-from fasterrcnn.engine import profiling, run_data, runtime
+from fasterrcnn.engine import benchmark_sides, profiling, run_data, runtime
 from fasterrcnn.engine.benchmark_sides import Side, make_sides
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import Diverged, UsageError
+from fasterrcnn.export import onnx_file
 from fasterrcnn.metrics import coco
 from fasterrcnn.models.build import Detector
 from fasterrcnn.recipes import Recipe
@@ -55,6 +56,7 @@ class Options:
     steps: int = setting(4, "training steps per side and round")
     quick: bool = setting(False, "2 rounds of 1 step, for a first impression")
     inference: tuple[int, ...] = setting((1, 16), "batch sizes for inference")
+    onnx: bool = setting(False, "measure inference of the exported ONNX file too; in float32")
     compile: bool = shared.compile()
     json: Path | None = setting(None, "also write the results to this file")
     device: str = shared.device()
@@ -67,7 +69,11 @@ def main(argv: list[str] | None = None) -> None:
     recipes.check(recipe)
     if recipe.detector == "fast_rcnn":
         raise UsageError("--detector: fast_rcnn: not measured alone; measure faster_rcnn")
+    if options.onnx:
+        onnx_file.need()
     rt = runtime.start(options.device, deterministic=options.deterministic)
+    if options.onnx and rt.device.type != "cpu":
+        raise UsageError("--onnx: is measured on the CPU; say --device cpu")
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp), weights="none")
     rt.say(rt.describe())
     results = benchmark(recipe, options, rt)
@@ -93,22 +99,25 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         for side in sides.values():
             side.losses.append(float(side.step(stream[0])))
         check_losses(sides)
+        detecting, own = dict(sides), sides["ours"].model
+        assert isinstance(own, Detector)
+        if options.onnx:
+            detecting["ONNX"] = benchmark_sides.onnx(own, recipe)
         inference = {}
         for n in options.inference:
             plain = recipes.change(recipe, augment=recipes.Augment())
             some = batches(data, plain, n, rounds, pinned=pinned)
-            for side in sides.values():
+            for side in detecting.values():
                 side.model.eval()
                 for batch in some:
                     side.detect(batch)
-            inference[n] = speed(alternate(sides, "detect", [[b] for b in some], rt), n)
+            inference[n] = speed(alternate(detecting, "detect", [[b] for b in some], rt), n)
         decoding = decoding_speed(data, recipe, rt)
     for side in sides.values():
         side.model.train()
     first = {name: partial(side.step, stream[0]) for name, side in sides.items()}
     flops, ours = profiling.count_flops(first["ours"]), statistics.median(seconds["ours"])
-    peak, detector = profiling.matmul_peak(recipe.amp, rt), sides["ours"].model
-    assert isinstance(detector, Detector)
+    peak = profiling.matmul_peak(recipe.amp, rt)
     return {
         "train": speed(seconds, recipe.schedule.images_per_gpu),
         "inference": {**inference[max(inference)], "by_batch_size": inference},
@@ -119,7 +128,7 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         "matmul_tflops": peak,
         "share_of_matmul_peak": flops / ours / 1e12 / peak,
         "seconds_by_part": profiling.time_parts(
-            detector, [partial(sides["ours"].step, b) for b in training[0]], rt
+            own, [partial(sides["ours"].step, b) for b in training[0]], rt
         ),
         "peak_memory_gb": sides["ours"].memory_gb,
         "decoding": decoding,
@@ -284,8 +293,10 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _against(measured: dict[str, Any]) -> str:
+    in_onnx = measured.get("ONNX_images_per_s")
+    exported = f", ONNX {in_onnx:.2f}" if in_onnx else ""
     if "ratio" not in measured:
-        return " (torchvision has no such network)"
+        return exported + " (torchvision has no such network)"
     text = f", torchvision {measured['torchvision_images_per_s']:8.2f}: {measured['ratio']:.2f} x"
     in_fp32 = measured.get("torchvision_in_fp32_images_per_s")
-    return text + (f" (in fp32 {in_fp32:.2f})" if in_fp32 else "")
+    return text + (f" (in fp32 {in_fp32:.2f})" if in_fp32 else "") + exported

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from fasterrcnn.data.loader import Batch
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import make_training, train_step
 from fasterrcnn.errors import Diverged
+from fasterrcnn.export import onnx_file, program
+from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe
 
@@ -98,6 +102,20 @@ def ours(detector: Detector, recipe: Recipe, rt: Runtime, *, compiled: bool) -> 
             return detector(batch.to(rt.device).images())
 
     return Side(detector, step, detect)
+
+
+def onnx(detector: Detector, recipe: Recipe) -> Side:
+    """Ours as an ONNX file in ONNX Runtime, in float32 on the CPU; it detects only."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "detector.onnx"
+        onnx_file.write(program.export(detector.eval()), file, "{}")
+        call, _ = onnx_file.read(file)
+    model = ExportedDetector(call, recipe)
+
+    def step(batch: Batch) -> torch.Tensor:
+        raise NotImplementedError("an exported file is not trained")
+
+    return Side(model, step, lambda batch: model(batch.images()))
 
 
 def torchvisions(model: nn.Module, recipe: Recipe, rt: Runtime) -> Side:
