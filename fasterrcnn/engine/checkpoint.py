@@ -205,6 +205,11 @@ def find(path: Path) -> Path:
             detail = "there is no such folder"
         elif path.is_file():
             detail = "a file is imported first: fasterrcnn import"
+            if path.suffix in exported.FILES:
+                detail = (
+                    "an exported file is for evaluate and predict; evaluate --detections FILE.json "
+                    "writes what compare takes"
+                )
         raise CheckpointError(f"{path}: no usable checkpoint; {detail}")
     return found
 

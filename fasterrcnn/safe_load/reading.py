@@ -51,6 +51,8 @@ def read(path: Path, entry: str | None = None) -> File:
         size = path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}; give a checkpoint file") from None
+    if path.suffix in (".onnx", ".pt2"):
+        raise CheckpointError(f"{path}: an exported program holds no state dict; give its run")
     if size > _MAX_BYTES:
         raise CheckpointError(f"{path}: {size / 2**30:.1f} GiB: larger than any such checkpoint")
     try:

@@ -16,6 +16,7 @@ from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export import parity, program_file
 from fasterrcnn.export import program as programs
 from fasterrcnn.models import build
+from fasterrcnn.safe_load import reading
 from tests.commands import runs
 
 SUFFIXES = ("onnx", "pt2")
@@ -130,6 +131,13 @@ def test_predict_takes_a_file_and_a_higher_threshold(files, shapes_folder: Path,
     middle = every[len(every) // 2]
     assert 0 < len(scores(middle)) < len(every)
     assert min(scores(middle)) >= middle
+
+
+def test_what_takes_no_exported_file_says_what_does(files):
+    with pytest.raises(CheckpointError, match="writes what compare takes"):
+        checkpoint.find(files["pt2"])
+    with pytest.raises(CheckpointError, match="holds no state dict; give its run"):
+        reading.read(files["pt2"])
 
 
 def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
