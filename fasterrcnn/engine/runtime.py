@@ -301,17 +301,13 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     if ranks > 1:
-        store, rank, _ = next(
-            rendezvous("env://", timeout=COLLECTIVE_TIMEOUT)  # as torch's own default
-        )
+        # As torch does by default.
+        store, rank, _ = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            timeout=COLLECTIVE_TIMEOUT,
-            store=store,
-            rank=rank,
-            world_size=ranks,
+            timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=ranks,
             device_id=runtime.device if device == "cuda" else None,
-        )
+        )  # fmt: skip
         runtime.rank, runtime.ranks, runtime._store = rank, ranks, store
         runtime._control = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return runtime
