@@ -26,7 +26,8 @@ def choose(argv: list[str]) -> Callable[[], None]:
 
 
 def run_command(name: str, *argv: str) -> None:
-    """Run command `name`. Raises UsageError for one that does not exist."""
+    """Run command `name`. Raises UsageError for one that does not exist, or whose requirements
+    this Python does not have."""
     if name not in names.COMMANDS:
         close = difflib.get_close_matches(name, names.COMMANDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -34,7 +35,17 @@ def run_command(name: str, *argv: str) -> None:
     # By default a waiting thread of OpenMP spins, on a core that another process could use: on a
     # busy machine, training on a CPU was 17 times as slow. The variable is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import_module(names.module_of(name)).main([*argv])
+    try:
+        module = import_module(names.module_of(name))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "fasterrcnn"):
+            raise
+        raise UsageError(
+            f"PYTHON: {sys.executable}: has no {package}; install requirements.txt into it, or "
+            "use another"
+        ) from None
+    module.main([*argv])
 
 
 def show_help() -> None:

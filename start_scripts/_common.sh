@@ -40,18 +40,29 @@ run_command() {
 # run_distributed COMMAND [FLAG...]: the same under torchrun, on every GPU of NNODES machines.
 run_distributed() {
   local processes=${NGPU:-$(visible_gpus)} group
-  [[ $processes =~ ^[0-9]+$ ]] || fail 2 "NGPU: $processes: must be a number of processes"
+  need_number NGPU "$processes" 0 9999
+  need_number NNODES "${NNODES:-1}" 1 9999
   ((processes > 0)) || processes=1
   group=(--nproc-per-node="$processes")
   if ((${NNODES:-1} > 1)); then
     [[ -n ${NODE_RANK:-} && -n ${MASTER_ADDR:-} ]] ||
       fail 2 "NNODES: $NNODES: set NODE_RANK (0 to $((NNODES - 1))) and MASTER_ADDR too"
+    need_number NODE_RANK "$NODE_RANK" 0 $((NNODES - 1))
+    need_number MASTER_PORT "${MASTER_PORT:-29500}" 1 65535
     group+=(--nnodes="$NNODES" --node-rank="$NODE_RANK"
       --master-addr="$MASTER_ADDR" --master-port="${MASTER_PORT:-29500}")
   else
     group+=(--standalone)
   fi
   become "$PYTHON" -m fasterrcnn torchrun "${group[@]}" -m fasterrcnn "$@"
+}
+
+# need_number NAME VALUE LEAST MOST: stop with an error unless a variable's value is a whole number in
+# this range.
+need_number() {
+  if ! [[ $2 =~ ^(0|[1-9][0-9]{0,5})$ ]] || (($2 < $3 || $2 > $4)); then
+    fail 2 "$1: $2: must be a whole number, $3 to $4"
+  fi
 }
 
 # become PROGRAM [ARGUMENT...]: print a command line and replace this script by it.

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 from fasterrcnn import recipes
 from fasterrcnn.cli import names
 from fasterrcnn.errors import UsageError
+from fasterrcnn.settings import as_flag, check, flag_names
 
 Options = TypeVar("Options")
 
@@ -51,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
         """What may have been meant by an unknown flag."""
         field = flag.removeprefix("--").replace("-", "_")
         if field in recipes.RENAMED_FIELDS:
-            return f"renamed to {_flag(recipes.RENAMED_FIELDS[field])}"
+            return f"renamed to {as_flag(recipes.RENAMED_FIELDS[field])}"
         flags = [flag for action in self._actions for flag in action.option_strings]
         close = difflib.get_close_matches(flag, flags, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -112,7 +113,8 @@ def parse_with_network(
         inner_types = get_type_hints(types[name])
         for field in dataclasses.fields(types[name]):
             dest = f"{name}.{field.name}"
-            _add(of_recipe, [_flag(dest)], dest, inner_types[field.name], field, None)
+            flags = flag_names(field, f"{name}.")
+            _add(of_recipe, flags, dest, inner_types[field.name], field, None)
     given = parser.parse(argv)
     fields = {name: value for name, value in given.items() if "." in name}
     own = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k not in fields}
@@ -153,8 +155,7 @@ def _add_fields(group: Any, kind: type) -> None:
                 field.name, nargs=count, type=inner, metavar=field.name.upper(), help=help
             )
         else:
-            flags = [*field.metadata["flags"], _flag(field.name)]
-            _add(group, flags, field.name, types[field.name], field, field.default)
+            _add(group, flag_names(field), field.name, types[field.name], field, field.default)
 
 
 def _add_recipe(parser: _Parser, everyday: Any, base: recipes.Recipe) -> None:
@@ -164,17 +165,15 @@ def _add_recipe(parser: _Parser, everyday: Any, base: recipes.Recipe) -> None:
         value = getattr(base, outer.name)
         if not dataclasses.is_dataclass(value):
             if outer.name != "name":
-                flags = outer.metadata["flags"]
-                _add(everyday, flags, outer.name, types[outer.name], outer, value)
+                _add(everyday, flag_names(outer), outer.name, types[outer.name], outer, value)
             continue
         group = parser.add_argument_group(f"recipe, {outer.name}", type(value).__doc__)
         inner_types = get_type_hints(type(value))
         for field in dataclasses.fields(value):
             dest = f"{outer.name}.{field.name}"
-            short = field.metadata["flags"]
             _add(
-                everyday if short else group,
-                [*short, _flag(dest)],
+                everyday if field.metadata["flags"] else group,
+                flag_names(field, f"{outer.name}."),
                 dest, inner_types[field.name], field, getattr(value, field.name),
             )  # fmt: skip
 
@@ -191,16 +190,12 @@ def _add(group: Any, flags: list[str], dest: str, kind: Any, field: Any, default
     group.add_argument(
         *flags,
         dest=dest,
-        type=_converter(kind),
+        type=_checked(_converter(kind), flags[0], field),
         choices=field.metadata.get("choices"),
         required=required,
         metavar=None if field.metadata.get("choices") else _metavar(kind),
         help=help,
     )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _plain(kind: Any) -> Any:
@@ -220,6 +215,18 @@ def _converter(kind: Any) -> Callable[[str], Any]:
 
     convert.__name__ = f"comma-separated {inner.__name__}"  # argparse names it in errors
     return convert
+
+
+def _checked(convert: Callable[[str], Any], flag: str, field: Any) -> Callable[[str], Any]:
+    """`convert` that raises UsageError for a value outside the bounds of its field."""
+
+    def convert_and_check(text: str) -> Any:
+        value = convert(text)
+        check(flag, field, value)
+        return value
+
+    convert_and_check.__name__ = convert.__name__  # argparse names it in errors
+    return convert_and_check
 
 
 def _metavar(kind: Any) -> str:

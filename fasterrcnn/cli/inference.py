@@ -13,7 +13,7 @@ from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.models.views import Views
 from fasterrcnn.recipes import Recipe
-from fasterrcnn.settings import setting
+from fasterrcnn.settings import check_fields, setting
 
 _IN_FILE = ("nms_threshold", "detections_per_image", "classes")  # what an exported file fixes
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
@@ -26,29 +26,33 @@ class Inference:
     """Choices at inference; what is not given is as the run was trained."""
 
     score_threshold: float | None = setting(
-        None, "detections below this score are left out (default: the run's)"
+        None, "detections below this score are left out (default: the run's)", least=0, most=1
     )
-    nms_threshold: float | None = setting(None, "IoU threshold of NMS (default: the run's)")
+    nms_threshold: float | None = setting(
+        None, "IoU threshold of NMS (default: the run's)", least=0, most=1
+    )
     detections_per_image: int | None = setting(
-        None, "maximum number of detections per image (default: the run's)"
+        None, "maximum number of detections per image (default: the run's)", least=1
     )
     min_size: int | None = setting(
-        None, "short side that images are resized to (px) (default: the run's)"
+        None, "short side that images are resized to (px) (default: the run's)", least=1
     )
     max_size: int | None = setting(
-        None, "limit of the long side of resized images (px) (default: the run's)"
+        None, "limit of the long side of resized images (px) (default: the run's)", least=1
     )
     classes: tuple[str, ...] = setting((), "class names to detect; empty: all")
     slice: int | None = setting(
-        None, "detect also in square tiles of this side (px of the image), for small objects"
+        None,
+        "detect also in square tiles of this side (px of the image), for small objects",
+        least=_SMALLEST_TILE,
     )
     slice_overlap: float | None = setting(
-        None, "part of a tile that it shares with the next (default: 0.2)"
+        None, "part of a tile that it shares with the next (default: 0.2)", least=0, most=0.9
     )
     tta: tuple[str, ...] = setting(
         (), "detect also in the mirrored image, and at these scales: flip,0.75,1.25"
     )
-    limit: int | None = setting(None, "only the first N images")
+    limit: int | None = setting(None, "only the first N images", least=1)
 
     @property
     def views(self) -> Views | None:
@@ -66,7 +70,7 @@ def apply(
     """Change the model, on its device, as the options say; the changed recipe, and what was
     changed, a line each. `classes` are those of the run. Raises UsageError.
     """
-    _check(options)
+    check_fields(options)
     changed = recipes.change(recipe, input=_input(options), roi_heads=_box_head(options))
     if changed.input.min_size > changed.input.max_size:
         raise UsageError(
@@ -113,18 +117,6 @@ def _apply_to_exported(model: ExportedDetector, recipe: Recipe, options: Inferen
     model.score_thresh = options.score_threshold
 
 
-def _check(options: Inference) -> None:
-    """Raise UsageError for values that cannot mean what they say."""
-    for name in ("score_threshold", "nms_threshold"):
-        value = getattr(options, name)
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"--{name.replace('_', '-')}: {value}: must be 0 to 1")
-    for name in ("detections_per_image", "min_size", "max_size", "limit"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')}: {value}: must be 1 or more")
-
-
 def _check_views(model: Detector, options: Inference) -> None:
     """Raise UsageError for tiles and the like that cannot be, or are not for this detector."""
     given = [name for name in _OF_VIEWS if getattr(options, name) not in (None, ())]
@@ -132,13 +124,8 @@ def _check_views(model: Detector, options: Inference) -> None:
         flag, of_file = given[0].replace("_", "-"), isinstance(model, ExportedDetector)
         why = "an exported file has one network" if of_file else "this run is a part of one"
         raise UsageError(f"--{flag}: is for the whole detector of a run; {why}; leave it out")
-    if options.slice is not None and options.slice < _SMALLEST_TILE:
-        raise UsageError(f"--slice: {options.slice}: must be {_SMALLEST_TILE} or more")
-    if options.slice_overlap is not None:
-        if options.slice is None:
-            raise UsageError("--slice-overlap: is of tiles; give --slice too")
-        if not 0 <= options.slice_overlap <= 0.9:
-            raise UsageError(f"--slice-overlap: {options.slice_overlap}: must be 0 to 0.9")
+    if options.slice_overlap is not None and options.slice is None:
+        raise UsageError("--slice-overlap: is of tiles; give --slice too")
 
 
 def _scale(word: str) -> float:

@@ -74,12 +74,12 @@ def check_images() -> Any:
 
 def max_image_pixels() -> Any:
     """--max-image-pixels: for `images.limit_pixels`."""
-    return setting(images.MAX_PIXELS, "largest image that is read (pixels)")
+    return setting(images.MAX_PIXELS, "largest image that is read (pixels)", least=1)
 
 
 def workers() -> Any:
     """--workers: loader processes."""
-    return setting(None, "loader processes per GPU (default: number of cores, at most 8)")
+    return setting(None, "loader processes per GPU (default: number of cores, at most 8)", least=0)
 
 
 def device() -> Any:
@@ -106,4 +106,4 @@ def amp() -> Any:
 
 def images_per_gpu() -> Any:
     """--images-per-gpu of a command that runs a trained detector."""
-    return setting(2, "images of equal padded size per batch")
+    return setting(2, "images of equal padded size per batch", least=1)

@@ -52,10 +52,10 @@ class Options:
     """What to measure, and for how long."""
 
     data_path: Path | None = setting(None, "folder of real images (default: synthetic shapes)")
-    rounds: int = setting(5, "rounds in which the two sides alternate")
-    steps: int = setting(4, "training steps per side and round")
+    rounds: int = setting(5, "rounds in which the two sides alternate", least=1)
+    steps: int = setting(4, "training steps per side and round", least=1)
     quick: bool = setting(False, "2 rounds of 1 step, for a first impression")
-    inference: tuple[int, ...] = setting((1, 16), "batch sizes for inference")
+    inference: tuple[int, ...] = setting((1, 16), "batch sizes for inference", least=1, filled=True)
     onnx: bool = setting(False, "measure inference of the exported ONNX file too; in float32")
     compile: bool = shared.compile()
     json: Path | None = setting(None, "also write the results to this file")

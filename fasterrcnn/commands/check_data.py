@@ -46,7 +46,7 @@ class Options:
     )
     json: Path | None = setting(None, "write everything that was found to this file")
     images: int = setting(
-        100, "images on the page, evenly spread; as many more of which something was found"
+        100, "images on the page, evenly spread; as many more of which something was found", least=0
     )
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
@@ -54,6 +54,7 @@ class Options:
         None,
         "threads that compare files, and make pictures unless these are augmented (default: number "
         "of cores, at most 8)",
+        least=0,
     )
 
 

@@ -47,13 +47,19 @@ class Options:
     bad_data: str = shared.bad_data()
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
-    resamples: int = setting(1000, "draws of as many images, from which the intervals come")
+    resamples: int = setting(
+        1000, "draws of as many images, from which the intervals come", least=_MIN_RESAMPLES
+    )
     page: Path | None = setting(
         None, "write the page to this file (default: output/compare/index.html)"
     )
     json: Path | None = setting(None, "write all numbers (0 to 1) to this file")
-    images: int = setting(12, "images on the page about which A and another one disagree most")
-    score_threshold: float = setting(0.5, "minimum score of the detections counted in pictures")
+    images: int = setting(
+        12, "images on the page about which A and another one disagree most", least=0
+    )
+    score_threshold: float = setting(
+        0.5, "minimum score of the detections counted in pictures", least=0, most=1
+    )
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,6 @@ def check(options: Options, page: Path) -> None:
     count = len(options.detectors)
     if not 2 <= count <= len(_LETTERS):
         raise UsageError(f"{count} given; give 2 to {len(_LETTERS)}: fasterrcnn compare A B")
-    if options.resamples < _MIN_RESAMPLES:
-        raise UsageError(f"--resamples: {options.resamples}: give at least {_MIN_RESAMPLES}")
-    if options.images < 0:
-        raise UsageError(f"--images: {options.images}: give 0 or more")
     page.parent.mkdir(parents=True, exist_ok=True)
     shared.check_outputs({"--json": options.json, "--page": page})
 

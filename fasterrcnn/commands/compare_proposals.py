@@ -39,7 +39,7 @@ class Options:
     max_image_pixels: int = shared.max_image_pixels()
     fast_rcnn: Path | None = setting(None, "run of a Fast R-CNN whose AP on each file is measured")
     top_n: int | None = setting(
-        None, "proposals per image it uses (default: its recipe's rpn.post-nms-top-n-test)"
+        None, "proposals per image it uses (default: its recipe's rpn.post-nms-top-n-test)", least=1
     )
     workers: int | None = shared.workers()
     device: str = shared.device()

@@ -53,7 +53,9 @@ class Options(inference.Inference):
     max_image_pixels: int = shared.max_image_pixels()
     proposals: Path | None = setting(None, "stored proposals of the split, for Fast R-CNN")
     top_n: int | None = setting(
-        None, "stored proposals used per image (default: the recipe's rpn.post-nms-top-n-test)"
+        None,
+        "stored proposals used per image (default: the recipe's rpn.post-nms-top-n-test)",
+        least=1,
     )
     images_per_gpu: int = shared.images_per_gpu()
     amp: str | None = shared.amp()
@@ -67,13 +69,15 @@ class Options(inference.Inference):
         None, "write PASCAL VOC's result files to this folder (all that can be done with 2012_test)"
     )
     draw: int = setting(
-        0, "pictures of what was found, missed and false, with a sheet of the best and worst"
+        0,
+        "pictures of what was found, missed and false, with a sheet of the best and worst",
+        least=0,
     )
     draw_threshold: float = setting(
-        0.5, "minimum score of detections drawn and counted in pictures"
+        0.5, "minimum score of detections drawn and counted in pictures", least=0, most=1
     )
     max_dets: int | None = setting(
-        None, f"detections per image that COCO's metrics count (default: {coco.MAX_DETS})"
+        None, f"detections per image that COCO's metrics count (default: {coco.MAX_DETS})", least=1
     )
 
 

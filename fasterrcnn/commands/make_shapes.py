@@ -15,8 +15,8 @@ class Options:
     """How many images, and where."""
 
     output_dir: Path = setting(shared.PROJECT / "datasets" / "shapes", "folder of the data set")
-    train: int = setting(1000, "training images")
-    val: int = setting(200, "validation images")
+    train: int = setting(1000, "training images", least=1)
+    val: int = setting(200, "validation images", least=1)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -47,7 +47,9 @@ class Options(inference.Inference):
     )
     output_dir: Path | None = setting(None, "folder of pictures (default: <run>/predictions)")
     no_pictures: bool = setting(False, "draw nothing")
-    draw_threshold: float = setting(0.5, "detections below this score are not drawn or cut out")
+    draw_threshold: float = setting(
+        0.5, "detections below this score are not drawn or cut out", least=0, most=1
+    )
     json: Path | None = setting(None, "write the detections to this file (COCO's result format)")
     csv: Path | None = setting(None, "write the detections to this table")
     save_txt: bool = setting(False, "write YOLO label files with scores to <output-dir>/labels")
@@ -57,7 +59,7 @@ class Options(inference.Inference):
     )
     images_per_gpu: int = shared.images_per_gpu()
     workers: int | None = setting(
-        None, "processes that decode and draw (default: number of cores, at most 8)"
+        None, "processes that decode and draw (default: number of cores, at most 8)", least=0
     )
     max_image_pixels: int = shared.max_image_pixels()
     amp: str | None = shared.amp()
@@ -177,10 +179,6 @@ def report(tally: Tally, progress: Progress, options: Options, wanted: Wanted) -
 
 def check_flags(options: Options) -> None:
     """Raise UsageError for flags that cannot mean what they say."""
-    for name, least in (("images_per_gpu", 1), ("workers", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')}: {value}: must be {least} or more")
     files = {"--annotations": options.annotations, "--json": options.json, "--csv": options.csv}
     used: dict[Path, str] = {Path(source).absolute(): "a source" for source in options.source}
     for flag, path in files.items():

@@ -36,7 +36,7 @@ class Options:
     checkpoint: Path = shared.checkpoint()
     images: tuple[Path, ...] = setting((), "image files, or folders of them", positional=True)
     json: Path | None = setting(None, "write all proposals in these images to this file")
-    draw: int = setting(50, "best proposals drawn on each picture; 0: no pictures")
+    draw: int = setting(50, "best proposals drawn on each picture; 0: no pictures", least=0)
     output_dir: Path | None = setting(None, "folder of pictures (default: <run>/proposals)")
     proposals: Path | None = setting(None, "store the proposals of a whole split in this file")
     training: bool = setting(

@@ -46,7 +46,7 @@ class Options:
     bad_data: str = shared.bad_data()
     max_image_pixels: int = shared.max_image_pixels()
     output_dir: Path | None = setting(None, "folder of the page (default: RUN/report)")
-    images: int = setting(24, "images shown whole, half of them the worst, half the best")
+    images: int = setting(24, "images shown whole, half of them the worst, half the best", least=0)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -41,7 +41,7 @@ class Options:
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
     mode: str = setting("fast", "the paper's fast or quality mode", choices=("fast", "quality"))
-    top_n: int = setting(2000, "proposals kept per image")
+    top_n: int = setting(2000, "proposals kept per image", least=1)
     workers: int | None = shared.workers()
 
 

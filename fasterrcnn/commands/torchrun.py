@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from torch.distributed import run
+from torch.distributed import DistNetworkError, run
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from fasterrcnn.errors import ProcessDied
+from fasterrcnn.errors import ProcessDied, UsageError
 
 
 def main(argv: list[str]) -> None:
@@ -28,10 +28,11 @@ def main(argv: list[str]) -> None:
 
 
 def launch(argv: list[str]) -> int:
-    """Run torchrun with these arguments; the exit code."""
+    """Run torchrun with these arguments; the exit code. Raises UsageError for a port in use."""
     for name in ("torch.distributed.run", "torch.distributed.elastic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    processes = run.determine_local_world_size(run.parse_args(argv).nproc_per_node)
+    arguments = run.parse_args(argv)
+    processes = run.determine_local_world_size(arguments.nproc_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as folder:
         status = Path(folder) / "status.json"
@@ -47,6 +48,13 @@ def launch(argv: list[str]) -> int:
                 print(f"error: {killed}; the same command continues the run", file=sys.stderr)
                 return ProcessDied.code
             return json.loads(status.read_text())["code"] if status.exists() else 1
+        except DistNetworkError as error:
+            if "EADDRINUSE" not in str(error):
+                raise
+            raise UsageError(
+                f"MASTER_PORT: {arguments.master_port}: in use on this machine; set another on "
+                "every machine"
+            ) from None
         finally:
             del os.environ["FASTERRCNN_STATUS"]
     return 0

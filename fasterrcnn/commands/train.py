@@ -40,7 +40,10 @@ class Options:
     dataset: str = shared.dataset()
     val_split: str = setting("val", "split to evaluate on; none: no evaluation")
     val_fraction: float = setting(
-        0.0, "part of the training split to hold out and evaluate on, in place of --val-split"
+        0.0,
+        "part of the training split to hold out and evaluate on, in place of --val-split",
+        least=0,
+        below=1,
     )
     proposals: Path | None = setting(None, "stored proposals of the training split, for Fast R-CNN")
     val_proposals: Path | None = setting(None, "stored proposals of --val-split, for Fast R-CNN")
@@ -50,22 +53,26 @@ class Options:
     output_dir: Path | None = setting(None, "run folder (default: output/<recipe>)")
     resume: bool = setting(False, "continue the run in the folder, also past its former end")
     skip_finished: bool = setting(False, "exit with code 0 if this run is already finished")
-    steps: int | None = setting(None, "optimizer steps of the run (default: those of --epochs)")
+    steps: int | None = setting(
+        None, "optimizer steps of the run (default: those of --epochs)", least=1
+    )
     workers: int | None = shared.workers()
-    log_every: int = setting(20, "steps between log lines")
+    log_every: int = setting(20, "steps between log lines", least=1)
     eval_every: int | None = setting(
-        None, "steps between evaluations (default: an epoch; 0: only at the end)"
+        None, "steps between evaluations (default: an epoch; 0: only at the end)", least=0
     )
     patience: int = setting(
-        0, "evaluations without a better AP (of an RPN: AR_1000) after which to stop; 0: never"
+        0,
+        "evaluations without a better AP (of an RPN: AR_1000) after which to stop; 0: never",
+        least=0,
     )
     save_every: int | None = setting(
-        None, "steps between checkpoints (default: an epoch; 0: only at the end)"
+        None, "steps between checkpoints (default: an epoch; 0: only at the end)", least=0
     )
     track: tuple[str, ...] = setting(
         (), f"also send metrics to trackers: {', '.join(tracking.TRACKERS)}"
     )
-    keep: int = setting(3, "newest checkpoints kept, in addition to the best one")
+    keep: int = setting(3, "newest checkpoints kept, in addition to the best one", least=1)
     device: str = shared.device()
     deterministic: bool = shared.deterministic()
     compile: bool = shared.compile()
@@ -161,12 +168,6 @@ def check(recipe: Recipe, options: Options) -> None:
     recipes.check(recipe)
     tracking.check(options.track)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
-    if not 0 <= options.val_fraction < 1:
-        raise UsageError(f"--val-fraction: {options.val_fraction:g}: must be 0 to below 1")
-    if options.steps is not None and options.steps < 1:
-        raise UsageError(f"--steps: {options.steps}: must be positive")
-    if options.patience < 0:
-        raise UsageError(f"--patience: {options.patience}: must be positive, or 0 for none")
     evaluates = options.val_split != "none" or options.val_fraction > 0
     if options.patience and (not evaluates or options.eval_every == 0):
         raise UsageError(

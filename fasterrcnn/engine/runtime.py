@@ -212,8 +212,7 @@ class Runtime:
         if wanted is not None:
             return wanted
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return max(1, min(8, (cores or 1) // local))
+        return max(1, min(8, (cores or 1) // _of_torchrun("LOCAL_WORLD_SIZE", 1)))
 
     def peak_memory_gb(self) -> float:
         """Peak memory so far in GiB: of the GPU's allocator, or of the process on a CPU."""
@@ -293,8 +292,8 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     `deterministic`: bit-reproducible on a GPU too. A CPU always is: its scatter-adds would differ
     from run to run with two threads. Raises UsageError for a GPU that is not there.
     """
-    ranks, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    runtime = Runtime(_chosen(device, max(ranks, 1), local_rank))
+    ranks, local_rank = _of_torchrun("WORLD_SIZE", 1), _of_torchrun("LOCAL_RANK", 0)
+    runtime = Runtime(_chosen(device, ranks, local_rank))
     device = runtime.device.type
     _configure(runtime.device, deterministic=deterministic)
     if device == "cuda":
@@ -302,18 +301,13 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     if ranks > 1:
-        backend = "nccl" if device == "cuda" else "gloo"
-        device_id = runtime.device if device == "cuda" else None
-        # As torch's own default.
+        # As torch does by default.
         store, rank, _ = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
         distributed.init_process_group(
-            backend,
-            timeout=COLLECTIVE_TIMEOUT,
-            store=store,
-            rank=rank,
-            world_size=ranks,
-            device_id=device_id,
-        )
+            "nccl" if device == "cuda" else "gloo",
+            timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=ranks,
+            device_id=runtime.device if device == "cuda" else None,
+        )  # fmt: skip
         runtime.rank, runtime.ranks, runtime._store = rank, ranks, store
         runtime._control = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return runtime
@@ -332,7 +326,12 @@ def alone(device: str) -> Runtime:
 
     It has no ranks and changes nothing outside. Raises UsageError for a GPU that is not there.
     """
-    return Runtime(_chosen(device, 1, int(os.environ.get("LOCAL_RANK", 0))))
+    return Runtime(_chosen(device, 1, _of_torchrun("LOCAL_RANK", 0)))
+
+
+def _of_torchrun(name: str, otherwise: int) -> int:
+    """A number that torchrun gives each rank; outside torchrun, such variables are leftovers."""
+    return int(os.environ[name]) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
 
 
 def _chosen(device: str, ranks: int, local_rank: int) -> torch.device:

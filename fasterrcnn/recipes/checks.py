@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.recipes.fields import Data, Input, Recipe, Schedule
+from fasterrcnn.recipes.fields import Input, Recipe, Schedule
+from fasterrcnn.settings import check_fields
 
 
 def check(recipe: Recipe) -> None:
     """Raise UsageError for values that cannot mean what they say."""
+    check_fields(recipe)
     _check_sizes(recipe.input)
     _check_augment(recipe)
     _check_network(recipe)
-    _check_data(recipe.data)
     _check_schedule(recipe.schedule)
 
 
-def _positive(flag: str, value: float) -> None:
-    if value <= 0:
-        raise UsageError(f"{flag}: {value}: must be positive")
-
-
 def _check_sizes(sizes: Input) -> None:
-    _positive("--input.min-size", sizes.min_size)
     if sizes.min_size > sizes.max_size:
         raise UsageError(
             f"--input.min-size: {sizes.min_size}: larger than --input.max-size {sizes.max_size}"
         )
     for size in sizes.train_min_sizes:
-        if not 0 < size <= sizes.min_size:
+        if size > sizes.min_size:
             raise UsageError(
                 f"--input.train-min-sizes: {size}: must be 1 to --input.min-size {sizes.min_size}"
             )
@@ -37,7 +32,6 @@ def _check_sizes(sizes: Input) -> None:
 
 def _check_augment(recipe: Recipe) -> None:
     augment = recipe.augment
-    _positive("--augment.jitter-size", augment.jitter_size)
     if recipe.detector == "fast_rcnn" and augment.moves_boxes:
         raise UsageError(
             "--augment: Fast R-CNN takes only --augment.photometric; its stored proposals do not "
@@ -46,8 +40,6 @@ def _check_augment(recipe: Recipe) -> None:
 
 
 def _check_network(recipe: Recipe) -> None:
-    if recipe.roi_heads.sampling_ratio < 0:
-        raise UsageError("--roi-heads.sampling-ratio: must be positive, or 0 for one per cell")
     vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
     if vgg and not one_level:
         raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
@@ -62,30 +54,16 @@ def _check_network(recipe: Recipe) -> None:
         raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
     if recipe.roi_heads.dropout and recipe.roi_heads.head != "2fc":
         raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
-    if not 0 <= recipe.roi_heads.dropout < 1:
-        raise UsageError(f"--roi-heads.dropout: {recipe.roi_heads.dropout}: must be 0 to below 1")
     if recipe.roi_heads.pooling == "pool" and not one_level:
         raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
 
 
-def _check_data(data: Data) -> None:
-    if not 0 <= data.repeat_threshold <= 1:
-        raise UsageError(
-            f"--data.repeat-threshold: {data.repeat_threshold}: must be a fraction, 0 to 1"
-        )
-
-
 def _check_schedule(schedule: Schedule) -> None:
-    _positive("--epochs", schedule.epochs)
-    _positive("--images-per-step", schedule.images_per_step)
-    _positive("--images-per-gpu", schedule.images_per_gpu)
-    if len(schedule.betas) != 2 or not all(0 <= beta < 1 for beta in schedule.betas):
-        raise UsageError(f"--schedule.betas: {schedule.betas}: must be two, each 0 to below 1")
     milestones = schedule.milestones
     if milestones and schedule.lr_scheduler != "multistep":
         raise UsageError("--schedule.milestones: only --lr-scheduler multistep has them")
     for milestone in milestones:
-        if not 0 < milestone < schedule.epochs:
+        if milestone >= schedule.epochs:
             raise UsageError(
                 f"--schedule.milestones: {milestone:g}: can never fire in a run of "
                 f"{schedule.epochs:g} epochs; choose epochs between 0 and {schedule.epochs:g}"

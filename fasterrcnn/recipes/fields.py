@@ -18,10 +18,10 @@ from fasterrcnn.settings import setting
 class Input:
     """Resizing, normalization and augmentation: from a decoded image to the network's input."""
 
-    min_size: int = setting(800, "length of the short side after resizing (px)")
-    max_size: int = setting(1333, "maximum length of the long side after resizing (px)")
+    min_size: int = setting(800, "length of the short side after resizing (px)", least=1)
+    max_size: int = setting(1333, "maximum length of the long side after resizing (px)", least=1)
     train_min_sizes: tuple[int, ...] = setting(
-        (), "short sides sampled in training, one per micro-batch (px); empty: min-size"
+        (), "short sides sampled in training, one per micro-batch (px); empty: min-size", least=1
     )
     train_sampling: str = setting(
         "list",
@@ -41,15 +41,22 @@ class Input:
         choices=("float", "opencv", "pillow"),
     )
     channel_order: str = setting("rgb", "order of the input channels", choices=("rgb", "bgr"))
-    pixel_scale: float = setting(255.0, "divisor of 8-bit pixel values, before mean and std")
+    pixel_scale: float = setting(
+        255.0, "divisor of 8-bit pixel values, before mean and std", above=0
+    )
     image_mean: tuple[float, ...] = setting(
-        (0.485, 0.456, 0.406), "mean per channel, subtracted from scaled pixels"
+        (0.485, 0.456, 0.406), "mean per channel, subtracted from scaled pixels", count=3
     )
     image_std: tuple[float, ...] = setting(
-        (0.229, 0.224, 0.225), "standard deviation per channel, by which they are divided"
+        (0.229, 0.224, 0.225),
+        "standard deviation per channel, by which they are divided",
+        above=0,
+        count=3,
     )
-    size_divisible: int = setting(32, "multiple to which images are padded in evaluation (px)")
-    flip: float = setting(0.5, "probability of a horizontal flip in training")
+    size_divisible: int = setting(
+        32, "multiple to which images are padded in evaluation (px)", least=1
+    )
+    flip: float = setting(0.5, "probability of a horizontal flip in training", least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Augment:
         "large-scale jitter: resize to 0.1 to 2 times what fits a square, then crop or pad to the "
         "square; in training it takes the place of input.min-size, max-size and train-min-sizes",
     )
-    jitter_size: int = setting(1024, "side of the square of large-scale jitter (px)")
+    jitter_size: int = setting(1024, "side of the square of large-scale jitter (px)", least=1)
     photometric: bool = setting(
         False, "distort brightness, contrast, saturation, hue and the order of channels (SSD)"
     )
@@ -96,20 +103,22 @@ class Backbone:
         choices=("frozen", "affine", "batch"),
     )
     norm_eps: float = setting(
-        1e-5, "epsilon of the batch norm (0 for torchvision's COCO_V1 weights)"
+        1e-5, "epsilon of the batch norm (0 for torchvision's COCO_V1 weights)", least=0
     )
     trainable_layers: int = setting(
-        3, "number of stages that are trained, counted from the last; 5: all"
+        3, "number of stages that are trained, counted from the last; 5: all", least=0, most=5
     )
     fixed: bool = setting(False, "freeze the whole backbone, norms and FPN included")
-    base_channels: int = setting(64, "channels of VGG's first stage; later stages scale with it")
+    base_channels: int = setting(
+        64, "channels of VGG's first stage; later stages scale with it", least=1
+    )
     neck: str = setting(
         "fpn",
         "fpn: feature pyramid; none: one feature map of stride 16 (C4 of a ResNet, the last of "
         "VGG)",
         choices=("fpn", "none"),
     )
-    fpn_channels: int = setting(256, "output channels of every FPN level")
+    fpn_channels: int = setting(256, "output channels of every FPN level", least=1)
     fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
 
 
@@ -120,10 +129,12 @@ class RPN:
     anchor_sizes: tuple[float, ...] = setting(
         (32, 64, 128, 256, 512),
         "anchor sizes, one per feature level, or as many for each, level by level (px)",
+        above=0,
+        filled=True,
     )
     all_sizes_per_level: bool = setting(False, "place anchors of all sizes on every level")
     aspect_ratios: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0), "aspect ratios of anchors (height / width)"
+        (0.5, 1.0, 2.0), "aspect ratios of anchors (height / width)", above=0, filled=True
     )
     round_anchors: bool = setting(True, "round base anchors to whole pixels")
     anchor_strides: str = setting(
@@ -132,11 +143,19 @@ class RPN:
         "or fixed (the level's stride: 4 to 64 px)",
         choices=("grid", "fixed"),
     )
-    conv_depth: int = setting(1, "number of 3x3 convolutions in the RPN head")
-    pre_nms_top_n_train: int = setting(2000, "proposals kept per level before NMS, in training")
-    pre_nms_top_n_test: int = setting(1000, "proposals kept per level before NMS, in evaluation")
-    post_nms_top_n_train: int = setting(2000, "proposals kept per image after NMS, in training")
-    post_nms_top_n_test: int = setting(1000, "proposals kept per image after NMS, in evaluation")
+    conv_depth: int = setting(1, "number of 3x3 convolutions in the RPN head", least=1)
+    pre_nms_top_n_train: int = setting(
+        2000, "proposals kept per level before NMS, in training", least=1
+    )
+    pre_nms_top_n_test: int = setting(
+        1000, "proposals kept per level before NMS, in evaluation", least=1
+    )
+    post_nms_top_n_train: int = setting(
+        2000, "proposals kept per image after NMS, in training", least=1
+    )
+    post_nms_top_n_test: int = setting(
+        1000, "proposals kept per image after NMS, in evaluation", least=1
+    )
     topk_by: str = setting(
         "logits",
         "value that ranks proposals in the top-k before NMS: logits, or scores (after sigmoid)",
@@ -147,13 +166,17 @@ class RPN:
         "bounds of decoded dw and dh: max (upper bound only) or both (upper and lower)",
         choices=("max", "both"),
     )
-    score_thresh: float = setting(0.0, "minimum objectness score of a proposal")
-    min_side: float = setting(1e-3, "minimum width and height of a proposal (px)")
-    nms_thresh: float = setting(0.7, "IoU threshold of NMS")
-    fg_iou_thresh: float = setting(0.7, "minimum IoU with a gt box of a positive anchor")
-    bg_iou_thresh: float = setting(0.3, "IoU with every gt box below which an anchor is negative")
+    score_thresh: float = setting(0.0, "minimum objectness score of a proposal", least=0, most=1)
+    min_side: float = setting(1e-3, "minimum width and height of a proposal (px)", least=0)
+    nms_thresh: float = setting(0.7, "IoU threshold of NMS", least=0, most=1)
+    fg_iou_thresh: float = setting(
+        0.7, "minimum IoU with a gt box of a positive anchor", least=0, most=1
+    )
+    bg_iou_thresh: float = setting(
+        0.3, "IoU with every gt box below which an anchor is negative", least=0, most=1
+    )
     low_quality_iou: float = setting(
-        0.0, "minimum IoU at which the best anchors of a gt box are positive too"
+        0.0, "minimum IoU at which the best anchors of a gt box are positive too", least=0, most=1
     )
     low_quality_gt: str = setting(
         "own",
@@ -164,15 +187,17 @@ class RPN:
     padding_anchors: bool = setting(True, "sample anchors in the padding as negatives")
     border_anchors: bool = setting(True, "sample anchors that cross the image border")
     beta: float = setting(
-        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1"
+        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1", least=0
     )
     normalizer: str = setting(
         "sampled",
         "divisor of the losses: the number of sampled anchors, or batch-size-per-image x images",
         choices=("sampled", "batch-size"),
     )
-    batch_size_per_image: int = setting(256, "anchors sampled per image for the loss")
-    positive_fraction: float = setting(0.5, "maximum fraction of positives among sampled anchors")
+    batch_size_per_image: int = setting(256, "anchors sampled per image for the loss", least=1)
+    positive_fraction: float = setting(
+        0.5, "maximum fraction of positives among sampled anchors", least=0, most=1
+    )
 
 
 @dataclass(frozen=True)
@@ -185,16 +210,18 @@ class RoIHeads:
         "fully connected layer; res5: the last stage of the body (C4)",
         choices=("2fc", "4conv1fc", "res5"),
     )
-    representation_size: int = setting(1024, "width of the fully connected layers")
-    dropout: float = setting(0.0, "dropout probability after each fully connected layer")
+    representation_size: int = setting(1024, "width of the fully connected layers", least=1)
+    dropout: float = setting(
+        0.0, "dropout probability after each fully connected layer", least=0, below=1
+    )
     pooling: str = setting(
         "align",
         "align: RoIAlign; pool: RoIPool (maximum over whole cells)",
         choices=("align", "pool"),
     )
-    pool_size: int = setting(7, "output height and width of RoIAlign or RoIPool (bins)")
+    pool_size: int = setting(7, "output height and width of RoIAlign or RoIPool (bins)", least=1)
     sampling_ratio: int = setting(
-        2, "RoIAlign samples per bin and axis; 0: one per feature cell of the bin"
+        2, "RoIAlign samples per bin and axis; 0: one per feature cell of the bin", least=0
     )
     aligned: bool = setting(
         False, "RoIAlign shifts RoIs by half a cell and does not enlarge those below one cell"
@@ -204,14 +231,18 @@ class RoIHeads:
         "framework whose rounding assigns RoIs to FPN levels (they place the epsilon differently)",
         choices=("torchvision", "detectron2", "mmdetection"),
     )
-    fg_iou_thresh: float = setting(0.5, "minimum IoU with a gt box of a positive proposal")
-    bg_iou_thresh: float = setting(0.5, "IoU with every gt box below which it is background")
-    batch_size_per_image: int = setting(512, "proposals sampled per image for the loss")
+    fg_iou_thresh: float = setting(
+        0.5, "minimum IoU with a gt box of a positive proposal", least=0, most=1
+    )
+    bg_iou_thresh: float = setting(
+        0.5, "IoU with every gt box below which it is background", least=0, most=1
+    )
+    batch_size_per_image: int = setting(512, "proposals sampled per image for the loss", least=1)
     positive_fraction: float = setting(
-        0.25, "maximum fraction of positives among sampled proposals"
+        0.25, "maximum fraction of positives among sampled proposals", least=0, most=1
     )
     bbox_reg_weights: tuple[float, ...] = setting(
-        (10.0, 10.0, 5.0, 5.0), "weights of the regression targets dx, dy, dw, dh"
+        (10.0, 10.0, 5.0, 5.0), "weights of the regression targets dx, dy, dw, dh", above=0, count=4
     )
     clamp: str = setting(
         "max",
@@ -219,13 +250,13 @@ class RoIHeads:
         choices=("max", "both"),
     )
     beta: float = setting(
-        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1"
+        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1", least=0
     )
-    score_thresh: float = setting(0.05, "minimum score of a detection")
-    min_side: float = setting(1e-2, "minimum width and height of a detection (px)")
-    nms_thresh: float = setting(0.5, "IoU threshold of NMS, per class")
+    score_thresh: float = setting(0.05, "minimum score of a detection", least=0, most=1)
+    min_side: float = setting(1e-2, "minimum width and height of a detection (px)", least=0)
+    nms_thresh: float = setting(0.5, "IoU threshold of NMS, per class", least=0, most=1)
     drop_empty: bool = setting(False, "drop detections without area after NMS")
-    detections_per_img: int = setting(100, "maximum number of detections per image")
+    detections_per_img: int = setting(100, "maximum number of detections per image", least=1)
 
 
 @dataclass(frozen=True)
@@ -239,11 +270,13 @@ class Data:
         flag="--train-split --voc-sets",
     )
     keep_empty: bool = setting(False, "train on images without boxes too (all negatives)")
-    min_image_side: int = setting(0, "minimum width and height of a training image (px)")
+    min_image_side: int = setting(0, "minimum width and height of a training image (px)", least=0)
     repeat_threshold: float = setting(
         0.0,
         "repeat images of classes that are in less than this fraction of the training images: "
         "sqrt(threshold / fraction) times (LVIS: 0.001); 0: off",
+        least=0,
+        most=1,
     )
 
 
@@ -252,7 +285,7 @@ class Schedule:
     """Optimization: SGD or AdamW, linear warm-up, then steps or a cosine down."""
 
     epochs: float = setting(
-        12.0, "passes over the training data; milestones scale with it", flag="--epochs"
+        12.0, "passes over the training data; milestones scale with it", flag="--epochs", above=0
     )
     lr_scheduler: str = setting(
         "multistep",
@@ -262,39 +295,50 @@ class Schedule:
         choices=("multistep", "cosine"),
     )
     milestones: tuple[float, ...] = setting(
-        (8.0, 11.0), "epochs after which the learning rate is multiplied by gamma"
+        (8.0, 11.0), "epochs after which the learning rate is multiplied by gamma", above=0
     )
-    gamma: float = setting(0.1, "factor of the learning rate at each milestone")
+    gamma: float = setting(0.1, "factor of the learning rate at each milestone", least=0)
     lr: float = setting(
-        0.02, "learning rate after warm-up; scales with images-per-step", flag="--lr"
+        0.02, "learning rate after warm-up; scales with images-per-step", flag="--lr", least=0
     )
-    bias_lr_factor: float = setting(1.0, "factor of the learning rate for biases")
+    bias_lr_factor: float = setting(1.0, "factor of the learning rate for biases", least=0)
     optimizer: str = setting(
         "sgd",
         "optimizer: sgd (with momentum) or adamw, which brings its own --lr and weight decay",
         flag="--optimizer",
         choices=("sgd", "adamw"),
     )
-    momentum: float = setting(0.9, "momentum of SGD")
+    momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
     betas: tuple[float, ...] = setting(
-        (0.9, 0.999), "decays per step of AdamW's averages of the gradient and of its square"
+        (0.9, 0.999),
+        "decays per step of AdamW's averages of the gradient and of its square",
+        least=0,
+        below=1,
+        count=2,
     )
     weight_decay: float = setting(
-        1e-4, "weight decay of every trained parameter: L2 in SGD, decoupled in AdamW"
+        1e-4, "weight decay of every trained parameter: L2 in SGD, decoupled in AdamW", least=0
     )
     decay_norms: bool = setting(True, "apply weight decay to norms too")
     warmup_steps: int = setting(
-        500, "optimizer steps of linear warm-up; scales inversely with images-per-step"
+        500, "optimizer steps of linear warm-up; scales inversely with images-per-step", least=0
     )
-    warmup_factor: float = setting(0.001, "first learning rate as a fraction of lr")
+    warmup_factor: float = setting(
+        0.001, "first learning rate as a fraction of lr", least=0, most=1
+    )
     images_per_step: int = setting(
-        16, "global batch size: images per optimizer step over all GPUs", flag="--images-per-step"
+        16,
+        "global batch size: images per optimizer step over all GPUs",
+        flag="--images-per-step",
+        least=1,
     )
     images_per_gpu: int = setting(
-        2, "micro-batch size: images per GPU and forward pass", flag="--images-per-gpu"
+        2, "micro-batch size: images per GPU and forward pass", flag="--images-per-gpu", least=1
     )
-    clip_grad_norm: float = setting(0.0, "maximum L2 norm of the gradient; 0: no clipping")
-    ema_decay: float = setting(0.0, "decay per step of the weights' moving average; 0: none")
+    clip_grad_norm: float = setting(0.0, "maximum L2 norm of the gradient; 0: no clipping", least=0)
+    ema_decay: float = setting(
+        0.0, "decay per step of the weights' moving average; 0: none", least=0, below=1
+    )
 
 
 @dataclass(frozen=True)

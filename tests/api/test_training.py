@@ -50,7 +50,7 @@ def test_a_run_is_that_of_the_command(shapes_folder: Path, tmp_path: Path):
     [
         (dict(data_path="/nope"), "data_path: /nope: no such folder; check the path"),
         (dict(stepps=3), "stepps=3: unknown flag; did you mean steps?"),
-        (dict(steps=0), "steps: 0: must be positive"),
+        (dict(steps=0), "steps: 0: must be 1 or more"),
         (dict(lr="high"), "lr: invalid float value: 'high'"),
         (dict(recipe="x"), "x: "),
     ],

@@ -145,7 +145,7 @@ def test_one_line_says_what_to_do(runs: list[Path], files, folder: Path, tmp_pat
         assert len(str(caught.value).splitlines()) == 1
 
     refused(UsageError, "1 given; give 2 to 26: fasterrcnn compare A B", one)
-    refused(UsageError, "--resamples: 99: give at least 100", one, two, resamples=99)
+    refused(UsageError, "--resamples: 99: must be 100 or more", one, two, resamples=99)
     refused(UsageError, "--data-path, --split: not given", good, good)
     refused(UsageError, "--data-path, --split: not given", good, good, *where[:2])
     refused(UsageError, "nothing: missing; give a run", one, tmp_path / "nothing")
@@ -155,7 +155,7 @@ def test_one_line_says_what_to_do(runs: list[Path], files, folder: Path, tmp_pat
     refused(UsageError, f"none: has no detections in val .* --checkpoint {none} first", one, none)
     refused(StorageError, "--json: .*no such folder", one, two, "--json", tmp_path / "no" / "j")
     refused(StorageError, "--page: .*cannot be written", one, two, "--page", tmp_path)
-    refused(UsageError, "--images: -1: give 0 or more", one, two, "--images", -1)
+    refused(UsageError, "--images: -1: must be 0 or more", one, two, "--images", -1)
     assert not (tmp_path / "page.html").exists()
 
 

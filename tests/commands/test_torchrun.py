@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -334,3 +335,37 @@ def test_a_failure_of_torchrun_itself_is_one_line(shell):
     assert done.code == 5
     assert done.err.splitlines()[-1].startswith("error: /proc/nowhere")
     assert "Traceback" not in done.err
+
+
+def test_a_port_in_use_is_one_line_that_names_its_variable(shell):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        env = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "NGPU": "1"}
+        done = shell(["bash", ALL], PYTHON=sys.executable, MASTER_PORT=str(port), **env)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"error: MASTER_PORT: {port}: in use on this machine; set another")
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "x", "LOCAL_WORLD_SIZE": "x"},
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+    ],
+    ids=["size", "ranks", "address"],
+)
+def test_rank_variables_of_another_program_count_for_nothing(
+    shell, shapes_folder: Path, tmp_path: Path, leftover: dict[str, str]
+):
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--steps", 1)
+    out = tmp_path / "run"
+    done = shell(
+        ["bash", ONE, *TINY, *flags, "--output-dir", out], PYTHON=sys.executable, **leftover
+    )
+    assert done.code == 0, done.err
+    assert ", 1 process\n" in done.out
+    assert len(rows(out)) == 1

@@ -119,7 +119,9 @@ def test_adamw_brings_a_learning_rate_and_decay_unless_they_are_given():
 
 @pytest.mark.parametrize("betas", ["0.9", "0.9,1", "0.9,0.99,0.999", "-0.1,0.9"])
 def test_betas_are_two_fractions(betas: str):
-    with pytest.raises(UsageError, match=r"--schedule.betas: .*: must be two, each 0 to below 1"):
+    with pytest.raises(
+        UsageError, match=r"--schedule.betas: .*: must be 2 values, each 0 to below 1"
+    ):
         recipes.check(parse(f"--schedule.betas={betas}"))
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import venv
 from itertools import pairwise
 from pathlib import Path
 
@@ -120,6 +121,27 @@ def test_several_machines(shell, bare: Path):
     assert "NODE_RANK" in done.err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "bound"),
+    [
+        ("NGPU", "x", "0 to 9999"),
+        ("NGPU", "08", "0 to 9999"),
+        ("NNODES", "x", "1 to 9999"),
+        ("NNODES", "-1", "1 to 9999"),
+        ("NODE_RANK", "2", "0 to 1"),
+        ("MASTER_PORT", "x", "1 to 65535"),
+        ("MASTER_PORT", "65536", "1 to 65535"),
+    ],
+)
+def test_a_variable_that_is_no_number_in_its_range(
+    shell, bare: Path, name: str, value: str, bound: str
+):
+    env = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "host0", "NGPU": "4", name: value}
+    done = shell(["bash", bare / "start_scripts" / ALL], **env)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: {name}: {value}: must be a whole number, {bound}\n"
+
+
 @pytest.mark.parametrize("where", ["start_scripts", ".", "/"])
 def test_any_folder(shell, bare: Path, where: str):
     done = printed(shell, bare, ONE, cwd=bare / where)
@@ -178,6 +200,16 @@ def test_without_an_environment_the_error_says_what_makes_it(shell, bare: Path):
     assert f"bash {bare}/start_scripts/init_torch.sh" in done.err
     done = shell(["bash", bare / "start_scripts" / ONE], PYTHON="/nowhere/python")
     assert (done.code, done.err) == (2, "error: PYTHON: /nowhere/python: not found\n")
+
+
+def test_a_python_without_torch_is_one_line(shell, tmp_path: Path):
+    venv.create(tmp_path / "venv", symlinks=True)  # without any package
+    python = tmp_path / "venv" / "bin" / "python"
+    for name in (ONE, ALL):
+        done = shell(["bash", SCRIPTS / name], PYTHON=str(python), NGPU="1")
+        assert done.code == 2
+        (line,) = done.err.splitlines()
+        assert line.startswith(f"error: PYTHON: {python}: has no ")
 
 
 def test_without_data_one_error_names_files_and_command(shell, tmp_path: Path):
