@@ -36,7 +36,7 @@ class Number:
 
     @property
     def flag(self) -> str:
-        return flag_names(self.field, self.name.rpartition(".")[0] + "." * ("." in self.name))[0]
+        return flag_names(self.field, "".join(self.name.rpartition(".")[:2]))[0]
 
     def parse(self, value: Any) -> Any:
         """What the command's own parser makes of the flag's value."""
