@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from torch.distributed import DistNetworkError, run
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -24,7 +25,15 @@ from fasterrcnn.errors import ProcessDied, UsageError
 
 def main(argv: list[str]) -> None:
     """Run the command and exit with the code of the run."""
+    sys.unraisablehook = leave_out_timer
     sys.exit(launch(argv))
+
+
+def leave_out_timer(unraisable: Any) -> None:
+    """Show what was raised where nothing can catch it, but for torchrun's keep-alive timer: when it
+    is collected in its own thread, its finalizer tries to join that thread (torch 2.11)."""
+    if str(unraisable.exc_value) != "cannot join current thread":
+        sys.__unraisablehook__(unraisable)
 
 
 def launch(argv: list[str]) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from fasterrcnn.commands import torchrun
 from tests.commands.runs import assert_same_bits, rows
 from tests.conftest import HANG, PROJECT, TINY, clean_environment, command
 
@@ -369,3 +370,23 @@ def test_rank_variables_of_another_program_count_for_nothing(
     assert done.code == 0, done.err
     assert ", 1 process\n" in done.out
     assert len(rows(out)) == 1
+
+
+def test_the_finalizer_of_torchruns_timer_is_left_out(capsys):
+    """What else cannot be raised is shown."""
+
+    class Collected:
+        def __init__(self, words: str) -> None:
+            self.words = words
+
+        def __del__(self) -> None:
+            raise RuntimeError(self.words)
+
+    before, sys.unraisablehook = sys.unraisablehook, torchrun.leave_out_timer
+    try:
+        for words in ("cannot join current thread", "something else"):
+            Collected(words)
+    finally:
+        sys.unraisablehook = before
+    said = capsys.readouterr().err
+    assert "something else" in said and "cannot join" not in said

@@ -335,7 +335,7 @@ def test_divergence_stops_and_names_the_images(shapes_folder: Path, tmp_path: Pa
 def test_wrong_numbers(shapes_folder: Path, tmp_path: Path):
     out = tmp_path / "run"
     assert "choose from 1, 2, 4" in refused(UsageError, shapes_folder, out, "--images-per-gpu", "3")
-    assert "positive" in refused(UsageError, shapes_folder, out, "--steps", "0")
+    assert "must be 1 or more" in refused(UsageError, shapes_folder, out, "--steps", "0")
     assert not out.exists()  # nothing is touched before the flags are right
 
 
