@@ -33,7 +33,8 @@ def run_command(name: str, *argv: str) -> None:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"{name}: unknown command{hint} (fasterrcnn --help lists them)")
     # By default a waiting thread of OpenMP spins, on a core that another process could use: on a
-    # busy machine, training on a CPU was 17 times as slow. The variable is read when torch loads.
+    # busy machine training on a CPU was more than 10 times as slow (docs/measurements.md). The
+    # variable is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         module = import_module(names.module_of(name))

@@ -27,7 +27,6 @@ from fasterrcnn.models.build import Detector
 class Options(Inference):
     """What `load` can be told besides where the detector is."""
 
-    amp: str | None = shared.amp()
     device: str = shared.device()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fasterrcnn import recipes
+from fasterrcnn.cli import shared
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.export.detector import ExportedDetector
@@ -15,7 +16,7 @@ from fasterrcnn.models.views import Views
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import check_fields, setting
 
-_IN_FILE = ("nms_threshold", "detections_per_image", "classes")  # what an exported file fixes
+_IN_FILE = ("nms_threshold", "detections_per_image", "classes", "amp")  # an exported file fixes
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
 _OF_VIEWS = ("slice", "slice_overlap", "tta")
 _SMALLEST_TILE = 32  # px
@@ -53,6 +54,7 @@ class Inference:
         (), "detect also in the mirrored image, and at these scales: flip,0.75,1.25"
     )
     limit: int | None = setting(None, "only the first N images", least=1)
+    amp: str | None = shared.amp()
 
     @property
     def views(self) -> Views | None:

@@ -58,7 +58,6 @@ class Options(inference.Inference):
         least=1,
     )
     images_per_gpu: int = shared.images_per_gpu()
-    amp: str | None = shared.amp()
     workers: int | None = shared.workers()
     device: str = shared.device()
     json: Path | None = setting(

@@ -26,8 +26,7 @@ from fasterrcnn.data.known_images import KnownImages
 from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import checkpoint, prediction, runtime
 from fasterrcnn.errors import DataError, ProcessDied, Stopped, UsageError
-from fasterrcnn.export.detector import ExportedDetector
-from fasterrcnn.models.build import Detector, FasterRCNN
+from fasterrcnn.models.build import Detector
 from fasterrcnn.progress import Progress
 from fasterrcnn.reports import prediction_files
 from fasterrcnn.reports.detection_files import Tables
@@ -62,7 +61,6 @@ class Options(inference.Inference):
         None, "processes that decode and draw (default: number of cores, at most 8)", least=0
     )
     max_image_pixels: int = shared.max_image_pixels()
-    amp: str | None = shared.amp()
     device: str = shared.device()
 
 
@@ -236,8 +234,7 @@ def signals_received() -> Iterator[list[int]]:
 def load(path: Path) -> tuple[Detector, checkpoint.State, Path]:
     """A whole detector, its state and its checkpoint. Raises UsageError for a part of one."""
     model, state, found = checkpoint.load_detector(path)
-    whole = isinstance(model, ExportedDetector) and state.recipe.detector == "faster_rcnn"
-    if whole or isinstance(model, FasterRCNN):
+    if state.recipe.detector == "faster_rcnn":
         return model, state, found
     if state.recipe.detector == "rpn":
         raise UsageError(

@@ -17,7 +17,7 @@ from typing import Any
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags
 from fasterrcnn.engine import checkpoint
-from fasterrcnn.engine.run_folder import METRICS, read_rows
+from fasterrcnn.engine.run_folder import METRICS, read_json, read_rows
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.cost import coco_cost
 from fasterrcnn.recipes import Recipe
@@ -86,7 +86,7 @@ def read_run(folder: Path) -> tuple[str, Measured]:
     """AP or AR1000 of the latest evaluation, and the largest memory of training."""
     state = checkpoint.load_state(checkpoint.find(folder))
     found = Measured()
-    results = _json(folder / "results.json")
+    results = read_json(folder / "results.json")
     metric = "AR_1000" if state.recipe.detector == "rpn" else "AP"
     if results.get(metric) is not None:
         found.quality = f"{100 * results[metric]:.1f}"
@@ -175,7 +175,3 @@ def _changes(recipe: Recipe) -> list[str]:
     """What a user changed that the recipe's name does not say; precision stands beside it."""
     known = recipes.get(recipe.name)
     return [c for c in recipes.difference(known, recipe) if not c.startswith("amp:")]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint
+from fasterrcnn.engine.run_folder import read_json
 from fasterrcnn.errors import CheckpointError, DownloadError, StorageError, UsageError
 from fasterrcnn.models.build import Detector, FasterRCNN, build
 from fasterrcnn.recipes import Recipe
@@ -48,7 +49,7 @@ def write(
     _check_folder(folder)
     recipe = recipes.change(state.recipe, weights=Path(state.recipe.weights).name)
     names = state.classes.names
-    results = _json(path / "results.json") or None
+    results = read_json(path / "results.json") or None
     run = checkpoint.run_of(path.absolute()).name
     card = model_card.render(run, recipe, names, state.step, results, said)
     config = {
@@ -75,7 +76,7 @@ def write(
 
 def is_ours(folder: Path) -> bool:
     """Whether `folder` was written by `write`."""
-    return _json(folder / _CONFIG).get("library_name") == _LIBRARY
+    return read_json(folder / _CONFIG).get("library_name") == _LIBRARY
 
 
 def load(folder: Path) -> tuple[Detector, checkpoint.State]:
@@ -83,7 +84,7 @@ def load(folder: Path) -> tuple[Detector, checkpoint.State]:
 
     Raises CheckpointError.
     """
-    config = _json(folder / _CONFIG)
+    config = read_json(folder / _CONFIG)
     try:
         recipe = recipes.from_dict(config["recipe"])
         classes = classes_of(config)
@@ -133,7 +134,7 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(f"--output: {folder}: is a file; give a folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    config = _json(folder / _CONFIG)
+    config = read_json(folder / _CONFIG)
     if config.get("library_name") != _LIBRARY:
         raise UsageError(f"--output: {folder}: holds other files; give an empty or new folder")
     card = folder / _CARD
@@ -141,15 +142,6 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(
             f"--output: {folder}: its {_CARD} was edited; move it away, or give another folder"
         )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The object in a json file; empty where there is none that can be read."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _preprocessor(recipe: Recipe) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from fasterrcnn.engine import checkpoint, download
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers import published, recognize, translate
 from fasterrcnn.importers.recognize import Hints, Recognized
-from fasterrcnn.importers.stated import flag
 from fasterrcnn.models.build import Detector
 from fasterrcnn.safe_load import reading
 from fasterrcnn.safe_load.reading import File
+from fasterrcnn.settings import as_flag
 
 
 class Imported(NamedTuple):
@@ -37,7 +37,9 @@ def load(
     path = Path(name)
     if published.is_name(name):
         if hints.fields:
-            raise UsageError(f"{flag(min(hints.fields))}: {name}: is published with its own value")
+            raise UsageError(
+                f"{as_flag(min(hints.fields))}: {name}: is published with its own value"
+            )
         path = download.cached(published.url_of(name))
         hints = replace(hints, source=hints.source or name, published=True)
     file = reading.read(path, entry)

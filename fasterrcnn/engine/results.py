@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fasterrcnn.engine import checkpoint
-from fasterrcnn.engine.run_folder import RunFolder, read_rows
+from fasterrcnn.engine.run_folder import RunFolder, read_json, read_rows
 
 FILE = "evaluations.jsonl"
 _COLUMNS = {"image": np.int32, "x1y1x2y2": np.float32, "score": np.float32, "label": np.int32}
@@ -115,7 +115,10 @@ def find(path: Path, step: int, split: str | None) -> tuple[dict[str, Any], np.n
     if split is not None:
         places.insert(0, (checkpoint.run_of(path), f"-{_slug(split)}"))
     for folder, name in places:
-        row, detections = _object(folder / f"results{name}.json"), folder / f"detections{name}.npz"
+        row, detections = (
+            read_json(folder / f"results{name}.json"),
+            folder / f"detections{name}.npz",
+        )
         if row.get("step") == step and split in (None, row["split"]) and detections.exists():
             return row, load_detections(detections)
     return None
@@ -139,20 +142,11 @@ def detections_on(path: Path, step: int, digest: str) -> Path | None:
     for file in (path / "results.json", *sorted(run.glob("results-*.json"))):
         detections = file.with_name(file.name.replace("results", "detections", 1))
         detections = detections.with_suffix(".npz")
-        done = _object(file)
+        done = read_json(file)
         found = (done.get("step"), done.get("digest"), done.get("changed"))
         if found == (step, digest, []) and detections.is_file():
             return detections
     return None
-
-
-def _object(file: Path) -> dict[str, Any]:
-    """What a json file has; nothing if it is missing or a killed process left it incomplete."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _save_detections(file: Path, detections: np.ndarray) -> None:

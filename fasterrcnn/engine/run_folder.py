@@ -106,6 +106,15 @@ class RunFolder:
             pass
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """What a json file has; nothing if it is missing or a killed process left it incomplete."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a .jsonl file; none if there is no file."""
     if not file.exists():

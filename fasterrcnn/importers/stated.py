@@ -9,6 +9,7 @@ from typing import Any
 from fasterrcnn import recipes
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.recipes import Recipe
+from fasterrcnn.settings import as_flag
 
 # What decides most about the boxes, by the field whose presence shows that a file states it.
 _TOPICS = {
@@ -55,7 +56,7 @@ class Stated:
         if stated := [topic for name, topic in topics.items() if name in self.values]:
             parts.append(f"the file states {', '.join(stated)}")
         if given:
-            parts.append(f"given {', '.join(map(flag, given))}")
+            parts.append(f"given {', '.join(map(as_flag, given))}")
         known = {*self.values, *given}
         if left := [topic for name, topic in topics.items() if name not in known]:
             parts.append(f"{', '.join(left)} by default")
@@ -71,11 +72,11 @@ def settled(recipe: Recipe, stated: Stated, given: dict[str, Any], path: Path) -
     for name, value in given.items():
         if stated.values.get(name, value) != value:
             raise UsageError(
-                f"{flag(name)}: {recipes.as_text(value)}: {path} says "
+                f"{as_flag(name)}: {recipes.as_text(value)}: {path} says "
                 f"{recipes.as_text(stated.values[name])}; leave the flag out"
             )
     if missing := [name for name in stated.undecided if name not in given]:
-        flags = " and ".join(map(flag, missing))
+        flags = " and ".join(map(as_flag, missing))
         raise UsageError(f"{path}: {stated.undecided[missing[0]]}; give {flags}")
     for name, value in {**stated.values, **given}.items():
         group, leaf = name.split(".")
@@ -84,11 +85,6 @@ def settled(recipe: Recipe, stated: Stated, given: dict[str, Any], path: Path) -
         recipe = recipes.change(recipe, input=dict(train_min_sizes=(), train_sampling="list"))
     recipes.check(recipe)
     return recipe
-
-
-def flag(name: str) -> str:
-    """The flag of the field `name`."""
-    return "--" + name.replace("_", "-")
 
 
 def whole(value: float) -> float:

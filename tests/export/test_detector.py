@@ -110,7 +110,8 @@ def test_damage_is_found(run: Path, tmp_path: Path, damage, monkeypatch):
 
 
 def test_flags_of_what_is_inside_are_refused(files, tmp_path: Path):
-    for flag, value in (("--nms-threshold", 0.3), ("--detections-per-image", 5)):
+    inside = (("--nms-threshold", 0.3), ("--detections-per-image", 5), ("--amp", "bf16"))
+    for flag, value in inside:
         with pytest.raises(UsageError, match=f"{flag}: is fixed inside"):
             metrics(files["pt2"], tmp_path, flag, value)
     with pytest.raises(UsageError, match=r"--score-threshold: 0\.01: the file leaves out"):
