@@ -7,7 +7,7 @@ from typing import Any
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers.stated import whole
 from fasterrcnn.models.rpn import anchor_sizes
-from fasterrcnn.recipes import Recipe, as_text
+from fasterrcnn.recipes import Recipe, RoIHeads, as_text
 
 Config = dict[str, Any]
 
@@ -33,6 +33,7 @@ def text(recipe: Recipe) -> str:
     )
     if recipe.detector != "rpn":
         model["roi_head"] = dict(
+            **_cascade(heads),
             bbox_roi_extractor=dict(
                 roi_layer=dict(
                     type="RoIAlign",
@@ -41,18 +42,55 @@ def text(recipe: Recipe) -> str:
                     aligned=heads.aligned,
                 )
             ),
-            bbox_head=dict(
-                bbox_coder=dict(
-                    type="DeltaXYWHBBoxCoder",
-                    target_means=[0.0] * 4,
-                    target_stds=[1 / weight for weight in heads.bbox_reg_weights],
-                )
-            ),
+            bbox_head=_box_heads(heads),
         )
+        if settings := _train_cfg(recipe):
+            model["train_cfg"] = settings
     model["test_cfg"] = _test_cfg(recipe)
     sizes = (inputs.max_size, inputs.min_size)
     pipeline = [dict(type="Resize", scale=sizes, keep_ratio=True)]
     return f"model = {_text(model)}\ntest_pipeline = {_text(pipeline)}\n"
+
+
+def _cascade(heads: RoIHeads) -> Config:
+    if heads.stages == 1:
+        return {}
+    return dict(
+        type="CascadeRoIHead",
+        num_stages=heads.stages,
+        stage_loss_weights=[*heads.stage_loss_weights],
+    )
+
+
+def _box_heads(heads: RoIHeads) -> Config | list[Config]:
+    """The box head, or one of each stage."""
+    if heads.stages == 1:
+        agnostic: Config = dict(reg_class_agnostic=True) if heads.class_agnostic else {}
+        return dict(agnostic, bbox_coder=_coder(heads.bbox_reg_weights))
+    weights = heads.stage_reg_weights
+    return [
+        dict(reg_class_agnostic=True, bbox_coder=_coder(weights[i : i + 4]))
+        for i in range(0, len(weights), 4)
+    ]
+
+
+def _coder(weights: tuple[float, ...]) -> Config:
+    stds = [1 / weight for weight in weights]
+    return dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=stds)
+
+
+def _train_cfg(recipe: Recipe) -> Config:
+    """What is not as in every config."""
+    settings: Config = {}
+    if not recipe.rpn.border_anchors:
+        settings["rpn"] = dict(allowed_border=0)
+    if recipe.roi_heads.stages > 1:
+        settings["rcnn"] = [
+            dict(assigner=dict(type="MaxIoUAssigner", pos_iou_thr=iou, neg_iou_thr=iou,
+                               min_pos_iou=iou))
+            for iou in recipe.roi_heads.stage_iou_thresh
+        ]  # fmt: skip
+    return settings
 
 
 def _rpn_head(recipe: Recipe) -> Config:

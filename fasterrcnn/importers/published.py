@@ -1,6 +1,6 @@
 """Detectors that frameworks publish: the recipe that a name stands for, and the URL of its file.
 
-Sources of URLs: `configs/{faster_rcnn,rpn}` of MMDetection (metafile.yml and README.md),
+Sources of URLs: `configs/{faster_rcnn,rpn,cascade_rcnn}` of MMDetection (metafile.yml, README.md),
 MODEL_ZOO.md of Detectron2 and torchvision's weight enums. Left out: detectors that no recipe here
 computes, and MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels
 and strides.
@@ -58,6 +58,23 @@ _MMDETECTION = {  # recipe without the framework: file
         "faster_rcnn_r50_fpn_1x_coco-person_20201216_175929-d022e227",
     "fasterrcnn_r50_caffe_fpn_ms_1x_person_bicycle_car":
         "faster_rcnn_r50_fpn_1x_coco-person-bicycle-car_20201216_173117-6eda6d92",
+    "cascade_rcnn_r50_caffe_fpn_1x":
+        "cascade_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.404_20200504_174853-b857be87",
+    "cascade_rcnn_r50_fpn_1x": "cascade_rcnn_r50_fpn_1x_coco_20200316-3dc56deb",
+    "cascade_rcnn_r50_fpn_20e":
+        "cascade_rcnn_r50_fpn_20e_coco_bbox_mAP-0.41_20200504_175131-e9872a90",
+    "cascade_rcnn_r101_caffe_fpn_1x":
+        "cascade_rcnn_r101_caffe_fpn_1x_coco_bbox_mAP-0.423_20200504_175649-cab8dbd5",
+    "cascade_rcnn_r101_fpn_1x": "cascade_rcnn_r101_fpn_1x_coco_20200317-0b6a2fbf",
+    "cascade_rcnn_r101_fpn_20e":
+        "cascade_rcnn_r101_fpn_20e_coco_bbox_mAP-0.425_20200504_231812-5057dcc5",
+    "cascade_rcnn_x101_32x4d_fpn_1x": "cascade_rcnn_x101_32x4d_fpn_1x_coco_20200316-95c2deb6",
+    "cascade_rcnn_x101_32x4d_fpn_20e":
+        "cascade_rcnn_x101_32x4d_fpn_20e_coco_20200906_134608-9ae0a720",
+    "cascade_rcnn_x101_64x4d_fpn_1x":
+        "cascade_rcnn_x101_64x4d_fpn_1x_coco_20200515_075702-43ce6a30",
+    "cascade_rcnn_x101_64x4d_fpn_20e":
+        "cascade_rcnn_x101_64x4d_fpn_20e_coco_20200509_224357-051557b1",
 }  # fmt: skip
 _DETECTRON2 = {  # recipe: config, model id and start of the MD5
     "fasterrcnn_r50_fpn_1x_detectron2": "faster_rcnn_R_50_FPN_1x/137257794/b275ba",
@@ -68,6 +85,8 @@ _DETECTRON2 = {  # recipe: config, model id and start of the MD5
     "fasterrcnn_r50_c4_3x_detectron2": "faster_rcnn_R_50_C4_3x/137849393/f97cb7",
     "rpn_r50_fpn_1x_detectron2": "rpn_R_50_FPN_1x/137258492/02ce48",
     "rpn_r50_c4_1x_detectron2": "rpn_R_50_C4_1x/137258005/450694",
+    "cascade_rcnn_r50_fpn_1x_detectron2": "cascade_mask_rcnn_R_50_FPN_1x/138602847/e9d89b",
+    "cascade_rcnn_r50_fpn_3x_detectron2": "cascade_mask_rcnn_R_50_FPN_3x/144998488/480dd8",
 }
 _TORCHVISION = {
     "fasterrcnn_r50_fpn_torchvision": detection.FasterRCNN_ResNet50_FPN_Weights,
@@ -81,14 +100,14 @@ _TORCHVISION = {
 
 def _mmdetection_url(file: str) -> str:
     config = re.split(r"(?:_bbox_mAP-[\d.]+)?_20\d{6}", file)[0]
-    kind = "rpn" if config.startswith("rpn") else "faster_rcnn"
+    kind = next(k for k in ("rpn", "cascade_rcnn", "faster_rcnn") if config.startswith(k))
     return f"https://download.openmmlab.com/mmdetection/v2.0/{kind}/{config}/{file}.pth"
 
 
 def _detectron2_url(file: str) -> str:
     folder, digits = file.rsplit("/", 1)
-    base = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
-    return f"{base}/{folder}/model_final_{digits}.pkl"
+    page = "Misc" if "mask" in folder else "COCO-Detection"
+    return f"https://dl.fbaipublicfiles.com/detectron2/{page}/{folder}/model_final_{digits}.pkl"
 
 
 URLS = {  # by prefix and recipe

@@ -110,10 +110,21 @@ _CONFIGURABLE = {
     "roi_heads.fg_iou_thresh", "roi_heads.bg_iou_thresh", "roi_heads.batch_size_per_image",
     "roi_heads.positive_fraction", "roi_heads.bbox_reg_weights", "roi_heads.beta",
     "roi_heads.score_thresh", "roi_heads.nms_thresh", "roi_heads.detections_per_img",
-    "roi_heads.sampling_ratio", "roi_heads.aligned",
+    "roi_heads.sampling_ratio",
+}  # fmt: skip
+_CASCADE = {"roi_heads.stages", "roi_heads.stage_iou_thresh", "roi_heads.stage_reg_weights"}
+_CONFIGURABLE_IN = {  # those that only some can
+    "torchvision": set(),
+    "mmdetection": _CASCADE | {
+        "roi_heads.stage_loss_weights", "roi_heads.class_agnostic", "roi_heads.aligned",
+        "rpn.border_anchors",
+    },
+    "detectron2": _CASCADE | {"roi_heads.class_agnostic", "roi_heads.aligned"},
 }  # fmt: skip
 _ALWAYS = {"mmdetection": conventions.MMDETECTION, "detectron2": conventions.DETECTRON2,
            "torchvision": {}}  # fmt: skip
+_CASCADES = {"mmdetection": conventions.CASCADE_MMDETECTION,
+             "detectron2": conventions.CASCADE_DETECTRON2}  # fmt: skip
 
 
 _STOCK_TORCHVISION = {
@@ -125,8 +136,12 @@ _STOCK_TORCHVISION = {
 def check_expressible(recipe: Recipe, framework: str) -> None:
     """Raise UsageError, naming what `framework` computes differently with any config."""
     base = change(Recipe(name=""), **_ALWAYS[framework])
+    if recipe.roi_heads.stages > 1 and framework in _CASCADES:
+        base = change(base, **_CASCADES[framework])
+    if framework == "mmdetection":  # its allowed_border leaves out both kinds, or none
+        base = change(base, rpn=dict(edge_anchors=recipe.rpn.border_anchors))
     here, there = flat(recipe), flat(base)
-    configurable = _CONFIGURABLE - ({"roi_heads.aligned"} if framework == "torchvision" else set())
+    configurable = _CONFIGURABLE | _CONFIGURABLE_IN[framework]
     different = [
         f"{name} is {here[name]}, there {there[name]}"
         for name in here
@@ -146,6 +161,8 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         or recipe.roi_heads.head == "4conv1fc"
     ):
         different.append(f"this network cannot be exported to {framework}")
+    if framework == "torchvision" and recipe.roi_heads.stages > 1:
+        different.insert(0, f"a cascade of {recipe.roi_heads.stages} box heads, there 1")
     if recipe.detector == "fast_rcnn":
         different.append("it needs a region proposal network, which fasterrcnn assemble adds")
     if different:

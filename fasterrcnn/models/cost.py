@@ -47,5 +47,6 @@ def _cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> t
             if isinstance(model, (FasterRCNN, ProposalNetwork)):
                 model.rpn.dense_head(features)
             if isinstance(model, (FasterRCNN, FastRCNN)):
-                model.roi_heads.head(features, torch.empty(1, recipe.rpn.post_nms_top_n_test, 4))
+                rois = torch.empty(1, recipe.rpn.post_nms_top_n_test, 4)
+                model.roi_heads.predict(features, rois, torch.empty(1, 2))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

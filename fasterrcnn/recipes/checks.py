@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes.fields import Input, Recipe, Schedule
-from fasterrcnn.settings import check_fields
+from fasterrcnn.recipes.head_fields import RoIHeads
+from fasterrcnn.settings import as_flag, check_fields
 
 
 def check(recipe: Recipe) -> None:
@@ -13,6 +16,9 @@ def check(recipe: Recipe) -> None:
     _check_sizes(recipe.input)
     _check_augment(recipe)
     _check_network(recipe)
+    _check_stages(recipe.roi_heads)
+    if not recipe.rpn.edge_anchors and recipe.rpn.border_anchors:
+        raise UsageError("--no-rpn.edge-anchors: needs --no-rpn.border-anchors")
     _check_schedule(recipe.schedule)
 
 
@@ -56,6 +62,32 @@ def _check_network(recipe: Recipe) -> None:
         raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
     if recipe.roi_heads.pooling == "pool" and not one_level:
         raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
+
+
+def _check_stages(heads: RoIHeads) -> None:
+    """A cascade has values of each stage, and only a cascade has them."""
+    default = RoIHeads()
+    cascade = [f.name for f in fields(RoIHeads) if f.name.startswith("stage_")]
+    plain = ["fg_iou_thresh", "bg_iou_thresh", "bbox_reg_weights", "class_agnostic"]
+    for name in plain if heads.stages > 1 else cascade:
+        if getattr(heads, name) != getattr(default, name):
+            why = (
+                "a cascade has --roi-heads.stage-iou-thresh and --roi-heads.stage-reg-weights"
+                if heads.stages > 1
+                else "needs --roi-heads.stages 2 or more"
+            )
+            raise UsageError(f"{as_flag(f'roi_heads.{name}')}: {why}")
+    if heads.stages == 1:
+        return
+    if heads.head == "res5":
+        raise UsageError("--roi-heads.stages: a cascade cannot have --roi-heads.head res5")
+    for name, each in (("iou_thresh", 1), ("reg_weights", 4), ("loss_weights", 1)):
+        count = len(getattr(heads, f"stage_{name}"))
+        if count != each * heads.stages:
+            raise UsageError(
+                f"{as_flag(f'roi_heads.stage_{name}')}: {count} values, {heads.stages} stages have "
+                f"{each * heads.stages}"
+            )
 
 
 def _check_schedule(schedule: Schedule) -> None:
