@@ -241,7 +241,7 @@ def _box_heads(stated: Stated, heads: Config) -> None:
         if cascade:
             stated.must_be("bbox_head.reg_class_agnostic", bool(agnostic), True)
         else:
-            stated.put("roi_heads.class_agnostic", agnostic)
+            stated.put("roi_heads.class_agnostic", agnostic or None)
     factors = heads.get("stage_loss_weights")
     if cascade and isinstance(factors, list):
         stated.put("roi_heads.stage_loss_weights", _floats(factors))

@@ -82,9 +82,10 @@ def _coder(weights: tuple[float, ...]) -> Config:
 def _train_cfg(recipe: Recipe) -> Config:
     """What is not as in every config."""
     settings: Config = {}
-    if not recipe.rpn.border_anchors:
-        settings["rpn"] = dict(allowed_border=0)
-    if recipe.roi_heads.stages > 1:
+    cascade = recipe.roi_heads.stages > 1
+    if cascade or not recipe.rpn.border_anchors:
+        settings["rpn"] = dict(allowed_border=-1 if recipe.rpn.border_anchors else 0)
+    if cascade:
         settings["rcnn"] = [
             dict(assigner=dict(type="MaxIoUAssigner", pos_iou_thr=iou, neg_iou_thr=iou,
                                min_pos_iou=iou))

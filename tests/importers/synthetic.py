@@ -37,7 +37,7 @@ def body(depth: int, groups: int, width: int, stages: int = 4) -> list[tuple[str
 
 def mmdetection(
     depth: int = 50, groups: int = 1, width: int = 64, *, neck: str = "fpn", detector: str,
-    classes: int = 80, old_rpn_names: bool = False,
+    classes: int = 80, old_rpn_names: bool = False, stages: int = 1,
 ) -> Shapes:  # fmt: skip
     """Keys of an MMDetection 3 file (`old_rpn_names`: of 2.x)."""
     shapes: Shapes = {}
@@ -61,18 +61,20 @@ def mmdetection(
     shapes |= _conv(f"{rpn}.rpn_cls", anchors, channels, 1)
     shapes |= _conv(f"{rpn}.rpn_reg", 4 * anchors, channels, 1)
     if detector != "rpn":
-        head, features = "roi_head.bbox_head", 1024 if neck == "fpn" else 2048
-        shapes |= _linear(f"{head}.fc_cls", classes + 1, features)
-        shapes |= _linear(f"{head}.fc_reg", 4 * classes, features)
-        if neck == "fpn":
-            shapes |= _linear(f"{head}.shared_fcs.0", 1024, 256 * 49)
-            shapes |= _linear(f"{head}.shared_fcs.1", 1024, 1024)
+        features = 1024 if neck == "fpn" else 2048
+        for stage in range(stages):
+            head = f"roi_head.bbox_head.{stage}" if stages > 1 else "roi_head.bbox_head"
+            shapes |= _linear(f"{head}.fc_cls", classes + 1, features)
+            shapes |= _linear(f"{head}.fc_reg", 4 if stages > 1 else 4 * classes, features)
+            if neck == "fpn":
+                shapes |= _linear(f"{head}.shared_fcs.0", 1024, 256 * 49)
+                shapes |= _linear(f"{head}.shared_fcs.1", 1024, 1024)
     return shapes
 
 
 def detectron2(
     depth: int = 50, groups: int = 1, width: int = 64, *, neck: str = "fpn", detector: str,
-    classes: int = 80,
+    classes: int = 80, stages: int = 1,
 ) -> Shapes:  # fmt: skip
     """Keys of a Detectron2 file."""
     shapes: Shapes = {}
@@ -105,11 +107,14 @@ def detectron2(
     shapes |= _conv(f"{rpn}.anchor_deltas", 4 * anchors, channels, 1)
     if detector != "rpn":
         features = 1024 if neck == "fpn" else 2048
-        shapes |= _linear("roi_heads.box_predictor.cls_score", classes + 1, features)
-        shapes |= _linear("roi_heads.box_predictor.bbox_pred", 4 * classes, features)
-        if neck == "fpn":
-            shapes |= _linear("roi_heads.box_head.fc1", 1024, 256 * 49)
-            shapes |= _linear("roi_heads.box_head.fc2", 1024, 1024)
+        for stage in range(stages):
+            own = f".{stage}" if stages > 1 else ""
+            predictor, head = f"roi_heads.box_predictor{own}", f"roi_heads.box_head{own}"
+            shapes |= _linear(f"{predictor}.cls_score", classes + 1, features)
+            shapes |= _linear(f"{predictor}.bbox_pred", 4 if own else 4 * classes, features)
+            if neck == "fpn":
+                shapes |= _linear(f"{head}.fc1", 1024, 256 * 49)
+                shapes |= _linear(f"{head}.fc2", 1024, 1024)
     return shapes
 
 
