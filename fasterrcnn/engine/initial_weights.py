@@ -100,7 +100,7 @@ _USE_OF_WEIGHTS = {
     *(f"input.{name}" for name in (
         "min_size", "max_size", "train_min_sizes", "rounding", "resize", "channel_order",
         "image_mean", "image_std", "size_divisible")),
-    *(f"backbone.{name}" for name in ("stride_in_1x1", "norm", "norm_eps", "fpn_norm")),
+    *(f"backbone.{name}" for name in ("stride_in_1x1", "norm", "norm_eps", "fpn_norm", "dilation")),
     *(f"rpn.{name}" for name in (
         "anchor_sizes", "all_sizes_per_level", "aspect_ratios", "round_anchors", "anchor_strides",
         "clamp")),
@@ -164,7 +164,7 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
         state = checkpoint.load_state(path.parent)
         return Source(tensors, ["__background__", *state.classes.names], str(path), state.recipe)
     file = reading.read(path)
-    tensors = with_current_names(file.tensors)
+    tensors = with_current_names(file.tensors, "torchvision")
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])
     origin = f"{path}, {file.entry} (not {', '.join(file.others)})" if file.others else str(path)
@@ -174,7 +174,7 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
 def _download(url: str) -> dict[str, Tensor]:
     """The state dict at `url`. Raises DownloadError or CheckpointError."""
     try:
-        return with_current_names(reading.read(download.cached(url)).tensors)
+        return with_current_names(reading.read(download.cached(url)).tensors, "torchvision")
     except DownloadError as error:
         raise DownloadError(f"{error}; or train from scratch with --weights none") from None
 
@@ -318,6 +318,8 @@ def _copy(
     """
     for key, own in module.state_dict().items():
         if key.startswith(optional) or key.endswith("num_batches_tracked"):
+            continue
+        if not isinstance(module, Detector) and ".conv2_offset." in key:  # not in an ImageNet body
             continue
         if key not in tensors:
             raise CheckpointError(

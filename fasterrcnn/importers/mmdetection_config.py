@@ -169,8 +169,22 @@ def _body(stated: Stated, body: Config) -> None:
     if isinstance(frozen := body.get("frozen_stages"), int):
         stated.put("backbone.trainable_layers", 5 if frozen < 0 else 4 - frozen)
     stages = body.get("num_stages", 4)
-    stated.must_be("backbone.strides", body.get("strides"), [1, 2, 2, 2][:stages])
-    stated.must_be("backbone.dilations", body.get("dilations"), [1] * stages)
+    dilated = body.get("dilations") == [1, 1, 1, 2]  # DC5, whose last stage has no stride
+    strides = [1, 2, 2, 1] if dilated else [1, 2, 2, 2][:stages]
+    stated.must_be("backbone.strides", body.get("strides"), strides)
+    if dilated:
+        stated.put("backbone.dilation", 2)
+    else:
+        stated.must_be("backbone.dilations", body.get("dilations"), [1] * stages)
+    if deformable := _dict(body, "dcn"):
+        versions = {"DCN": "v1", "DCNv2": "v2"}
+        kind = deformable.get("type")
+        stated.must_be("backbone.dcn.type", kind if kind not in versions else None, [*versions])
+        stated.put("backbone.deformable", versions.get(str(kind)))
+        stated.put("backbone.deformable_groups", deformable.get("deform_groups"))
+        at = body.get("stage_with_dcn")
+        stated.must_be("backbone.stage_with_dcn", at, [False, True, True, True])
+        stated.must_be("dcn.fallback_on_stride", deformable.get("fallback_on_stride"), False)
 
 
 def _neck(stated: Stated, neck: Config) -> None:

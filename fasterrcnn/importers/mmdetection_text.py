@@ -7,7 +7,7 @@ from typing import Any
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers.stated import whole
 from fasterrcnn.models.rpn import anchor_sizes
-from fasterrcnn.recipes import Recipe, RoIHeads, as_text
+from fasterrcnn.recipes import Backbone, Recipe, RoIHeads, as_text
 
 Config = dict[str, Any]
 
@@ -28,6 +28,7 @@ def text(recipe: Recipe) -> str:
             norm_cfg=dict(type="BN", requires_grad=recipe.backbone.norm != "frozen"),
             norm_eval=recipe.backbone.norm != "batch",
             style="caffe" if recipe.backbone.stride_in_1x1 else "pytorch",
+            **_convolutions(recipe.backbone),
         ),
         rpn_head=_rpn_head(recipe),
     )
@@ -50,6 +51,20 @@ def text(recipe: Recipe) -> str:
     sizes = (inputs.max_size, inputs.min_size)
     pipeline = [dict(type="Resize", scale=sizes, keep_ratio=True)]
     return f"model = {_text(model)}\ntest_pipeline = {_text(pipeline)}\n"
+
+
+def _convolutions(body: Backbone) -> Config:
+    """Those of the last stages, where they are not as in every config."""
+    made: Config = {}
+    if body.dilation > 1:
+        made |= dict(strides=[1, 2, 2, 1], dilations=[1, 1, 1, 2])
+    if body.deformable != "none":
+        kind = "DCNv2" if body.deformable == "v2" else "DCN"
+        made["dcn"] = dict(
+            type=kind, deform_groups=body.deformable_groups, fallback_on_stride=False
+        )
+        made["stage_with_dcn"] = [False, True, True, True]
+    return made
 
 
 def _cascade(heads: RoIHeads) -> Config:

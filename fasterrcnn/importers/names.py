@@ -59,8 +59,13 @@ def _renamed(name: str, rules: _Rules) -> str:
     return name
 
 
-def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of torchvision before 0.14, such as COCO_V1's, to the current names."""
+def with_current_names(tensors: dict[str, Tensor], framework: str) -> dict[str, Tensor]:
+    """Renames the tensors of torchvision before 0.14, such as COCO_V1's, and the offsets of
+    MMDetection's old files, to the current names."""
+    if framework == "mmdetection":
+        return {n.replace(".conv2_offset.", ".conv2.conv_offset."): t for n, t in tensors.items()}
+    if framework != "torchvision":
+        return tensors
     old = ((r"rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
            (r"(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"))  # fmt: skip
     for pattern, replacement in old:
@@ -118,6 +123,7 @@ _DETECTRON: _Rules = (
 
 _STAGE = r"(\d\.)?"  # of a cascade
 _MMDETECTION: _Rules = (
+    (r"backbone\.body\.(layer\d\.\d+)\.conv2_offset\.", r"backbone.\1.conv2.conv_offset."),
     (r"backbone\.body\.", "backbone."),
     (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
     (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv."),
@@ -146,6 +152,7 @@ def _detectron2(body: str) -> _Rules:
         inside = rf"{prefix}{one}"
         return (
             (rf"{inside}conv{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}."),
+            (rf"{inside}conv2_offset\.", lambda m: f"{target(m)}conv2_offset."),
             (rf"{inside}bn{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}.norm."),
             (rf"{inside}downsample\.0\.", lambda m: f"{target(m)}shortcut."),
             (rf"{inside}downsample\.1\.", lambda m: f"{target(m)}shortcut.norm."),

@@ -26,16 +26,21 @@ class Network:
     body: str
     neck: str
     stages: int = 1  # box heads of a cascade
+    dilation: int = 1
+    deformable: str = "none"
 
     @classmethod
     def of(cls, recipe: Recipe) -> Network:
         """That of `recipe`."""
-        stages = 1 if recipe.detector == "rpn" else recipe.roi_heads.stages
-        return cls(recipe.detector, recipe.backbone.name, recipe.backbone.neck, stages)
+        stages, body = 1 if recipe.detector == "rpn" else recipe.roi_heads.stages, recipe.backbone
+        return cls(recipe.detector, body.name, body.neck, stages, body.dilation, body.deformable)
 
     def __str__(self) -> str:
-        stages = [f"a cascade of {self.stages}"] if self.stages > 1 else []
-        return ", ".join([self.detector, self.body, self.neck, *stages])
+        words = [self.detector, self.body, self.neck]
+        words += [f"a cascade of {self.stages}"] if self.stages > 1 else []
+        words += ["dilated"] if self.dilation > 1 else []
+        words += [f"deformable {self.deformable}"] if self.deformable != "none" else []
+        return ", ".join(words)
 
 
 def framework_of(file: File) -> str:
@@ -58,7 +63,27 @@ def network_of(file: File, framework: str) -> Network:
     """The network whose tensors are in `file`. Raises CheckpointError."""
     body, neck = _body_and_neck(file, framework)
     detector = "faster_rcnn" if box_rows(file.tensors) else "rpn"
-    return Network(detector, body, neck, _stages(file.tensors))
+    last = r"backbone\.(res5|layer4)\.0\."  # in C4, it belongs to the box head
+    dilated = neck == "none" and any(re.match(last, name) for name in file.tensors)
+    return Network(
+        detector,
+        body,
+        neck,
+        _stages(file.tensors),
+        2 if dilated else 1,
+        deformable(file.tensors)[0],
+    )
+
+
+def deformable(tensors: dict[str, Tensor]) -> tuple[str, int]:
+    """The version of the deformable convolutions, as in recipes, and their number of groups; of
+    each group there are 18 offsets, in v2 with 9 weights."""
+    offsets = r"backbone\..*\.(conv2_offset|conv2\.conv_offset)\.bias$"
+    for name, tensor in tensors.items():
+        if re.match(offsets, name):
+            v2 = len(tensor) % 27 == 0
+            return "v2" if v2 else "v1", max(1, len(tensor) // (27 if v2 else 18))
+    return "none", 1
 
 
 def _stages(tensors: dict[str, Tensor]) -> int:

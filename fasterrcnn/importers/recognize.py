@@ -18,7 +18,13 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers import detectron2_buffers, mmdetection_config
 from fasterrcnn.importers.names import entries, with_current_names
-from fasterrcnn.importers.network import Network, box_rows, framework_of, network_of
+from fasterrcnn.importers.network import (
+    Network,
+    box_rows,
+    deformable,
+    framework_of,
+    network_of,
+)
 from fasterrcnn.importers.published import PREFIXES, name_of, prefix_of, recipe_of
 from fasterrcnn.importers.stated import Stated, settled
 from fasterrcnn.recipes import Recipe, change
@@ -120,7 +126,7 @@ def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, i
         f"roi_heads.box_predictor.{stage}bbox_pred.weight",
     ]
     conv, first, boxes = (
-        with_current_names(file.tensors).get(entry.theirs)
+        with_current_names(file.tensors, framework).get(entry.theirs)
         for entry in entries(framework, recipe, ours, rpn)
     )
     widths = {}
@@ -130,6 +136,8 @@ def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, i
         widths["roi_heads.representation_size"] = int(first.shape[0])
     if boxes is not None and not stage and len(boxes) == 4 and box_rows(file.tensors) > 2:
         widths["roi_heads.class_agnostic"] = True
+    if (groups := deformable(file.tensors)[1]) > 1:
+        widths["backbone.deformable_groups"] = groups
     return widths
 
 

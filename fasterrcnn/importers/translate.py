@@ -26,7 +26,7 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
 
     Raises CheckpointError if a tensor is missing, unknown or of another shape.
     """
-    theirs = with_current_names(file.tensors) if found.framework == "torchvision" else file.tensors
+    theirs = with_current_names(file.tensors, found.framework)
     recipe = found.recipe
     model = build(recipe, found.classes.num_classes)
     left = dict(theirs)
@@ -129,7 +129,7 @@ _CASCADES = {"mmdetection": conventions.CASCADE_MMDETECTION,
 
 _STOCK_TORCHVISION = {
     "detector": "faster_rcnn", "backbone.stride_in_1x1": False, "backbone.neck": "fpn",
-    "input.channel_order": "rgb",
+    "input.channel_order": "rgb", "backbone.deformable": "none",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.recipes.fields import Input, Recipe, Schedule
+from fasterrcnn.recipes.fields import Backbone, Input, Recipe, Schedule
 from fasterrcnn.recipes.head_fields import RoIHeads
 from fasterrcnn.settings import as_flag, check_fields
 
@@ -47,14 +47,17 @@ def _check_augment(recipe: Recipe) -> None:
 
 def _check_network(recipe: Recipe) -> None:
     vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
+    _check_convolutions(recipe.backbone)
+    c4 = one_level and not vgg and recipe.backbone.dilation == 1
     if vgg and not one_level:
         raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
     if not vgg and recipe.backbone.base_channels != 64:
         raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
     res5 = recipe.roi_heads.head == "res5"
-    if res5 != (one_level and not vgg) and recipe.detector != "rpn":
+    if res5 != c4 and recipe.detector != "rpn":
         raise UsageError(
             "--roi-heads.head: res5 goes with a ResNet and --backbone.neck none, and only with them"
+            "; with --backbone.dilation 2, the body keeps its last stage"
         )
     if one_level and not recipe.rpn.all_sizes_per_level:
         raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
@@ -62,6 +65,22 @@ def _check_network(recipe: Recipe) -> None:
         raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
     if recipe.roi_heads.pooling == "pool" and not one_level:
         raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
+
+
+def _check_convolutions(backbone: Backbone) -> None:
+    resnet = backbone.name.startswith(("resnet", "resnext", "wide_resnet"))
+    small = backbone.name in ("resnet10", "resnet18", "resnet34")
+    for name, given in (("dilation", backbone.dilation > 1),
+                        ("deformable", backbone.deformable != "none")):  # fmt: skip
+        if given and (small or not resnet):
+            raise UsageError(
+                f"--backbone.{name}: only ResNets of three convolutions per block have it, such as "
+                f"resnet50; not {backbone.name}"
+            )
+    if backbone.dilation > 1 and backbone.neck != "none":
+        raise UsageError("--backbone.dilation: needs --backbone.neck none")
+    if backbone.deformable_groups > 1 and backbone.deformable == "none":
+        raise UsageError("--backbone.deformable-groups: needs --backbone.deformable")
 
 
 def _check_stages(heads: RoIHeads) -> None:

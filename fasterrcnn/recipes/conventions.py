@@ -77,6 +77,17 @@ DETECTRON2: Changes = dict(
     schedule=dict(warmup_steps=1000, decay_norms=False),
 )
 
+# One feature level of stride 16, of a last stage without stride, whose convolutions are dilated.
+DC5: Changes = dict(
+    backbone=dict(neck="none", dilation=2),
+    rpn=dict(
+        all_sizes_per_level=True,
+        pre_nms_top_n_train=12000,
+        pre_nms_top_n_test=6000,
+        post_nms_top_n_train=2000,
+    ),
+)
+
 # Three stages, as of the two frameworks' own configs.
 CASCADE_MMDETECTION: Changes = dict(
     rpn=dict(post_nms_top_n_train=2000, border_anchors=False, edge_anchors=False, beta=1 / 9),

@@ -119,6 +119,20 @@ class Backbone:
         "VGG)",
         choices=("fpn", "none"),
     )
+    dilation: int = setting(
+        1,
+        "dilation of the last stage of a ResNet; 2: its stride is 1, and its features are the one "
+        "feature map of stride 16 (DC5)",
+        least=1,
+        most=2,
+    )
+    deformable: str = setting(
+        "none",
+        "deformable 3x3 convolutions in the last three stages of a ResNet: none, v1, or v2 "
+        "(modulated)",
+        choices=("none", "v1", "v2"),
+    )
+    deformable_groups: int = setting(1, "groups of channels with offsets of their own", least=1)
     fpn_channels: int = setting(256, "output channels of every FPN level", least=1)
     fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
 

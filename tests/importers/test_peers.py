@@ -19,6 +19,7 @@ from fasterrcnn.importers.names import entries
 from fasterrcnn.importers.recognize import Hints
 from fasterrcnn.models import backbones, boxes, resize
 from fasterrcnn.models.build import split
+from fasterrcnn.models.deformable import deformable_conv
 from fasterrcnn.models.roi_heads import SampledRois
 from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.safe_load import reading
@@ -52,6 +53,17 @@ def sampled(tensor: torch.Tensor) -> np.ndarray:
     return flat[peers.script("common").sample_index(flat.size)]
 
 
+def their_order(peer: peers.Peer, tensor: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """The anchors of each cell along `dim` as in Detectron2: size by size. Here, ratio by ratio."""
+    if peer.name != "detectron2-dc5":
+        return tensor
+    return (
+        tensor.unflatten(dim, (-1, 3, 5, *[4] * (dim and tensor.shape[dim] == 60)))
+        .transpose(dim + 1, dim + 2)
+        .flatten(dim, dim + 2 + (dim and tensor.shape[dim] == 60))
+    )
+
+
 def padded(peer: peers.Peer, model, i: int):
     """The framework's own resized image, in pixels of the original for what is detected."""
     found = model.transform.eval()([peer.image(i)])
@@ -63,6 +75,7 @@ def padded(peer: peers.Peer, model, i: int):
 def test_the_base_anchors_and_the_input(imported):
     peer, model, _ = imported
     for level, anchors in enumerate(model.rpn.anchor_generator.cell_anchors):
+        anchors = their_order(peer, anchors)
         assert np.abs(anchors.numpy() - peer.arrays[f"cell_anchors{level}"]).max() < 1e-5
     for i in range(2):
         found = padded(peer, model, i)
@@ -101,6 +114,7 @@ def test_every_stage_of_detection(imported, i: int, capsys):
         report["features"] = max(report.get("features", 0), worst)
     assert report["features"] < 2e-5
     for level, (logits, deltas) in enumerate(zip(*model.rpn.head(features), strict=True)):
+        logits, deltas = their_order(peer, logits, 1), their_order(peer, deltas, 1)
         assert np.abs(sampled(logits) - arrays[f"{key}rpn_cls{level}"]).max() < 5e-5
         assert np.abs(sampled(deltas) - arrays[f"{key}rpn_reg{level}"]).max() < 1e-5
     proposals = model.rpn.proposals(given, features, training=False)
@@ -199,7 +213,7 @@ def training_input(peer: peers.Peer, model, recipe):
     ]
     given = model.transform.eval()([peer.image(i, "train") for i in range(2)], targets)
     model.transform.config = recipe.input
-    assert tuple(given.pixels.shape[2:]) == (608, 608)
+    assert tuple(given.pixels.shape[2:]) == ((602, 600) if "dc5" in peer.name else (608, 608))
     return given
 
 
@@ -229,9 +243,9 @@ def relative(mine: float, theirs: float) -> float:
     return abs(mine - theirs) / max(abs(theirs), 1e-12)
 
 
-def norm_after_convolution(x, conv, norm):
+def norm_after_convolution(x, conv, norm, offset=None):
     """As the frameworks compute it; folding it into the weights rounds differently."""
-    x = functional.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
+    x = conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight)
     statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias
     return functional.batch_norm(x, *statistics, training=False, eps=norm.eps)
 
@@ -254,8 +268,12 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
         is_roi = bool(samples)
         # Ground truth stands before the proposals there.
         first = label.shape[1] - given.gt_boxes.shape[1] if is_roi and mmdet else 0
-        samples.append(spread(label, size, fraction, first, is_sorted=mmdet))
-        return samples[-1]
+        places = torch.arange(label.shape[1])
+        if not is_roi:
+            label, places = their_order(peer, label, 1), their_order(peer, places)
+        found = spread(label, size, fraction, first, is_sorted=mmdet)
+        samples.append(found)
+        return found._replace(index=places[found.index])
 
     monkeypatch.setattr(boxes, "sample", sample)
     model.train()
@@ -311,6 +329,7 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
             assert gradient is None, entry.ours
     assert compared == len(about["grad_l2"])
     exact = rois == "recorded" or len(losses) == 2
-    assert worst["gradients"] < (1e-4 if exact else 1e-2)
+    recorded = 1e-3 if "dconv" in peer.name else 1e-4  # as the peers' README measured
+    assert worst["gradients"] < (recorded if exact else 1e-2)
     with capsys.disabled():
         print(f"\n{peer.name}, {rois} rois, folded {folded}: {worst}")

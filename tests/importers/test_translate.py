@@ -38,6 +38,16 @@ CONFIGURATIONS = {
     "mmdet cascade x101 64x4d": (
         "mmdetection", X101["64x4d"], "fpn", "faster_rcnn", None),
     "detectron2 cascade r50": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
+    "mmdet caffe dc5": ("mmdetection", (50, 1, 64), "none", "faster_rcnn", None),
+    "detectron2 dc5": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
+    "mmdet dconv r101": ("mmdetection", (101, 1, 64), "fpn", "faster_rcnn", None),
+    "mmdet dconv cascade": (
+        "mmdetection", (50, 1, 64), "fpn", "faster_rcnn",
+        "mmdet:cascade_rcnn_r50_dconv_c3_c5_fpn_1x"),
+    "mmdet mdconv group4": (
+        "mmdetection", (50, 1, 64), "fpn", "faster_rcnn",
+        "mmdet:fasterrcnn_r50_mdconv_group4_c3_c5_fpn_1x"),
+    "detectron2 dconv": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 c4": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
     "detectron2 c4 rpn": ("detectron2", (50, 1, 64), "none", "rpn", None),
 }  # fmt: skip
@@ -49,13 +59,20 @@ def file_of(tensors: dict[str, torch.Tensor], **meta) -> File:
 
 def shapes_of(name: str) -> synthetic.Shapes:
     framework, body, neck, detector, _ = CONFIGURATIONS[name]
-    stages = 3 if "cascade" in name else 1
-    return getattr(synthetic, framework)(*body, neck=neck, detector=detector, stages=stages)
+    offsets = 108 if "group4" in name else 27 if "mdconv" in name else 18 if "dconv" in name else 0
+    return getattr(synthetic, framework)(
+        *body, neck=neck, detector=detector, stages=3 if "cascade" in name else 1,
+        dilated="dc5" in name, offsets=offsets,
+    )  # fmt: skip
 
 
 def check_recipe(name: str, recipe: recipes.Recipe) -> None:
     """The conventions are those of the framework and the style."""
     framework = CONFIGURATIONS[name][0]
+    version = "v2" if "mdconv" in name else "v1" if "dconv" in name else "none"
+    assert recipe.backbone.deformable == version
+    assert recipe.backbone.deformable_groups == (4 if "group4" in name else 1)
+    assert recipe.backbone.dilation == (2 if "dc5" in name else 1)
     caffe = "caffe" in name or "c4" in name or (framework == "detectron2" and "x101" not in name)
     assert recipe.backbone.stride_in_1x1 == caffe
     bgr = caffe or framework == "detectron2" or "32x8d" in name
@@ -218,6 +235,7 @@ def test_statistics_that_detectron2_left_out():
     ("cascade_rcnn_r50_fpn_1x", "torchvision", "a cascade of 3 box heads, there 1"),
     ("cascade_rcnn_r50_fpn_1x_mmdetection", "torchvision", "a cascade of 3 box heads, there 1"),
     ("cascade_rcnn_r50_fpn_1x_mmdetection", "detectron2", r"there .* and \d+ more"),
+    ("fasterrcnn_r50_dconv_c3_c5_fpn_1x_mmdetection", "torchvision", r"and \d+ more"),
     ("fasterrcnn_vgg16_voc", "torchvision", "rpn.anchor_strides is fixed, there grid"),
     ("fast_rcnn_r50_fpn_voc", "torchvision", "it needs a region proposal network"),
 ])  # fmt: skip
@@ -295,6 +313,43 @@ def test_class_agnostic_boxes_of_a_plain_head(framework: str):
     model, _ = translate.load(file_of(tensors), found)
     again = translate.dump(model, found.recipe, framework, found.rpn)
     assert again[f"{prefix}.weight"].equal(tensors[f"{prefix}.weight"])
+
+
+@pytest.mark.parametrize("name", [
+    "fasterrcnn_r50_caffe_dc5_1x_mmdetection",
+    "fasterrcnn_r50_mdconv_group4_c3_c5_fpn_1x_mmdetection",
+])  # fmt: skip
+def test_the_config_says_dilation_and_deformable_convolutions(name: str):
+    recipe = recipes.get(name)
+    dilated = "dc5" in name
+    shapes = synthetic.mmdetection(
+        neck="none" if dilated else "fpn", detector="faster_rcnn", dilated=dilated,
+        offsets=0 if dilated else 108,
+    )  # fmt: skip
+    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+    text = mmdetection_text.text(recipe)
+    found = recognize.recognize(file_of(tensors, cfg=text), Hints()).recipe
+    assert recipes.change(found, name=recipe.name) == recipe
+    for old, new, message in (
+        ("strides=[1, 2, 2, 1]", "strides=[1, 2, 2, 2]", "backbone.strides is"),
+        ("stage_with_dcn=[False", "stage_with_dcn=[True", "stage_with_dcn is"),
+        ("fallback_on_stride=False", "fallback_on_stride=True", "fallback_on_stride is True"),
+    ):
+        if old in text:
+            with pytest.raises(CheckpointError, match=message):
+                recognize.recognize(file_of(tensors, cfg=text.replace(old, new)), Hints())
+
+
+def test_old_names_of_offsets_are_read():
+    shapes = synthetic.mmdetection(detector="faster_rcnn", offsets=18)
+    tensors = {
+        name.replace("conv2.conv_offset", "conv2_offset"): value
+        for name, value in synthetic.filled(shapes).items()
+    }
+    found = recognize.recognize(file_of(tensors), Hints("mmdet:fasterrcnn_r50_dconv_c3_c5_fpn_1x"))
+    model, _ = translate.load(file_of(tensors), found)
+    bias = tensors["backbone.layer3.1.conv2_offset.bias"]
+    assert model.backbone.body.layer3[1].conv2_offset.bias.equal(bias)
 
 
 def test_a_config_of_a_cascade_says_what_its_stages_are():

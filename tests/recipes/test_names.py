@@ -121,8 +121,9 @@ def test_every_name_means_one_recipe():
 PATTERN = re.compile(
     r"(?P<detector>rpn|fasterrcnn|fast_rcnn|cascade_rcnn)"
     r"_(?P<body>r10|r50|r101|x101_32x4d|x101_32x8d|x101_64x4d|vgg16|mobilenet_v3_large)"
-    r"(_(?P<style>caffe))?(_(?P<size>320))?(_(?P<neck>fpn|c4))?(_(?P<version>v2))?(_(?P<scales>ms))?"
-    r"(_(?P<schedule>1x|2x|3x|20e|voc|shapes))?(_(?P<subset>person(_bicycle_car)?))?"
+    r"(_(?P<style>caffe))?(_(?P<deformable>dconv|mdconv|mdconv_group4)_c3_c5)?(_(?P<size>320))?"
+    r"(_(?P<neck>fpn|c4|dc5))?(_(?P<version>v2))?(_(?P<scales>ms))?"
+    r"(_(?P<schedule>1x|2x|3x|20e|voc|shapes))?(_(?P<convolutions>dconv_c3_c5))?(_(?P<subset>person(_bicycle_car)?))?"
     r"(_(?P<framework>mmdetection|detectron2|torchvision))?"
 )
 
@@ -142,6 +143,9 @@ MAY_DIFFER = {
     "style": fields(conventions.CAFFE_STYLE),
     "size": {"input.min_size", "input.max_size", "rpn.pre_nms_top_n_test",
              "rpn.post_nms_top_n_test"},
+    "deformable": {"backbone.deformable", "backbone.deformable_groups"},
+    "convolutions": {"backbone.deformable"},
+    "dc5": {*fields(conventions.DC5), "rpn.border_anchors", "rpn.edge_anchors"},
     "neck": {*fields(conventions.C4), "input.size_divisible", "rpn.post_nms_top_n_test"},
     "version": {"augment.jitter", "backbone.norm", "backbone.trainable_layers",
                 "backbone.fpn_norm", "rpn.conv_depth", "roi_heads.head", "schedule.epochs",
@@ -155,6 +159,7 @@ MAY_DIFFER = {
 }  # fmt: skip
 # What a source itself does differently from its neighbors.
 EXCEPTIONS = {
+    "fasterrcnn_r50_caffe_dc5_ms_3x_mmdetection": MAY_DIFFER["scales"],
     # Six scales where MMDetection's other ms recipes of 3x draw from a range.
     "fasterrcnn_r50_caffe_fpn_ms_3x_mmdetection": MAY_DIFFER["scales"],
     # Alternating training of the paper.
@@ -215,6 +220,7 @@ def test_a_name_is_its_sources_in_our_spelling(name: str):
     theirs = recipes.RECIPES[name].names_of_source[-1].lower()
     for before, after in (
         ("faster_rcnn", "fasterrcnn"), ("cascade_mask_rcnn", "cascade_rcnn"),
+        ("mask_rcnn", "fasterrcnn"),
         ("_coco", ""), ("mstrain", "ms"), ("resnet", "r"),
         ("_r_", "_r"), ("_x_", "_x"), ("-", "_"),
     ):  # fmt: skip

@@ -75,6 +75,12 @@ def test_difference_names_fields():
         (dict(augment=dict(iou_crop=True), detector="fast_rcnn"), "do not follow"),
         (dict(backbone=dict(neck="none")), "res5 goes with"),
         (dict(roi_heads=dict(head="res5")), "res5 goes with"),
+        (dict(backbone=dict(dilation=2)), "dilation: needs --backbone.neck none"),
+        (dict(backbone=dict(deformable_groups=2)), "deformable-groups: needs"),
+        (
+            dict(backbone=dict(name="resnet18", deformable="v1")),
+            "deformable: only ResNets of three",
+        ),
         (dict(roi_heads=dict(stages=0)), "stages: 0: must be 1 to 8"),
         (dict(roi_heads=dict(stages=2)), "stage-iou-thresh: 3 values, 2 stages have 2"),
         (

@@ -1,4 +1,4 @@
-"""MMDetection 3.3's variants of Faster R-CNN, from its other pages: Cascade R-CNN.
+"""MMDetection 3.3's variants of Faster R-CNN: Cascade R-CNN, DC5, deformable convolutions.
 
 Box AP, GB and 1000 / (ms/im) of the pages' `metafile.yml`.
 """
@@ -8,15 +8,31 @@ from __future__ import annotations
 from fasterrcnn.recipes.conventions import (
     CAFFE_STYLE,
     CASCADE_MMDETECTION,
+    DC5,
     R101,
     X101_32X4D,
     X101_64X4D,
 )
 from fasterrcnn.recipes.zoo.entry import Entry
-from fasterrcnn.recipes.zoo.of_mmdetection import ONE, entry
+from fasterrcnn.recipes.zoo.of_mmdetection import MS_LIST, ONE, THREE, entry
 
 _TWENTY = dict(schedule=dict(epochs=20.0, milestones=(16.0, 19.0)))
-_SCHEDULES = {"1x": ("12 epochs", ONE), "20e": ("20 epochs", _TWENTY)}
+_SCHEDULES: dict[str, tuple[str, tuple[dict, ...]]] = {
+    "1x": ("12 epochs", (ONE,)),
+    "20e": ("20 epochs", (_TWENTY,)),
+    "ms-1x": ("12 epochs, six scales", (MS_LIST, ONE)),
+    "ms-3x": ("36 epochs, six scales", (MS_LIST, THREE)),
+}
+_INSIDE = dict(rpn=dict(border_anchors=False, edge_anchors=False))  # allowed_border 0
+_DEFORMABLE = {  # as in MMDetection's names of configs: folder, words, fields
+    "dconv": ("dcn", "deformable convolutions", dict(deformable="v1")),
+    "mdconv": ("dcnv2", "modulated deformable convolutions", dict(deformable="v2")),
+    "mdconv-group4": (
+        "dcnv2",
+        "modulated deformable convolutions of 4 groups",
+        dict(deformable="v2", deformable_groups=4),
+    ),
+}
 _BODIES: dict[str, tuple[str, tuple[dict, ...]]] = {  # as in MMDetection's names of configs
     "r50": ("R-50-FPN", ()),
     "r50-caffe": ("R-50-FPN (caffe)", (CAFFE_STYLE,)),
@@ -37,10 +53,46 @@ def _cascade(
     return entry(
         f"cascade_rcnn_{body.replace('-', '_')}_fpn_{schedule}_mmdetection",
         f"Cascade R-CNN, {what}, COCO, {length}",
-        (*parts, CASCADE_MMDETECTION, epochs),
+        (*parts, CASCADE_MMDETECTION, *epochs),
         box_ap,
         schedule=schedule,
         config=f"cascade_rcnn/cascade-rcnn_{body.replace('-', joint)}_fpn_{schedule}_coco.py",
+        memory_gb=memory_gb,
+        fps=fps,
+    )
+
+
+def _dc5(schedule: str, box_ap: float) -> Entry:
+    """A row of configs/faster_rcnn."""
+    length, epochs = _SCHEDULES[schedule]
+    return entry(
+        f"fasterrcnn_r50_caffe_dc5_{schedule.replace('-', '_')}_mmdetection",
+        f"Faster R-CNN, R-50-DC5 (caffe), COCO, {length}",
+        (CAFFE_STYLE, DC5, _INSIDE, *epochs),
+        box_ap,
+        schedule=schedule,
+        config=f"faster_rcnn/faster-rcnn_r50-caffe-dc5_{schedule}_coco.py",
+    )
+
+
+def _deformable(
+    detector: str, body: str, kind: str, box_ap: float, memory_gb: float, fps: float
+) -> Entry:
+    """A row of configs/dcn or configs/dcnv2."""
+    what, parts = _BODIES[body]
+    folder, words, fields = _DEFORMABLE[kind]
+    network, ours, cascade = {
+        "faster-rcnn": ("Faster R-CNN", "fasterrcnn", ()),
+        "cascade-rcnn": ("Cascade R-CNN", "cascade_rcnn", (CASCADE_MMDETECTION,)),
+    }[detector]
+    name = f"{body}-{kind}-c3-c5_fpn_1x"
+    return entry(
+        f"{ours}_{name.replace('-', '_')}_mmdetection",
+        f"{network}, {what}, {words}, COCO, 12 epochs",
+        (*parts, *cascade, dict(backbone=fields), ONE),
+        box_ap,
+        schedule="1x",
+        config=f"{folder}/{detector}_{name}_coco.py",
         memory_gb=memory_gb,
         fps=fps,
     )
@@ -57,4 +109,14 @@ ENTRIES = (
     _cascade("x101-32x4d", "20e", 43.7, 7.6),
     _cascade("x101-64x4d", "1x", 44.7, 10.7),
     _cascade("x101-64x4d", "20e", 44.5, 10.7),
+    _dc5("1x", 37.2),
+    _dc5("ms-1x", 37.4),
+    _dc5("ms-3x", 38.7),
+    _deformable("faster-rcnn", "r50", "dconv", 41.3, 4.0, 17.8),
+    _deformable("faster-rcnn", "r50", "mdconv", 41.4, 4.1, 17.6),
+    _deformable("faster-rcnn", "r50", "mdconv-group4", 41.5, 4.2, 17.4),
+    _deformable("faster-rcnn", "r101", "dconv", 42.7, 6.0, 12.5),
+    _deformable("faster-rcnn", "x101-32x4d", "dconv", 44.5, 7.3, 10.0),
+    _deformable("cascade-rcnn", "r50", "dconv", 43.8, 4.5, 14.6),
+    _deformable("cascade-rcnn", "r101", "dconv", 45.0, 6.4, 11.0),
 )
