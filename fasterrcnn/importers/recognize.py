@@ -33,7 +33,9 @@ from fasterrcnn.safe_load.reading import File
 _NAMES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # by category id
 _IDS = tuple(i for i, name in enumerate(_NAMES) if i > 0 and name != "N/A")
 COCO = Classes(tuple(_NAMES[i] for i in _IDS), _IDS)
-_COCO_V1 = "258fb6c6"  # first digits of its SHA-256; the norms of this R-50 have epsilon 0
+# First digits of the SHA-256 of torchvision's COCO_V1 of Faster, Mask and Keypoint R-CNN; the norms
+# of these R-50 have epsilon 0.
+_COCO_V1 = ("258fb6c6", "bf2d0c1e", "fc266e95")
 
 
 @dataclass

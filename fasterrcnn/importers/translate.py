@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from fasterrcnn.safe_load.reading import File
 
 _EPSILON = 1e-5  # of every framework's norms
 # Tensors in files of frameworks that a model computes itself.
+# Heads beside the box head: of Mask R-CNN, Keypoint R-CNN and what builds on them.
+_OTHER_HEAD = r"roi_heads?\.(mask|keypoint)(?:_iou)?_(?:head|predictor)\."
 _COMPUTED = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
 
 
 def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
-    """The detector in evaluation mode, and a report: each tensor's source, and unused tensors.
+    """The detector in evaluation mode, and a report: each tensor's source, unused tensors, and the
+    heads besides the box head that are left out ("mask", "keypoint").
 
     Raises CheckpointError if a tensor is missing, unknown or of another shape.
     """
@@ -59,13 +63,19 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
             )
         own.copy_(tensor)
     unused = [name for name in left if any(part in name for part in _COMPUTED)]
+    others = {name: m[1] for name in left if (m := re.match(_OTHER_HEAD, name))}
+    unused += [name for name in others if name not in unused]
     unknown = [name for name in left if name not in unused]
     if unknown:
         raise CheckpointError(
             f"{file.path}: {unknown[0]}: unknown ({len(unknown)} such tensors); this detector has "
             "parts that are not supported"
         )
-    return model.eval(), {"tensors": report, "not_used": [*unused, *file.left_out]}
+    return model.eval(), {
+        "tensors": report,
+        "not_used": [*unused, *file.left_out],
+        "heads_left_out": sorted(set(others.values())),
+    }
 
 
 def dump(

@@ -200,8 +200,8 @@ def test_anchors_of_several_sizes_change_places():
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("neck.fpn_convs.2.conv.bias"), "neck.fpn_convs.2.conv.bias: missing"),
-    (lambda t: t.update({"roi_head.mask_head.conv.weight": torch.zeros(3)}),
-     r"mask_head.conv.weight: unknown \(1 such"),
+    (lambda t: t.update({"roi_head.other_head.conv.weight": torch.zeros(3)}),
+     r"other_head.conv.weight: unknown \(1 such"),
     (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(5)}), r"rpn_cls.bias: shape \(5,\)"),
     (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(3, dtype=torch.int64)}),
      "rpn_cls.bias: torch.int64: is not a dtype of weights"),
@@ -287,6 +287,33 @@ def test_mmdetections_config_says_what_tensors_cannot():
     assert (recipe.rpn.post_nms_top_n_test, recipe.rpn.nms_thresh) == (900, 0.65)
     text = mmdetection_text.text(recipe)
     assert recognize.recognize(file_of(tensors, cfg=text), Hints()).recipe == recipe
+
+
+@pytest.mark.parametrize("framework", ["mmdetection", "detectron2"])
+def test_a_mask_head_is_left_out_and_said(framework: str):
+    prefix = "roi_head" if framework == "mmdetection" else "roi_heads"
+    tensors = synthetic.filled(getattr(synthetic, framework)(detector="faster_rcnn", stages=3))
+    masks = {f"{prefix}.mask_head.0.convs.0.conv.weight": torch.zeros(4, 4, 3, 3),
+             f"{prefix}.mask_head.predictor.bias": torch.zeros(4)}  # fmt: skip
+    source = "mmdet:cascade_rcnn_r50_fpn_1x" if framework == "mmdetection" else None
+    found = recognize.recognize(file_of(tensors | masks), Hints(source))
+    _, report = translate.load(file_of(tensors | masks), found)
+    assert report["heads_left_out"] == ["mask"]
+    assert set(masks) <= set(report["not_used"])
+
+
+@pytest.mark.parametrize(("builder", "head", "recipe"), [
+    ("maskrcnn_resnet50_fpn", "mask", "fasterrcnn_r50_fpn_torchvision"),
+    ("maskrcnn_resnet50_fpn_v2", "mask", "fasterrcnn_r50_fpn_v2_torchvision"),
+    ("keypointrcnn_resnet50_fpn", "keypoint", "fasterrcnn_r50_fpn_torchvision"),
+])  # fmt: skip
+def test_torchvisions_mask_and_keypoint_detectors(builder: str, head: str, recipe: str):
+    theirs = getattr(detection, builder)(weights=None, weights_backbone=None).state_dict()
+    names = ("person",) if head == "keypoint" else ()
+    found = recognize.recognize(file_of(theirs), Hints(names=names))
+    model, report = translate.load(file_of(theirs), found)
+    assert (found.recipe.name, report["heads_left_out"]) == (recipe, [head])
+    assert model.backbone.body.conv1.weight.equal(theirs["backbone.body.conv1.weight"])
 
 
 def test_a_plain_file_is_no_cascade_and_a_cascade_no_plain_one():
