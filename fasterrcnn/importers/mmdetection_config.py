@@ -271,8 +271,20 @@ def _box_head(stated: Stated, head: Config) -> list[float]:
     stated.must_be("bbox_head.loss_cls.use_sigmoid", sigmoid, False)
     for name in ("cls_predictor_cfg", "reg_predictor_cfg"):
         stated.must_be(f"bbox_head.{name}.type", _dict(head, name).get("type"), "Linear")
-    stated.put("roi_heads.beta", _beta(_dict(head, "loss_bbox")))
+    loss = _dict(head, "loss_bbox")
+    stated.put("roi_heads.beta", _beta(loss))
+    if kind := _BOX_LOSSES.get(str(loss.get("type"))):
+        stated.put("roi_heads.box_loss", kind)
+        stated.must_be("bbox_head.reg_decoded_bbox", bool(head.get("reg_decoded_bbox")), True)
+        if kind == "iou":
+            stated.must_be("bbox_head.loss_bbox.mode", loss.get("mode"), "log")
+            stated.must_be("bbox_head.loss_bbox.linear", loss.get("linear"), False)
+    if kind or loss.get("loss_weight", 1.0) != 1.0:
+        stated.put("roi_heads.box_loss_weight", loss.get("loss_weight"))
     return weights
+
+
+_BOX_LOSSES = {"IoULoss": "iou", "GIoULoss": "giou", "BoundedIoULoss": "bounded_iou"}
 
 
 def _coder(stated: Stated, coder: Config, name: str) -> None:

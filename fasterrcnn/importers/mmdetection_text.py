@@ -81,12 +81,21 @@ def _box_heads(heads: RoIHeads) -> Config | list[Config]:
     """The box head, or one of each stage."""
     if heads.stages == 1:
         agnostic: Config = dict(reg_class_agnostic=True) if heads.class_agnostic else {}
-        return dict(agnostic, bbox_coder=_coder(heads.bbox_reg_weights))
+        return dict(agnostic, bbox_coder=_coder(heads.bbox_reg_weights), **_box_loss(heads))
     weights = heads.stage_reg_weights
     return [
-        dict(reg_class_agnostic=True, bbox_coder=_coder(weights[i : i + 4]))
+        dict(reg_class_agnostic=True, bbox_coder=_coder(weights[i : i + 4]), **_box_loss(heads))
         for i in range(0, len(weights), 4)
     ]
+
+
+def _box_loss(heads: RoIHeads) -> Config:
+    """Where it is not that of the deltas."""
+    kinds = {"iou": "IoULoss", "giou": "GIoULoss", "bounded_iou": "BoundedIoULoss"}
+    if heads.box_loss not in kinds:
+        return {}
+    loss = dict(type=kinds[heads.box_loss], loss_weight=heads.box_loss_weight)
+    return dict(reg_decoded_bbox=True, loss_bbox=loss)
 
 
 def _coder(weights: tuple[float, ...]) -> Config:

@@ -75,6 +75,9 @@ _MMDETECTION = {  # recipe without the framework: file
         "cascade_rcnn_x101_64x4d_fpn_1x_coco_20200515_075702-43ce6a30",
     "cascade_rcnn_x101_64x4d_fpn_20e":
         "cascade_rcnn_x101_64x4d_fpn_20e_coco_20200509_224357-051557b1",
+    "fasterrcnn_r50_fpn_iou_1x": "faster_rcnn_r50_fpn_iou_1x_coco-fdd207f3",
+    "fasterrcnn_r50_fpn_giou_1x": "faster_rcnn_r50_fpn_giou_1x_coco-0eada910",
+    "fasterrcnn_r50_fpn_bounded_iou_1x": "faster_rcnn_r50_fpn_bounded_iou_1x_coco-98ad993b",
     "fasterrcnn_r50_caffe_dc5_1x": "faster_rcnn_r50_caffe_dc5_1x_coco_20201030_151909-531f0f43",
     "fasterrcnn_r50_caffe_dc5_ms_1x":
         "faster_rcnn_r50_caffe_dc5_mstrain_1x_coco_20201028_233851-b33d21b9",
@@ -127,6 +130,8 @@ _TORCHVISION = {
 
 def _mmdetection_url(file: str) -> str:
     config = re.split(r"(?:_bbox_mAP-[\d.]+)?_20\d{6}", file)[0]
+    if "iou_1x" in config:  # all three are beside the plain detector
+        config = "faster_rcnn_r50_fpn_1x_coco"
     if "dconv" in config:
         return f"https://download.openmmlab.com/mmdetection/v2.0/dcn/{config}/{file}.pth"
     kind = next(k for k in ("rpn", "cascade_rcnn", "faster_rcnn") if config.startswith(k))

@@ -195,6 +195,7 @@ def _by_shape(file: File, framework: str, network: Network, stated: Stated) -> t
         for name, entry in recipes.RECIPES.items()
         if entry.framework == framework
         and (recipe := recipes.get(name)).data.classes == ()
+        and recipe.roi_heads.box_loss == "smooth_l1"  # others are told by a name or a config
         and replace(Network.of(recipe), body=body) == network
     ]
     if not fitting:

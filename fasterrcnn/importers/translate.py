@@ -127,6 +127,7 @@ _CONFIGURABLE_IN = {  # those that only some can
     "torchvision": set(),
     "mmdetection": _CASCADE | {
         "roi_heads.stage_loss_weights", "roi_heads.class_agnostic", "roi_heads.aligned",
+        "roi_heads.box_loss", "roi_heads.box_loss_weight",
         "rpn.border_anchors",
     },
     "detectron2": _CASCADE | {"roi_heads.class_agnostic", "roi_heads.aligned"},

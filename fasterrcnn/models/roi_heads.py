@@ -20,7 +20,7 @@ from torchvision.models.detection.faster_rcnn import (
 )
 
 from fasterrcnn import recipes
-from fasterrcnn.models import boxes
+from fasterrcnn.models import box_losses, boxes
 from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.matching import match
 from fasterrcnn.models.nms import nms_lists
@@ -205,17 +205,31 @@ class RoIHeads(nn.Module):
             reduction="sum",
         )
         rois, labels, gt, positive, _ = (part[:, :slots] for part in sampled)
-        target = boxes.encode(boxes.take(images.gt_boxes, gt), rois, weights)
-        target = torch.where(positive[..., None], target, 0.0)
+        gt_boxes = boxes.take(images.gt_boxes, gt)
         if deltas.shape[2] == 1:
             delta = deltas[:, :slots, 0]
         else:
             row = labels[:, :, None, None].expand(-1, -1, 1, 4)
             delta = deltas[:, :slots].gather(2, row).squeeze(2)
-        distance = functional.smooth_l1_loss(delta, target, beta=self.config.beta, reduction="none")
+        if self.config.box_loss == "smooth_l1":
+            target = boxes.encode(gt_boxes, rois, weights)
+            target = torch.where(positive[..., None], target, 0.0)
+            distance = functional.smooth_l1_loss(
+                delta, target, beta=self.config.beta, reduction="none"
+            ).sum(-1)
+        else:
+            # The same box twice where nothing is regressed, so that no gradient is NaN.
+            box = boxes.decode(delta, rois, weights, self.config.clamp)
+            box, gt_boxes = (
+                torch.where(positive[..., None], b, b.new_ones(4).cumsum(0))
+                for b in (box, gt_boxes)
+            )
+            distance = box_losses.of(self.config.box_loss, box, gt_boxes)
+        loss = (distance * positive).sum() / count
+        weight = self.config.box_loss_weight
         return {
             "loss_classifier": entropy / count,
-            "loss_box_reg": (distance.sum(-1) * positive).sum() / count,
+            "loss_box_reg": loss if weight == 1 else loss * weight,
         }
 
     def sample(self, images: PaddedImages, proposals: Proposals) -> SampledRois:

@@ -181,6 +181,13 @@ class RoIHeads:
     beta: float = setting(
         1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1", least=0
     )
+    box_loss: str = setting(
+        "smooth_l1",
+        "loss of the boxes: smooth_l1 of their deltas, or of the decoded boxes iou (-log of the "
+        "IoU), giou or bounded_iou",
+        choices=("smooth_l1", "iou", "giou", "bounded_iou"),
+    )
+    box_loss_weight: float = setting(1.0, "factor of the loss of the boxes", least=0)
     score_thresh: float = setting(0.05, "minimum score of a detection", least=0, most=1)
     min_side: float = setting(1e-2, "minimum width and height of a detection (px)", least=0)
     nms_thresh: float = setting(0.5, "IoU threshold of NMS, per class", least=0, most=1)

@@ -26,7 +26,8 @@ def heads_of(recipe: recipes.Recipe):
     """Box heads of 3 classes whose predictions are not all alike, features, two images."""
     torch.manual_seed(0)
     heads = build(recipe, 4).roi_heads
-    for predictor in heads.box_predictor:
+    cascade = recipe.roi_heads.stages > 1
+    for predictor in heads.box_predictor if cascade else [heads.box_predictor]:
         nn.init.normal_(predictor.cls_score.weight, std=2.0)
         nn.init.normal_(predictor.bbox_pred.weight, std=4.0)
     features = [torch.randn(2, 8, 128 // s, 128 // s) for s in (4, 8, 16, 32, 64)]

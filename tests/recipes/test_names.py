@@ -123,6 +123,7 @@ PATTERN = re.compile(
     r"_(?P<body>r10|r50|r101|x101_32x4d|x101_32x8d|x101_64x4d|vgg16|mobilenet_v3_large)"
     r"(_(?P<style>caffe))?(_(?P<deformable>dconv|mdconv|mdconv_group4)_c3_c5)?(_(?P<size>320))?"
     r"(_(?P<neck>fpn|c4|dc5))?(_(?P<version>v2))?(_(?P<scales>ms))?"
+    r"(_(?P<loss>iou|giou|bounded_iou))?"
     r"(_(?P<schedule>1x|2x|3x|20e|voc|shapes))?(_(?P<convolutions>dconv_c3_c5))?(_(?P<subset>person(_bicycle_car)?))?"
     r"(_(?P<framework>mmdetection|detectron2|torchvision))?"
 )
@@ -151,6 +152,7 @@ MAY_DIFFER = {
                 "backbone.fpn_norm", "rpn.conv_depth", "roi_heads.head", "schedule.epochs",
                 "schedule.milestones", "schedule.lr", "schedule.weight_decay",
                 "schedule.images_per_step"},
+    "loss": {"roi_heads.box_loss", "roi_heads.box_loss_weight"},
     "scales": {"input.train_min_sizes", "input.train_sampling"},
     "schedule": {"schedule.epochs", "schedule.milestones"},
     "voc": {"schedule.lr", "schedule.warmup_steps", "input.min_size", "input.max_size",

@@ -1,4 +1,5 @@
-"""MMDetection 3.3's variants of Faster R-CNN: Cascade R-CNN, DC5, deformable convolutions.
+"""MMDetection 3.3's variants of Faster R-CNN: Cascade R-CNN, DC5, deformable convolutions,
+other losses of the boxes.
 
 Box AP, GB and 1000 / (ms/im) of the pages' `metafile.yml`.
 """
@@ -75,6 +76,18 @@ def _dc5(schedule: str, box_ap: float) -> Entry:
     )
 
 
+def _loss(config: str, loss: str, box_ap: float) -> Entry:
+    """A row of configs/faster_rcnn."""
+    return entry(
+        f"fasterrcnn_r50_fpn_{loss}_1x_mmdetection",
+        f"Faster R-CNN, R-50-FPN, {loss.replace('_', ' ')} loss of the boxes, COCO, 12 epochs",
+        (dict(roi_heads=dict(box_loss=loss, box_loss_weight=10.0)), ONE),
+        box_ap,
+        schedule="1x",
+        config=f"faster_rcnn/faster-rcnn_r50_fpn_{config}_1x_coco.py",
+    )
+
+
 def _deformable(
     detector: str, body: str, kind: str, box_ap: float, memory_gb: float, fps: float
 ) -> Entry:
@@ -109,6 +122,9 @@ ENTRIES = (
     _cascade("x101-32x4d", "20e", 43.7, 7.6),
     _cascade("x101-64x4d", "1x", 44.7, 10.7),
     _cascade("x101-64x4d", "20e", 44.5, 10.7),
+    _loss("iou", "iou", 37.9),
+    _loss("giou", "giou", 37.6),
+    _loss("bounded-iou", "bounded_iou", 37.4),
     _dc5("1x", 37.2),
     _dc5("ms-1x", 37.4),
     _dc5("ms-3x", 38.7),
