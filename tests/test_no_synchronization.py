@@ -32,6 +32,14 @@ RECIPES = {
     "batch norm": recipes.fasterrcnn_r10_fpn_shapes(),
     "AdamW": recipes.with_optimizer(recipes.fasterrcnn_r10_fpn_shapes(), "adamw"),
     "MMDetection": recipes.change(recipes.get("fasterrcnn_r50_fpn_1x_mmdetection"), **SMALL),
+    "Cascade of MMDetection": recipes.change(
+        recipes.get("cascade_rcnn_r50_fpn_1x_mmdetection"), **SMALL
+    ),
+    "Cascade of Detectron2": recipes.change(recipes.get("cascade_rcnn_r50_fpn_1x"), **SMALL),
+    "deformable": recipes.change(
+        recipes.get("fasterrcnn_r50_fpn_1x_dconv_c3_c5_detectron2"),
+        input=dict(min_size=128, max_size=160, train_min_sizes=()),
+    ),
     "RPN alone": recipes.change(
         recipes.get("rpn_r50_fpn_1x_mmdetection"), **SMALL, rpn=dict(batch_size_per_image=16)
     ),

@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{file.path}: took {file.entry}; not taken: {', '.join(file.others)} (--entry NAME "
             "takes another)"
         )
+    if heads := report["heads_left_out"]:
+        print(f"{file.path}: left out: the {' and '.join(heads)} head; imported is the detector")
     used = sum(entry["from"] is not None for entry in report["tensors"].values())
     print(
         f"{file.path}: {found.framework}, {recipe.detector}, {recipe.backbone.name}, "

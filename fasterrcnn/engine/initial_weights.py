@@ -100,13 +100,13 @@ _USE_OF_WEIGHTS = {
     *(f"input.{name}" for name in (
         "min_size", "max_size", "train_min_sizes", "rounding", "resize", "channel_order",
         "image_mean", "image_std", "size_divisible")),
-    *(f"backbone.{name}" for name in ("stride_in_1x1", "norm", "norm_eps", "fpn_norm")),
+    *(f"backbone.{name}" for name in ("stride_in_1x1", "norm", "norm_eps", "fpn_norm", "dilation")),
     *(f"rpn.{name}" for name in (
         "anchor_sizes", "all_sizes_per_level", "aspect_ratios", "round_anchors", "anchor_strides",
         "clamp")),
     *(f"roi_heads.{name}" for name in (
         "pooling", "pool_size", "sampling_ratio", "aligned", "level_map", "bbox_reg_weights",
-        "clamp")),
+        "stage_reg_weights", "stage_average", "clamp")),
 }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
         state = checkpoint.load_state(path.parent)
         return Source(tensors, ["__background__", *state.classes.names], str(path), state.recipe)
     file = reading.read(path)
-    tensors = with_current_names(file.tensors)
+    tensors = with_current_names(file.tensors, "torchvision")
     rows = len(tensors.get(f"{_HEAD}cls_score.bias", ()))
     coco = list(_COCO.meta["categories"])
     origin = f"{path}, {file.entry} (not {', '.join(file.others)})" if file.others else str(path)
@@ -174,7 +174,7 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
 def _download(url: str) -> dict[str, Tensor]:
     """The state dict at `url`. Raises DownloadError or CheckpointError."""
     try:
-        return with_current_names(reading.read(download.cached(url)).tensors)
+        return with_current_names(reading.read(download.cached(url)).tensors, "torchvision")
     except DownloadError as error:
         raise DownloadError(f"{error}; or train from scratch with --weights none") from None
 
@@ -202,8 +202,13 @@ def _load_detector(model: Detector, source: Source, classes: Classes) -> list[st
     box head rows of classes that it does not name. Returns log lines."""
     tensors = dict(source.tensors)
     log = [f"weights: {source.origin}"]
-    keys = [key for key in _head_keys() if f"{_HEAD}{key}" in tensors]
-    rows = {key: tensors.pop(f"{_HEAD}{key}") for key in keys}
+    heads = _predictors(model)
+    rows = {
+        head: {
+            key: tensors.pop(f"{head}{key}") for key in _head_keys() if f"{head}{key}" in tensors
+        }
+        for head in heads
+    }
     fresh = [_HEAD]
     if line := _other_anchors(model, tensors):
         fresh += _RPN_PREDICTOR
@@ -214,11 +219,23 @@ def _load_detector(model: Detector, source: Source, classes: Classes) -> list[st
             if hasattr(model, prefix[:-1]):
                 log.append(f"{part}: none in the file, fresh")
     _copy(model, tensors, source.origin, optional=tuple(fresh))
-    if isinstance(model, (FasterRCNN, FastRCNN)) and keys == _head_keys():
-        log += _load_rows(model.roi_heads.box_predictor, rows, source, classes)
+    for head, predictor in heads.items():
+        if [*rows[head]] == _head_keys():
+            lines = _load_rows(predictor, rows[head], source, classes, head)
+            log += [line for line in lines if line not in log]
     if unused := len(source.tensors.keys() - model.state_dict().keys()):
         log.append(f"{unused} tensors of the file not used")
     return log
+
+
+def _predictors(model: Detector) -> dict[str, nn.Module]:
+    """The box predictors, by what the names of their tensors begin with; a cascade has several."""
+    if not isinstance(model, (FasterRCNN, FastRCNN)):
+        return {}
+    predictor = model.roi_heads.box_predictor
+    if isinstance(predictor, nn.ModuleList):
+        return {f"{_HEAD}{stage}.": module for stage, module in enumerate(predictor)}
+    return {_HEAD: predictor}
 
 
 def _other_anchors(model: Detector, tensors: dict[str, Tensor]) -> str | None:
@@ -242,9 +259,14 @@ def _other_anchors(model: Detector, tensors: dict[str, Tensor]) -> str | None:
 
 
 def _load_rows(
-    predictor: nn.Module, rows: dict[str, Tensor], source: Source, classes: Classes
+    predictor: nn.Module,
+    rows: dict[str, Tensor],
+    source: Source,
+    classes: Classes,
+    head: str,
 ) -> list[str]:
-    """Copy the rows of classes with the same name into `predictor`, in place; returns log lines."""
+    """Copy the rows of classes with the same name into `predictor`, whose tensors' names begin with
+    `head`, in place; returns log lines."""
     wanted, log = ["__background__", *classes.names], []
     names = source.names or []
     if source.names is None and len(rows["cls_score.bias"]) == len(wanted):
@@ -255,8 +277,17 @@ def _load_rows(
     kept = [(i, names.index(name)) for i, name in enumerate(wanted) if name in names]
     own_rows = predictor.state_dict()
     if rows["cls_score.weight"].shape[1:] != own_rows["cls_score.weight"].shape[1:]:
-        raise CheckpointError(f"{source.origin}: {_HEAD}cls_score.weight: of another width")
+        raise CheckpointError(f"{source.origin}: {head}cls_score.weight: of another width")
+    agnostic = [len(part["bbox_pred.bias"]) == 4 for part in (own_rows, rows)]
+    if agnostic[0] != agnostic[1]:
+        raise CheckpointError(
+            f"{source.origin}: {head}bbox_pred.bias: one of the file and this model regresses the "
+            "boxes of all classes alike; give --roi-heads.class-agnostic as in its training"
+        )
     for key, own in own_rows.items():
+        if agnostic[0] and key.startswith("bbox_pred"):
+            own.copy_(rows[key])
+            continue
         per_class = 4 if key.startswith("bbox_pred") else 1
         mine = own.view(len(wanted), per_class, *own.shape[1:])
         theirs = rows[key].view(-1, per_class, *own.shape[1:])
@@ -287,6 +318,8 @@ def _copy(
     """
     for key, own in module.state_dict().items():
         if key.startswith(optional) or key.endswith("num_batches_tracked"):
+            continue
+        if not isinstance(module, Detector) and ".conv2_offset." in key:  # not in an ImageNet body
             continue
         if key not in tensors:
             raise CheckpointError(

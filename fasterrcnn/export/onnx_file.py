@@ -34,9 +34,20 @@ def need() -> None:
         ) from None
 
 
+def check(program: ExportedProgram) -> None:
+    """Raise UsageError for what the standard has no operator of."""
+    if any("deform_conv2d" in str(node.target) for node in program.graph.nodes):
+        raise UsageError(
+            "--format: onnx: has deformable convolutions, which onnx's operators of this version "
+            "lack; give --format pt2"
+        )
+
+
 def write(program: ExportedProgram, path: Path, metadata: str) -> None:
-    """Write `program` and the json text `metadata` to `path`. Raises OSError."""
+    """Write `program` and the json text `metadata` to `path`. Raises UsageError, OSError."""
     import onnx
+
+    check(program)
 
     exported = torch.onnx.export(
         program,

@@ -60,8 +60,8 @@ def read(config: Config) -> Stated:
     _neck(stated, _dict(model, "neck"))
     _rpn(stated, _dict(model, "rpn_head"))
     heads = _dict(model, "roi_head") or model  # before 2.0 the model held the heads itself
-    _roi_align(stated, _dict(heads, "bbox_roi_extractor"))
-    _box_head(stated, _dict(heads, "bbox_head"))
+    _roi_align(stated, next(iter(_dicts(heads, "bbox_roi_extractor")), {}))
+    _box_heads(stated, heads)
     for name, suffix in (("train_cfg", "_train"), ("test_cfg", "_test")):
         _settings(stated, _dict(model, name) or _dict(config, name), suffix)
     return stated
@@ -71,6 +71,14 @@ def _dict(values: Any, name: str) -> Config:
     """``values[name]`` if it is a dict, else {}."""
     value = values.get(name) if isinstance(values, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+def _dicts(values: Any, name: str) -> list[Config]:
+    """The dicts of the list ``values[name]``, or the only dict that it is."""
+    value = values.get(name) if isinstance(values, dict) else None
+    return [
+        item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)
+    ]
 
 
 def _steps(config: Config, split: str) -> Iterator[Config]:
@@ -161,8 +169,22 @@ def _body(stated: Stated, body: Config) -> None:
     if isinstance(frozen := body.get("frozen_stages"), int):
         stated.put("backbone.trainable_layers", 5 if frozen < 0 else 4 - frozen)
     stages = body.get("num_stages", 4)
-    stated.must_be("backbone.strides", body.get("strides"), [1, 2, 2, 2][:stages])
-    stated.must_be("backbone.dilations", body.get("dilations"), [1] * stages)
+    dilated = body.get("dilations") == [1, 1, 1, 2]  # DC5, whose last stage has no stride
+    strides = [1, 2, 2, 1] if dilated else [1, 2, 2, 2][:stages]
+    stated.must_be("backbone.strides", body.get("strides"), strides)
+    if dilated:
+        stated.put("backbone.dilation", 2)
+    else:
+        stated.must_be("backbone.dilations", body.get("dilations"), [1] * stages)
+    if deformable := _dict(body, "dcn"):
+        versions = {"DCN": "v1", "DCNv2": "v2"}
+        kind = deformable.get("type")
+        stated.must_be("backbone.dcn.type", kind if kind not in versions else None, [*versions])
+        stated.put("backbone.deformable", versions.get(str(kind)))
+        stated.put("backbone.deformable_groups", deformable.get("deform_groups"))
+        at = body.get("stage_with_dcn")
+        stated.must_be("backbone.stage_with_dcn", at, [False, True, True, True])
+        stated.must_be("dcn.fallback_on_stride", deformable.get("fallback_on_stride"), False)
 
 
 def _neck(stated: Stated, neck: Config) -> None:
@@ -220,19 +242,49 @@ def _roi_align(stated: Stated, extractor: Config) -> None:
     stated.put("roi_heads.aligned", layer.get("aligned"))
 
 
-def _box_head(stated: Stated, head: Config) -> None:
+def _box_heads(stated: Stated, heads: Config) -> None:
+    """One head, or those of a cascade."""
+    found = _dicts(heads, "bbox_head")
+    weights = [weight for head in found for weight in _box_head(stated, head)]
+    cascade = len(found) > 1
+    if weights:
+        name = "stage_reg_weights" if cascade else "bbox_reg_weights"
+        stated.put(f"roi_heads.{name}", tuple(weights))
+    for head in found:
+        agnostic = head.get("reg_class_agnostic")
+        if cascade:
+            stated.must_be("bbox_head.reg_class_agnostic", bool(agnostic), True)
+        else:
+            stated.put("roi_heads.class_agnostic", agnostic or None)
+    factors = heads.get("stage_loss_weights")
+    if cascade and isinstance(factors, list):
+        stated.put("roi_heads.stage_loss_weights", _floats(factors))
+
+
+def _box_head(stated: Stated, head: Config) -> list[float]:
+    """The box weights, [] if the config does not say them."""
     coder = _dict(head, "bbox_coder") or head
     stated.must_be("bbox_head.target_means", coder.get("target_means"), [0] * 4)
-    if coder.get("target_stds"):
-        weights = tuple(float(whole(1 / std)) for std in coder["target_stds"])
-        stated.put("roi_heads.bbox_reg_weights", weights)
+    weights = [float(whole(1 / std)) for std in coder.get("target_stds") or []]
     _coder(stated, coder, "bbox_head")
-    stated.must_be("bbox_head.reg_class_agnostic", head.get("reg_class_agnostic"), False)
     sigmoid = _dict(head, "loss_cls").get("use_sigmoid")
     stated.must_be("bbox_head.loss_cls.use_sigmoid", sigmoid, False)
     for name in ("cls_predictor_cfg", "reg_predictor_cfg"):
         stated.must_be(f"bbox_head.{name}.type", _dict(head, name).get("type"), "Linear")
-    stated.put("roi_heads.beta", _beta(_dict(head, "loss_bbox")))
+    loss = _dict(head, "loss_bbox")
+    stated.put("roi_heads.beta", _beta(loss))
+    if kind := _BOX_LOSSES.get(str(loss.get("type"))):
+        stated.put("roi_heads.box_loss", kind)
+        stated.must_be("bbox_head.reg_decoded_bbox", bool(head.get("reg_decoded_bbox")), True)
+        if kind == "iou":
+            stated.must_be("bbox_head.loss_bbox.mode", loss.get("mode"), "log")
+            stated.must_be("bbox_head.loss_bbox.linear", loss.get("linear"), False)
+    if kind or loss.get("loss_weight", 1.0) != 1.0:
+        stated.put("roi_heads.box_loss_weight", loss.get("loss_weight"))
+    return weights
+
+
+_BOX_LOSSES = {"IoULoss": "iou", "GIoULoss": "giou", "BoundedIoULoss": "bounded_iou"}
 
 
 def _coder(stated: Stated, coder: Config, name: str) -> None:
@@ -277,13 +329,25 @@ _SAMPLING = {
 
 def _settings(stated: Stated, values: Config, suffix: str) -> None:
     """Fields of ``train_cfg`` or ``test_cfg``; proposals share one NMS, that of the test."""
-    rpn, boxes = _dict(values, "rpn"), _dict(values, "rcnn")
+    rpn, stages = _dict(values, "rpn"), _dicts(values, "rcnn")
+    boxes = stages[0] if stages else {}
     if suffix == "_train":
         proposals = _dict(values, "rpn_proposal")
         counts = {k: v for k, v in proposals.items() if k in ("nms_pre", "max_num", "max_per_img")}
         _put_all(stated, "rpn", counts, _PROPOSALS, suffix)
         _put_all(stated, "rpn", rpn, _SAMPLING, "")
         _put_all(stated, "roi_heads", boxes, _SAMPLING, "")
+        if "allowed_border" in rpn:
+            if rpn["allowed_border"] != -1:
+                stated.must_be("rpn.allowed_border", rpn["allowed_border"], 0)
+            stated.put("rpn.border_anchors", rpn["allowed_border"] < 0)
+            stated.put("rpn.edge_anchors", rpn["allowed_border"] < 0)
+        if len(stages) > 1:
+            for name in ("fg_iou_thresh", "bg_iou_thresh"):
+                stated.values.pop(f"roi_heads.{name}", None)
+            thresholds = [_dict(stage, "assigner").get("pos_iou_thr") for stage in stages]
+            if None not in thresholds:
+                stated.put("roi_heads.stage_iou_thresh", _floats(thresholds))
         return
     _put_all(stated, "rpn", rpn, _PROPOSALS, suffix)
     _put_all(stated, "roi_heads", boxes, _DETECTIONS, "")

@@ -7,7 +7,7 @@ from typing import Any
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers.stated import whole
 from fasterrcnn.models.rpn import anchor_sizes
-from fasterrcnn.recipes import Recipe, as_text
+from fasterrcnn.recipes import Backbone, Recipe, RoIHeads, as_text
 
 Config = dict[str, Any]
 
@@ -28,11 +28,13 @@ def text(recipe: Recipe) -> str:
             norm_cfg=dict(type="BN", requires_grad=recipe.backbone.norm != "frozen"),
             norm_eval=recipe.backbone.norm != "batch",
             style="caffe" if recipe.backbone.stride_in_1x1 else "pytorch",
+            **_convolutions(recipe.backbone),
         ),
         rpn_head=_rpn_head(recipe),
     )
     if recipe.detector != "rpn":
         model["roi_head"] = dict(
+            **_cascade(heads),
             bbox_roi_extractor=dict(
                 roi_layer=dict(
                     type="RoIAlign",
@@ -41,18 +43,79 @@ def text(recipe: Recipe) -> str:
                     aligned=heads.aligned,
                 )
             ),
-            bbox_head=dict(
-                bbox_coder=dict(
-                    type="DeltaXYWHBBoxCoder",
-                    target_means=[0.0] * 4,
-                    target_stds=[1 / weight for weight in heads.bbox_reg_weights],
-                )
-            ),
+            bbox_head=_box_heads(heads),
         )
+        if settings := _train_cfg(recipe):
+            model["train_cfg"] = settings
     model["test_cfg"] = _test_cfg(recipe)
     sizes = (inputs.max_size, inputs.min_size)
     pipeline = [dict(type="Resize", scale=sizes, keep_ratio=True)]
     return f"model = {_text(model)}\ntest_pipeline = {_text(pipeline)}\n"
+
+
+def _convolutions(body: Backbone) -> Config:
+    """Those of the last stages, where they are not as in every config."""
+    made: Config = {}
+    if body.dilation > 1:
+        made |= dict(strides=[1, 2, 2, 1], dilations=[1, 1, 1, 2])
+    if body.deformable != "none":
+        kind = "DCNv2" if body.deformable == "v2" else "DCN"
+        made["dcn"] = dict(
+            type=kind, deform_groups=body.deformable_groups, fallback_on_stride=False
+        )
+        made["stage_with_dcn"] = [False, True, True, True]
+    return made
+
+
+def _cascade(heads: RoIHeads) -> Config:
+    if heads.stages == 1:
+        return {}
+    return dict(
+        type="CascadeRoIHead",
+        num_stages=heads.stages,
+        stage_loss_weights=[*heads.stage_loss_weights],
+    )
+
+
+def _box_heads(heads: RoIHeads) -> Config | list[Config]:
+    """The box head, or one of each stage."""
+    if heads.stages == 1:
+        agnostic: Config = dict(reg_class_agnostic=True) if heads.class_agnostic else {}
+        return dict(agnostic, bbox_coder=_coder(heads.bbox_reg_weights), **_box_loss(heads))
+    weights = heads.stage_reg_weights
+    return [
+        dict(reg_class_agnostic=True, bbox_coder=_coder(weights[i : i + 4]), **_box_loss(heads))
+        for i in range(0, len(weights), 4)
+    ]
+
+
+def _box_loss(heads: RoIHeads) -> Config:
+    """Where it is not that of the deltas."""
+    kinds = {"iou": "IoULoss", "giou": "GIoULoss", "bounded_iou": "BoundedIoULoss"}
+    if heads.box_loss not in kinds:
+        return {}
+    loss = dict(type=kinds[heads.box_loss], loss_weight=heads.box_loss_weight)
+    return dict(reg_decoded_bbox=True, loss_bbox=loss)
+
+
+def _coder(weights: tuple[float, ...]) -> Config:
+    stds = [1 / weight for weight in weights]
+    return dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=stds)
+
+
+def _train_cfg(recipe: Recipe) -> Config:
+    """What is not as in every config."""
+    settings: Config = {}
+    cascade = recipe.roi_heads.stages > 1
+    if cascade or not recipe.rpn.border_anchors:
+        settings["rpn"] = dict(allowed_border=-1 if recipe.rpn.border_anchors else 0)
+    if cascade:
+        settings["rcnn"] = [
+            dict(assigner=dict(type="MaxIoUAssigner", pos_iou_thr=iou, neg_iou_thr=iou,
+                               min_pos_iou=iou))
+            for iou in recipe.roi_heads.stage_iou_thresh
+        ]  # fmt: skip
+    return settings
 
 
 def _rpn_head(recipe: Recipe) -> Config:

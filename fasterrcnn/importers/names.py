@@ -59,8 +59,13 @@ def _renamed(name: str, rules: _Rules) -> str:
     return name
 
 
-def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of torchvision before 0.14, such as COCO_V1's, to the current names."""
+def with_current_names(tensors: dict[str, Tensor], framework: str) -> dict[str, Tensor]:
+    """Renames the tensors of torchvision before 0.14, such as COCO_V1's, and the offsets of
+    MMDetection's old files, to the current names."""
+    if framework == "mmdetection":
+        return {n.replace(".conv2_offset.", ".conv2.conv_offset."): t for n, t in tensors.items()}
+    if framework != "torchvision":
+        return tensors
     old = ((r"rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
            (r"(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"))  # fmt: skip
     for pattern, replacement in old:
@@ -116,7 +121,9 @@ _DETECTRON: _Rules = (
      lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.norm.{_NORM_LEAVES[m[4]]}"),
 )  # fmt: skip
 
+_STAGE = r"(\d\.)?"  # of a cascade
 _MMDETECTION: _Rules = (
+    (r"backbone\.body\.(layer\d\.\d+)\.conv2_offset\.", r"backbone.\1.conv2.conv_offset."),
     (r"backbone\.body\.", "backbone."),
     (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
     (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv."),
@@ -124,10 +131,10 @@ _MMDETECTION: _Rules = (
     (r"rpn\.head\.cls_logits\.", "RPN.rpn_cls."),
     (r"rpn\.head\.bbox_pred\.", "RPN.rpn_reg."),
     (r"roi_heads\.box_head\.layer4\.", "roi_head.shared_head.layer4."),
-    (r"roi_heads\.box_head\.fc6\.", "roi_head.bbox_head.shared_fcs.0."),
-    (r"roi_heads\.box_head\.fc7\.", "roi_head.bbox_head.shared_fcs.1."),
-    (r"roi_heads\.box_predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
-    (r"roi_heads\.box_predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+    (rf"roi_heads\.box_head\.{_STAGE}fc6\.", r"roi_head.bbox_head.\1shared_fcs.0."),
+    (rf"roi_heads\.box_head\.{_STAGE}fc7\.", r"roi_head.bbox_head.\1shared_fcs.1."),
+    (rf"roi_heads\.box_predictor\.{_STAGE}cls_score\.", r"roi_head.bbox_head.\1fc_cls."),
+    (rf"roi_heads\.box_predictor\.{_STAGE}bbox_pred\.", r"roi_head.bbox_head.\1fc_reg."),
 )
 
 
@@ -145,6 +152,7 @@ def _detectron2(body: str) -> _Rules:
         inside = rf"{prefix}{one}"
         return (
             (rf"{inside}conv{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}."),
+            (rf"{inside}conv2_offset\.", lambda m: f"{target(m)}conv2_offset."),
             (rf"{inside}bn{many}", lambda m: f"{target(m)}conv{m[m.re.groups]}.norm."),
             (rf"{inside}downsample\.0\.", lambda m: f"{target(m)}shortcut."),
             (rf"{inside}downsample\.1\.", lambda m: f"{target(m)}shortcut.norm."),
@@ -160,8 +168,8 @@ def _detectron2(body: str) -> _Rules:
         (r"rpn\.head\.conv\.0\.0\.", "proposal_generator.rpn_head.conv."),
         (r"rpn\.head\.cls_logits\.", "proposal_generator.rpn_head.objectness_logits."),
         (r"rpn\.head\.bbox_pred\.", "proposal_generator.rpn_head.anchor_deltas."),
-        (r"roi_heads\.box_head\.fc6\.", "roi_heads.box_head.fc1."),
-        (r"roi_heads\.box_head\.fc7\.", "roi_heads.box_head.fc2."),
+        (rf"roi_heads\.box_head\.{_STAGE}fc6\.", r"roi_heads.box_head.\1fc1."),
+        (rf"roi_heads\.box_head\.{_STAGE}fc7\.", r"roi_heads.box_head.\1fc2."),
     )
 
 
@@ -175,9 +183,11 @@ def _conversions(
     """
     if framework == "torchvision":
         return ()
-    if name.startswith("roi_heads.box_predictor.cls_score"):
+    if re.match(rf"roi_heads\.box_predictor\.{_STAGE}cls_score\.", name):
         return (lambda t: t.roll(1, dims=0), lambda t: t.roll(-1, dims=0))
-    if name.startswith("roi_heads.box_predictor.bbox_pred"):
+    if name.startswith("roi_heads.box_predictor."):
+        if recipe.roi_heads.agnostic:
+            return ()
         return (lambda t: torch.cat([torch.zeros_like(t[:4]), t]), lambda t: t[4:])
     heads = ("rpn.head.cls_logits", "rpn.head.bbox_pred")
     if framework == "detectron2" and name.startswith(heads):

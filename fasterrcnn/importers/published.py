@@ -1,9 +1,9 @@
 """Detectors that frameworks publish: the recipe that a name stands for, and the URL of its file.
 
-Sources of URLs: `configs/{faster_rcnn,rpn}` of MMDetection (metafile.yml and README.md),
-MODEL_ZOO.md of Detectron2 and torchvision's weight enums. Left out: detectors that no recipe here
-computes, and MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels
-and strides.
+Sources of URLs: `configs/{faster_rcnn,rpn,cascade_rcnn,dcn}` of MMDetection (metafile.yml,
+README.md), MODEL_ZOO.md of Detectron2 and torchvision's weight enums. Left out: detectors that no
+recipe here computes, and MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree
+about pixels and strides.
 """
 
 from __future__ import annotations
@@ -58,6 +58,45 @@ _MMDETECTION = {  # recipe without the framework: file
         "faster_rcnn_r50_fpn_1x_coco-person_20201216_175929-d022e227",
     "fasterrcnn_r50_caffe_fpn_ms_1x_person_bicycle_car":
         "faster_rcnn_r50_fpn_1x_coco-person-bicycle-car_20201216_173117-6eda6d92",
+    "cascade_rcnn_r50_caffe_fpn_1x":
+        "cascade_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.404_20200504_174853-b857be87",
+    "cascade_rcnn_r50_fpn_1x": "cascade_rcnn_r50_fpn_1x_coco_20200316-3dc56deb",
+    "cascade_rcnn_r50_fpn_20e":
+        "cascade_rcnn_r50_fpn_20e_coco_bbox_mAP-0.41_20200504_175131-e9872a90",
+    "cascade_rcnn_r101_caffe_fpn_1x":
+        "cascade_rcnn_r101_caffe_fpn_1x_coco_bbox_mAP-0.423_20200504_175649-cab8dbd5",
+    "cascade_rcnn_r101_fpn_1x": "cascade_rcnn_r101_fpn_1x_coco_20200317-0b6a2fbf",
+    "cascade_rcnn_r101_fpn_20e":
+        "cascade_rcnn_r101_fpn_20e_coco_bbox_mAP-0.425_20200504_231812-5057dcc5",
+    "cascade_rcnn_x101_32x4d_fpn_1x": "cascade_rcnn_x101_32x4d_fpn_1x_coco_20200316-95c2deb6",
+    "cascade_rcnn_x101_32x4d_fpn_20e":
+        "cascade_rcnn_x101_32x4d_fpn_20e_coco_20200906_134608-9ae0a720",
+    "cascade_rcnn_x101_64x4d_fpn_1x":
+        "cascade_rcnn_x101_64x4d_fpn_1x_coco_20200515_075702-43ce6a30",
+    "cascade_rcnn_x101_64x4d_fpn_20e":
+        "cascade_rcnn_x101_64x4d_fpn_20e_coco_20200509_224357-051557b1",
+    "fasterrcnn_r50_fpn_iou_1x": "faster_rcnn_r50_fpn_iou_1x_coco-fdd207f3",
+    "fasterrcnn_r50_fpn_giou_1x": "faster_rcnn_r50_fpn_giou_1x_coco-0eada910",
+    "fasterrcnn_r50_fpn_bounded_iou_1x": "faster_rcnn_r50_fpn_bounded_iou_1x_coco-98ad993b",
+    "fasterrcnn_r50_caffe_dc5_1x": "faster_rcnn_r50_caffe_dc5_1x_coco_20201030_151909-531f0f43",
+    "fasterrcnn_r50_caffe_dc5_ms_1x":
+        "faster_rcnn_r50_caffe_dc5_mstrain_1x_coco_20201028_233851-b33d21b9",
+    "fasterrcnn_r50_caffe_dc5_ms_3x":
+        "faster_rcnn_r50_caffe_dc5_mstrain_3x_coco_20201028_002107-34a53b2c",
+    "fasterrcnn_r50_dconv_c3_c5_fpn_1x":
+        "faster_rcnn_r50_fpn_dconv_c3-c5_1x_coco_20200130-d68aed1e",
+    "fasterrcnn_r50_mdconv_c3_c5_fpn_1x":
+        "faster_rcnn_r50_fpn_mdconv_c3-c5_1x_coco_20200130-d099253b",
+    "fasterrcnn_r50_mdconv_group4_c3_c5_fpn_1x":
+        "faster_rcnn_r50_fpn_mdconv_c3-c5_group4_1x_coco_20200130-01262257",
+    "fasterrcnn_r101_dconv_c3_c5_fpn_1x":
+        "faster_rcnn_r101_fpn_dconv_c3-c5_1x_coco_20200203-1377f13d",
+    "fasterrcnn_x101_32x4d_dconv_c3_c5_fpn_1x":
+        "faster_rcnn_x101_32x4d_fpn_dconv_c3-c5_1x_coco_20200203-4f85c69c",
+    "cascade_rcnn_r50_dconv_c3_c5_fpn_1x":
+        "cascade_rcnn_r50_fpn_dconv_c3-c5_1x_coco_20200130-2f1fca44",
+    "cascade_rcnn_r101_dconv_c3_c5_fpn_1x":
+        "cascade_rcnn_r101_fpn_dconv_c3-c5_1x_coco_20200203-3b2f0594",
 }  # fmt: skip
 _DETECTRON2 = {  # recipe: config, model id and start of the MD5
     "fasterrcnn_r50_fpn_1x_detectron2": "faster_rcnn_R_50_FPN_1x/137257794/b275ba",
@@ -68,7 +107,17 @@ _DETECTRON2 = {  # recipe: config, model id and start of the MD5
     "fasterrcnn_r50_c4_3x_detectron2": "faster_rcnn_R_50_C4_3x/137849393/f97cb7",
     "rpn_r50_fpn_1x_detectron2": "rpn_R_50_FPN_1x/137258492/02ce48",
     "rpn_r50_c4_1x_detectron2": "rpn_R_50_C4_1x/137258005/450694",
-}
+    "fasterrcnn_r101_c4_3x_detectron2": "faster_rcnn_R_101_C4_3x/138204752/298dad",
+    "fasterrcnn_r50_dc5_1x_detectron2": "faster_rcnn_R_50_DC5_1x/137847829/51d356",
+    "fasterrcnn_r50_dc5_3x_detectron2": "faster_rcnn_R_50_DC5_3x/137849425/68d202",
+    "fasterrcnn_r101_dc5_3x_detectron2": "faster_rcnn_R_101_DC5_3x/138204841/3e0943",
+    "fasterrcnn_r50_fpn_1x_dconv_c3_c5_detectron2":
+        "mask_rcnn_R_50_FPN_1x_dconv_c3-c5/138602867/65c703",
+    "fasterrcnn_r50_fpn_3x_dconv_c3_c5_detectron2":
+        "mask_rcnn_R_50_FPN_3x_dconv_c3-c5/144998336/821d0b",
+    "cascade_rcnn_r50_fpn_1x_detectron2": "cascade_mask_rcnn_R_50_FPN_1x/138602847/e9d89b",
+    "cascade_rcnn_r50_fpn_3x_detectron2": "cascade_mask_rcnn_R_50_FPN_3x/144998488/480dd8",
+}  # fmt: skip
 _TORCHVISION = {
     "fasterrcnn_r50_fpn_torchvision": detection.FasterRCNN_ResNet50_FPN_Weights,
     "fasterrcnn_r50_fpn_v2_torchvision": detection.FasterRCNN_ResNet50_FPN_V2_Weights,
@@ -81,14 +130,18 @@ _TORCHVISION = {
 
 def _mmdetection_url(file: str) -> str:
     config = re.split(r"(?:_bbox_mAP-[\d.]+)?_20\d{6}", file)[0]
-    kind = "rpn" if config.startswith("rpn") else "faster_rcnn"
+    if "iou_1x" in config:  # all three are beside the plain detector
+        config = "faster_rcnn_r50_fpn_1x_coco"
+    if "dconv" in config:
+        return f"https://download.openmmlab.com/mmdetection/v2.0/dcn/{config}/{file}.pth"
+    kind = next(k for k in ("rpn", "cascade_rcnn", "faster_rcnn") if config.startswith(k))
     return f"https://download.openmmlab.com/mmdetection/v2.0/{kind}/{config}/{file}.pth"
 
 
 def _detectron2_url(file: str) -> str:
     folder, digits = file.rsplit("/", 1)
-    base = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
-    return f"{base}/{folder}/model_final_{digits}.pkl"
+    page = "Misc" if "mask" in folder else "COCO-Detection"
+    return f"https://dl.fbaipublicfiles.com/detectron2/{page}/{folder}/model_final_{digits}.pkl"
 
 
 URLS = {  # by prefix and recipe

@@ -8,11 +8,9 @@ model zoo. What contradicts is refused.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from fasterrcnn import recipes
@@ -20,18 +18,24 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers import detectron2_buffers, mmdetection_config
 from fasterrcnn.importers.names import entries, with_current_names
+from fasterrcnn.importers.network import (
+    Network,
+    box_rows,
+    deformable,
+    framework_of,
+    network_of,
+)
 from fasterrcnn.importers.published import PREFIXES, name_of, prefix_of, recipe_of
 from fasterrcnn.importers.stated import Stated, settled
 from fasterrcnn.recipes import Recipe, change
 from fasterrcnn.safe_load.reading import File
 
-_PLAIN = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by number of blocks in the third stage
-_GROUPED = {(32, 128): "resnext101_32x4d", (64, 256): "resnext101_64x4d",
-            (32, 256): "resnext101_32x8d"}  # fmt: skip
 _NAMES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # by category id
 _IDS = tuple(i for i, name in enumerate(_NAMES) if i > 0 and name != "N/A")
 COCO = Classes(tuple(_NAMES[i] for i in _IDS), _IDS)
-_COCO_V1 = "258fb6c6"  # first digits of its SHA-256; the norms of this R-50 have epsilon 0
+# First digits of the SHA-256 of torchvision's COCO_V1 of Faster, Mask and Keypoint R-CNN; the norms
+# of these R-50 have epsilon 0.
+_COCO_V1 = ("258fb6c6", "bf2d0c1e", "fc266e95")
 
 
 @dataclass
@@ -63,22 +67,20 @@ def recognize(file: File, hints: Hints) -> Recognized:
     said something else than the file holds.
     """
     framework = framework_of(file)
-    detector = "faster_rcnn" if _box_rows(file.tensors) else "rpn"
-    body, neck = network_of(file, framework)
+    network = network_of(file, framework)
     source, stated = hints.source, Stated()
     if not hints.published:
         stated = _stated(file, framework)
-        stated.put("backbone.name", body)
-        stated.put("backbone.neck", neck)
+        stated.put("backbone.name", network.body)
+        stated.put("backbone.neck", network.neck)
     if source is not None:
         recipe, rule = _named(source, framework), f"the name {source}"
     else:
-        recipe, rule = _by_shape(file, framework, detector, (body, neck), stated)
-    kind = recipe.detector, recipe.backbone.name, recipe.backbone.neck
-    if kind != (detector, body, neck):
+        recipe, rule = _by_shape(file, framework, network, stated)
+    if (named := Network.of(recipe)) != network:
         raise UsageError(
-            f"--source: {source}: is {', '.join(kind)}, but {file.path} holds "
-            f"{detector}, {body}, {neck}; give the name of such a detector"
+            f"--source: {source}: is {named}, but {file.path} holds {network}; give the name of "
+            "such a detector"
         )
     style = stated.values.get("backbone.stride_in_1x1", recipe.backbone.stride_in_1x1)
     if source is not None and style != recipe.backbone.stride_in_1x1:
@@ -96,7 +98,7 @@ def recognize(file: File, hints: Hints) -> Recognized:
     recipe = settled(recipe, stated, hints.fields, file.path)
     classes, rows = classes_of(file, framework, hints.names)
     if not hints.published:
-        rule += stated.origins(hints.fields, detector)
+        rule += stated.origins(hints.fields, network.detector)
     return Recognized(framework, recipe, rpn, classes, rows, rule)
 
 
@@ -117,10 +119,16 @@ def _stated(file: File, framework: str) -> Stated:
 
 
 def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, int]:
-    """The widths of the FPN and the box head in the file, as fields of a recipe."""
-    ours = ["rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"]
-    conv, first = (
-        with_current_names(file.tensors).get(entry.theirs)
+    """The widths of the FPN and the box head in the file, as fields of a recipe; whether its boxes
+    are class-agnostic."""
+    stage = "0." if recipe.roi_heads.stages > 1 else ""
+    ours = [
+        "rpn.head.conv.0.0.weight",
+        f"roi_heads.box_head.{stage}fc6.weight",
+        f"roi_heads.box_predictor.{stage}bbox_pred.weight",
+    ]
+    conv, first, boxes = (
+        with_current_names(file.tensors, framework).get(entry.theirs)
         for entry in entries(framework, recipe, ours, rpn)
     )
     widths = {}
@@ -128,59 +136,11 @@ def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, i
         widths["backbone.fpn_channels"] = int(conv.shape[1])
     if first is not None:
         widths["roi_heads.representation_size"] = int(first.shape[0])
+    if boxes is not None and not stage and len(boxes) == 4 and box_rows(file.tensors) > 2:
+        widths["roi_heads.class_agnostic"] = True
+    if (groups := deformable(file.tensors)[1]) > 1:
+        widths["backbone.deformable_groups"] = groups
     return widths
-
-
-def framework_of(file: File) -> str:
-    """The framework: "mmdetection", "detectron2" or "torchvision". Raises CheckpointError."""
-    for framework, pattern in (
-        ("detectron2", r"proposal_generator\.rpn_head\.(conv|objectness_logits)\."),
-        ("mmdetection", r"(rpn_head|bbox_head)\.rpn_conv\."),
-        ("torchvision", r"rpn\.head\.conv\."),
-    ):
-        if any(re.match(pattern, name) for name in file.tensors):
-            return framework
-    if any(name.startswith(("fc.", "classifier.", "pred_", "fc1000")) for name in file.tensors):
-        what = "a classifier; to start training from it: train --weights FILE"
-    else:
-        what = "no Faster R-CNN or RPN of MMDetection, Detectron2 or torchvision"
-    raise CheckpointError(f"{file.path}: {what} (its first tensor is {next(iter(file.tensors))})")
-
-
-def network_of(file: File, framework: str) -> tuple[str, str]:
-    """Names of body and neck, as in recipes. Raises CheckpointError."""
-    tensors, path = file.tensors, file.path
-    if framework == "torchvision" and "backbone.body.0.0.weight" in tensors:
-        return "mobilenet_v3_large", "fpn"
-    first, third = (
-        (r"res2\.", r"res4\.") if framework == "detectron2" else (r"layer1\.", r"layer3\.")
-    )
-    inside = {"detectron2": r"backbone\.(?:bottom_up\.)?", "mmdetection": r"backbone\.",
-              "torchvision": r"backbone\.body\."}[framework]  # fmt: skip
-    blocks = {int(m[1]) for name in tensors if (m := re.match(rf"{inside}{third}(\d+)\.", name))}
-    middle = [v for k, v in tensors.items() if re.match(rf"{inside}{first}0\.conv2\.weight", k)]
-    if not middle or middle[0].dim() != 4:
-        raise CheckpointError(
-            f"{path}: no ResNet body found; detectors without one are not supported"
-        )
-    width, per_group = middle[0].shape[:2]
-    bottleneck = any(re.match(rf"{inside}{first}0\.conv3\.weight", name) for name in tensors)
-    groups = width // max(1, per_group)
-    if not bottleneck:
-        body = {2: "resnet18", 6: "resnet34"}.get(len(blocks))
-    elif groups > 1:
-        body = _GROUPED.get((groups, width))
-    else:
-        body = _PLAIN.get(len(blocks))
-    if body is None:
-        raise CheckpointError(
-            f"{path}: a body of {len(blocks)} blocks in its third stage, {groups} groups and width "
-            f"{width} is not supported"
-        )
-    has_pyramid = any(
-        re.search(r"fpn_lateral|lateral_convs|inner_blocks", name) for name in tensors
-    )
-    return body, "fpn" if has_pyramid else "none"
 
 
 def classes_of(
@@ -191,7 +151,7 @@ def classes_of(
     Names are the user's, else those stored by MMDetection, else COCO's for 80 classes (torchvision:
     91). Raises UsageError if there are no names, or another number of them.
     """
-    count = _box_rows(file.tensors)
+    count = box_rows(file.tensors)
     stored = file.meta.get("CLASSES") or (file.meta.get("dataset_meta") or {}).get("classes")
     if isinstance(stored, str):
         stored = (stored,)
@@ -213,14 +173,6 @@ def classes_of(
     return Classes(given, tuple(range(1, foreground + 1))), None
 
 
-def _box_rows(tensors: dict[str, Tensor]) -> int:
-    """Number of classes of the box head, background included; 0 without a box head."""
-    for name in ("roi_head.bbox_head.fc_cls.bias", "roi_heads.box_predictor.cls_score.bias"):
-        if name in tensors:
-            return len(tensors[name])
-    return 0
-
-
 def _named(source: str, framework: str) -> Recipe:
     """The recipe that `source` stands for. Raises UsageError."""
     if PREFIXES.get(source.partition(":")[0]) != framework:
@@ -233,21 +185,21 @@ def _named(source: str, framework: str) -> Recipe:
     return recipes.get(name)
 
 
-def _by_shape(
-    file: File, framework: str, detector: str, network: tuple[str, str], stated: Stated
-) -> tuple[Recipe, str]:
+def _by_shape(file: File, framework: str, network: Network, stated: Stated) -> tuple[Recipe, str]:
     """The recipe of this network in the framework's model zoo, and how it was chosen."""
-    body, neck = network
+    body = network.body
     if framework == "torchvision":
         return _torchvision_recipe(file, body)
     fitting = [
         recipe
         for name, entry in recipes.RECIPES.items()
         if entry.framework == framework
-        and (recipe := recipes.get(name)).detector == detector
-        and recipe.backbone.neck == neck
-        and recipe.data.classes == ()
+        and (recipe := recipes.get(name)).data.classes == ()
+        and recipe.roi_heads.box_loss == "smooth_l1"  # others are told by a name or a config
+        and replace(Network.of(recipe), body=body) == network
     ]
+    if not fitting:
+        raise CheckpointError(f"{file.path}: {network}: no such detector of {framework} is known")
     own = [recipe for recipe in fitting if recipe.backbone.name == body]
     if framework == "detectron2":
         recipe = change((own or fitting)[0], backbone=dict(name=body))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ from fasterrcnn.safe_load.reading import File
 
 _EPSILON = 1e-5  # of every framework's norms
 # Tensors in files of frameworks that a model computes itself.
+# Heads beside the box head: of Mask R-CNN, Keypoint R-CNN and what builds on them.
+_OTHER_HEAD = r"roi_heads?\.(mask|keypoint)(?:_iou)?_(?:head|predictor)\."
 _COMPUTED = ("num_batches_tracked", "cell_anchors", "pixel_mean", "pixel_std", "anchor_generator")
 
 
 def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
-    """The detector in evaluation mode, and a report: each tensor's source, and unused tensors.
+    """The detector in evaluation mode, and a report: each tensor's source, unused tensors, and the
+    heads besides the box head that are left out ("mask", "keypoint").
 
     Raises CheckpointError if a tensor is missing, unknown or of another shape.
     """
-    theirs = with_current_names(file.tensors) if found.framework == "torchvision" else file.tensors
+    theirs = with_current_names(file.tensors, found.framework)
     recipe = found.recipe
     model = build(recipe, found.classes.num_classes)
     left = dict(theirs)
@@ -59,13 +63,19 @@ def load(file: File, found: Recognized) -> tuple[Detector, dict[str, Any]]:
             )
         own.copy_(tensor)
     unused = [name for name in left if any(part in name for part in _COMPUTED)]
+    others = {name: m[1] for name in left if (m := re.match(_OTHER_HEAD, name))}
+    unused += [name for name in others if name not in unused]
     unknown = [name for name in left if name not in unused]
     if unknown:
         raise CheckpointError(
             f"{file.path}: {unknown[0]}: unknown ({len(unknown)} such tensors); this detector has "
             "parts that are not supported"
         )
-    return model.eval(), {"tensors": report, "not_used": [*unused, *file.left_out]}
+    return model.eval(), {
+        "tensors": report,
+        "not_used": [*unused, *file.left_out],
+        "heads_left_out": sorted(set(others.values())),
+    }
 
 
 def dump(
@@ -110,23 +120,39 @@ _CONFIGURABLE = {
     "roi_heads.fg_iou_thresh", "roi_heads.bg_iou_thresh", "roi_heads.batch_size_per_image",
     "roi_heads.positive_fraction", "roi_heads.bbox_reg_weights", "roi_heads.beta",
     "roi_heads.score_thresh", "roi_heads.nms_thresh", "roi_heads.detections_per_img",
-    "roi_heads.sampling_ratio", "roi_heads.aligned",
+    "roi_heads.sampling_ratio",
+}  # fmt: skip
+_CASCADE = {"roi_heads.stages", "roi_heads.stage_iou_thresh", "roi_heads.stage_reg_weights"}
+_CONFIGURABLE_IN = {  # those that only some can
+    "torchvision": set(),
+    "mmdetection": _CASCADE | {
+        "roi_heads.stage_loss_weights", "roi_heads.class_agnostic", "roi_heads.aligned",
+        "roi_heads.box_loss", "roi_heads.box_loss_weight",
+        "rpn.border_anchors",
+    },
+    "detectron2": _CASCADE | {"roi_heads.class_agnostic", "roi_heads.aligned"},
 }  # fmt: skip
 _ALWAYS = {"mmdetection": conventions.MMDETECTION, "detectron2": conventions.DETECTRON2,
            "torchvision": {}}  # fmt: skip
+_CASCADES = {"mmdetection": conventions.CASCADE_MMDETECTION,
+             "detectron2": conventions.CASCADE_DETECTRON2}  # fmt: skip
 
 
 _STOCK_TORCHVISION = {
     "detector": "faster_rcnn", "backbone.stride_in_1x1": False, "backbone.neck": "fpn",
-    "input.channel_order": "rgb",
+    "input.channel_order": "rgb", "backbone.deformable": "none",
 }  # fmt: skip
 
 
 def check_expressible(recipe: Recipe, framework: str) -> None:
     """Raise UsageError, naming what `framework` computes differently with any config."""
     base = change(Recipe(name=""), **_ALWAYS[framework])
+    if recipe.roi_heads.stages > 1 and framework in _CASCADES:
+        base = change(base, **_CASCADES[framework])
+    if framework == "mmdetection":  # its allowed_border leaves out both kinds, or none
+        base = change(base, rpn=dict(edge_anchors=recipe.rpn.border_anchors))
     here, there = flat(recipe), flat(base)
-    configurable = _CONFIGURABLE - ({"roi_heads.aligned"} if framework == "torchvision" else set())
+    configurable = _CONFIGURABLE | _CONFIGURABLE_IN[framework]
     different = [
         f"{name} is {here[name]}, there {there[name]}"
         for name in here
@@ -146,6 +172,8 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         or recipe.roi_heads.head == "4conv1fc"
     ):
         different.append(f"this network cannot be exported to {framework}")
+    if framework == "torchvision" and recipe.roi_heads.stages > 1:
+        different.insert(0, f"a cascade of {recipe.roi_heads.stages} box heads, there 1")
     if recipe.detector == "fast_rcnn":
         different.append("it needs a region proposal network, which fasterrcnn assemble adds")
     if different:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
+from fasterrcnn.models.deformable import deformable_conv, offset_conv
 from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 
 
@@ -34,19 +36,24 @@ class AffineBatchNorm2d(FrozenBatchNorm2d):
 _NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d}
 
 
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+def conv_norm(
+    x: Tensor, conv: nn.Conv2d, norm: nn.Module, offset: nn.Conv2d | None = None
+) -> Tensor:
     """``norm(conv(x))``, with a norm of fixed statistics folded into the convolution's weight.
 
     Folding saves a pass over the activations and keeps autocast from promoting them to float32.
     Gradients are those of the unfolded weights. A trained norm's weight is folded in float64: its
     gradient is a difference of large sums, which float32 would round by up to 1.4e-4 of its norm.
+    With `offset`, the convolution is deformable.
     """
     if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(conv(x))
+        return norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
     kind = torch.float64 if norm.weight.requires_grad else torch.float32
     scale = norm.weight.to(kind) * (norm.running_var.to(kind) + norm.eps).rsqrt()
     shift = (norm.bias - norm.running_mean * scale).float()
     weight = (conv.weight * scale[:, None, None, None]).float()
+    if offset is not None:
+        return deformable_conv(x, conv, offset, weight, shift)
     return functional.conv2d(
         x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups
     )
@@ -72,12 +79,19 @@ class BasicBlock(resnet.BasicBlock):
 
 
 class Bottleneck(resnet.Bottleneck):
-    """torchvision's block, computed by `conv_norm`."""
+    """torchvision's block, computed by `conv_norm`; its 3x3 convolution is deformable if there is
+    a `conv2_offset`."""
+
+    conv2_offset: nn.Conv2d | None
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.register_module("conv2_offset", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, 4 * planes, H / stride, W / stride)``."""
         out = conv_norm(x, self.conv1, self.bn1).relu_()
-        out = conv_norm(out, self.conv2, self.bn2).relu_()
+        out = conv_norm(out, self.conv2, self.bn2, self.conv2_offset).relu_()
         return _add_shortcut(conv_norm(out, self.conv3, self.bn3), x, self)
 
 
@@ -87,13 +101,28 @@ class ResNet(resnet.ResNet):
     def __init__(self, config: recipes.Backbone) -> None:
         block, layers, groups, width = BODIES[config.name]
         norm = partial(_NORMS[config.norm], eps=config.norm_eps)
-        super().__init__(block, layers, groups=groups, width_per_group=width, norm_layer=norm)
+        dilated = [False, False, config.dilation > 1]
+        super().__init__(
+            block,
+            layers,
+            groups=groups,
+            width_per_group=width,
+            norm_layer=norm,
+            replace_stride_with_dilation=dilated,
+        )
         del self.avgpool, self.fc
+        if config.dilation > 1:  # of the first block too, which torchvision leaves out
+            first = self.layer4[0].conv2
+            first.dilation = first.padding = (config.dilation, config.dilation)
         if config.stride_in_1x1:
             for module in self.modules():
                 if isinstance(module, Bottleneck):
                     one, three = module.conv1, module.conv2
                     one.stride, three.stride = three.stride, one.stride
+        if config.deformable != "none":
+            for stage in (self.layer2, self.layer3, self.layer4):
+                for residual in stage:
+                    residual.conv2_offset = offset_conv(residual.conv2, config)
         freeze(self, config.trainable_layers)
         if config.norm != "batch":
             shrink_residuals(self)
@@ -217,6 +246,22 @@ class C4(Backbone):
         return [self.body(x)["2"]]
 
 
+class DC5(Backbone):
+    """A ResNet whose last stage is dilated: one level of stride 16."""
+
+    strides = (16,)
+    roi_levels = 1
+
+    def __init__(self, body: ResNet) -> None:
+        super().__init__()
+        self.body = body
+        self.out_channels = body.channels[3]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The features of the last stage."""
+        return [self.body(x)["3"]]
+
+
 class VGG(Backbone):
     """torchvision's VGG-16 up to conv5_3: one level of stride 16."""
 
@@ -288,6 +333,8 @@ def _build(config: recipes.Backbone) -> tuple[Backbone, nn.Module | None]:
             f"{', '.join([*BODIES, _VGG, _MOBILENET])}"
         )
     body = ResNet(config)
+    if config.dilation > 1:
+        return DC5(body), None
     if config.neck == "none":
         stage = body.pop_last_stage()
         return C4(body), stage

@@ -18,7 +18,8 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.models.backbones import Backbone, build_backbone
 from fasterrcnn.models.boxes import Detections, Proposals
-from fasterrcnn.models.roi_heads import RoIHeads, build_box_head
+from fasterrcnn.models.cascade import CascadeRoIHeads
+from fasterrcnn.models.roi_heads import RoIHeads, build_box_head, build_predictor
 from fasterrcnn.models.rpn import RegionProposalNetwork
 from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.models.transform import PaddedImages, Transform
@@ -208,9 +209,9 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
         return RegionProposalNetwork(recipe.rpn, backbone.out_channels, backbone.strides)
 
     def roi_heads() -> RoIHeads:
-        box_head, width = build_box_head(recipe.roi_heads, backbone.out_channels, stage)
         strides = backbone.strides[: backbone.roi_levels]
-        return RoIHeads(recipe.roi_heads, box_head, width, num_classes, strides)
+        heads = recipe.roi_heads, backbone.out_channels, num_classes, strides
+        return _cascade(*heads) if recipe.roi_heads.stages > 1 else _roi_heads(*heads, stage)
 
     detector: Detector
     if recipe.detector == "rpn":
@@ -221,6 +222,31 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
         detector = FasterRCNN(transform, backbone, rpn(), roi_heads())
     detector.freeze(recipe.freeze)
     return detector
+
+
+def _roi_heads(
+    config: recipes.RoIHeads,
+    channels: int,
+    num_classes: int,
+    strides: tuple[int, ...],
+    stage: nn.Module | None,
+) -> RoIHeads:
+    """One box head; `stage`: the last stage of a C4 body."""
+    box_head, width = build_box_head(config, channels, stage)
+    predictor = build_predictor(width, num_classes, config.class_agnostic)
+    return RoIHeads(config, box_head, predictor, strides)
+
+
+def _cascade(
+    config: recipes.RoIHeads, channels: int, num_classes: int, strides: tuple[int, ...]
+) -> CascadeRoIHeads:
+    """A box head for each stage."""
+    heads, predictors = nn.ModuleList(), nn.ModuleList()
+    for _ in range(config.stages):
+        box_head, width = build_box_head(config, channels, None)
+        heads.append(box_head)
+        predictors.append(build_predictor(width, num_classes, class_agnostic=True))
+    return CascadeRoIHeads(config, heads, predictors, strides)
 
 
 def _instead(prefix: str, names: list[str]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cache
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,16 +38,25 @@ def coco_cost(recipe: recipes.Recipe) -> tuple[int, int, tuple[int, int]]:
     return *cost(recipe, 81, shape), shape
 
 
+def _deformable_flops(
+    x: Any, weight: torch.Size, *_: Any, out_shape: torch.Size, **named: Any
+) -> int:
+    """Two for every multiply-add of the convolution; interpolating is not counted."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
 @cache
 def _cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tuple[int, int]:
     """`cost`, cached."""
     with torch.device("meta"):
         model = build(recipe, num_classes).eval()
         image = torch.empty(1, 3, *shape)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        counted = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
+        with FlopCounterMode(display=False, custom_mapping=counted) as counter, torch.no_grad():
             features = model.backbone(image)
             if isinstance(model, (FasterRCNN, ProposalNetwork)):
                 model.rpn.dense_head(features)
             if isinstance(model, (FasterRCNN, FastRCNN)):
-                model.roi_heads.head(features, torch.empty(1, recipe.rpn.post_nms_top_n_test, 4))
+                rois = torch.empty(1, recipe.rpn.post_nms_top_n_test, 4)
+                model.roi_heads.predict(features, rois, torch.empty(1, 2))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

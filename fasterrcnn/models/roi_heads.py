@@ -20,7 +20,7 @@ from torchvision.models.detection.faster_rcnn import (
 )
 
 from fasterrcnn import recipes
-from fasterrcnn.models import boxes
+from fasterrcnn.models import box_losses, boxes
 from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.matching import match
 from fasterrcnn.models.nms import nms_lists
@@ -74,6 +74,18 @@ def build_box_head(
     return TwoMLPHead(channels * pool**2, width), width
 
 
+def build_predictor(width: int, num_classes: int, class_agnostic: bool) -> FastRCNNPredictor:
+    """torchvision's predictor; `class_agnostic`: with one box for all classes."""
+    predictor = FastRCNNPredictor(width, num_classes)
+    if class_agnostic:
+        predictor.bbox_pred = nn.Linear(width, 4)
+    # As the paper's code and Detectron2: a fresh head starts from equal class probabilities.
+    for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+    return predictor
+
+
 class SampledRois(NamedTuple):
     """R rois per image to train on: positives, then negatives, then padding."""
 
@@ -84,19 +96,46 @@ class SampledRois(NamedTuple):
     valid: Tensor  # bool (N, R)
 
 
+@torch.no_grad()
+def sample_rois(
+    images: PaddedImages,
+    proposals: Proposals,
+    config: recipes.RoIHeads,
+    foreground: float,
+    background: float,
+) -> tuple[SampledRois, Tensor]:
+    """Rois sampled from the proposals and the gt boxes, and which are gt boxes, bool ``(N, R)``."""
+    candidates = torch.cat([proposals.boxes, images.gt_boxes], dim=1)
+    label, gt = match(
+        images.gt_boxes,
+        images.gt_valid,
+        candidates,
+        torch.cat([proposals.valid, images.gt_valid], dim=1),
+        foreground=foreground,
+        background=background,
+        low_quality=None,
+    )
+    index, positive, valid = boxes.sample(
+        label, config.batch_size_per_image, config.positive_fraction
+    )
+    gt = gt.gather(1, index)
+    labels = images.gt_labels.gather(1, gt) * positive
+    rois = SampledRois(boxes.take(candidates, index), labels, gt, positive, valid)
+    return rois, index >= proposals.boxes.shape[1]
+
+
 class RoIHeads(nn.Module):
     """Classification and box regression of proposals.
 
-    `box_head` and its `width` come from `build_box_head`; `strides` are those of the levels that
-    rois are pooled from.
+    `box_head` comes from `build_box_head`, `box_predictor` from `build_predictor`; `strides` are
+    those of the levels that rois are pooled from.
     """
 
     def __init__(
         self,
         config: recipes.RoIHeads,
         box_head: nn.Module,
-        width: int,
-        num_classes: int,
+        box_predictor: nn.Module,
         strides: tuple[int, ...],
     ) -> None:
         super().__init__()
@@ -104,90 +143,109 @@ class RoIHeads(nn.Module):
         self.score_thresh: float | Tensor = config.score_thresh  # or one for each class (K,)
         self.strides = strides
         self.box_head = box_head
-        self.box_predictor = FastRCNNPredictor(width, num_classes)
-        # As the paper's code and Detectron2: a fresh head starts from equal class probabilities.
-        for layer, std in (
-            (self.box_predictor.cls_score, 0.01),
-            (self.box_predictor.bbox_pred, 0.001),
-        ):
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
+        self.box_predictor = box_predictor
 
-    def head(self, features: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Rois ``(N, R, 4)`` -> float32 logits ``(N, R, K + 1)``, deltas ``(N, R, K + 1, 4)``."""
+    def pool(self, features: list[Tensor], rois: Tensor) -> Tensor:
+        """Rois ``(N, R, 4)`` -> ``(N * R, C, B, B)``."""
         features = features[: len(self.strides)]
         if self.config.pooling == "pool":
-            pooled = pool_cells(features[0], rois, self.strides[0], self.config.pool_size)
-        else:
-            pooled = pyramid_roi_align(features, rois, self.strides, self.config)
-        logits, deltas = self.box_predictor(self.box_head(pooled))
+            return pool_cells(features[0], rois, self.strides[0], self.config.pool_size)
+        return pyramid_roi_align(features, rois, self.strides, self.config)
+
+    def head(self, features: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Rois ``(N, R, 4)`` -> float32 logits ``(N, R, K + 1)``, deltas ``(N, R, K + 1, 4)``;
+        class-agnostic ones ``(N, R, 1, 4)``."""
+        logits, deltas = self.box_predictor(self.box_head(self.pool(features, rois)))
         n, r = rois.shape[:2]
         return logits.float().view(n, r, -1), deltas.float().view(n, r, -1, 4)
+
+    def predict(self, features: list[Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Rois ``(N, R, 4)`` -> float32 scores ``(N, R, K)`` and boxes ``(N, R, K or 1, 4)`` in
+        images of `sizes` ``(N, 2)``."""
+        config = self.config
+        logits, deltas = self.head(features, rois)
+        scores = logits.softmax(dim=-1)[..., 1:]
+        deltas = deltas if config.class_agnostic else deltas[:, :, 1:]
+        box = boxes.decode(deltas, rois[:, :, None], config.bbox_reg_weights, config.clamp)
+        return scores, boxes.clip(box, sizes)
 
     def losses(
         self, images: PaddedImages, features: list[Tensor], proposals: Proposals
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`loss_classifier` and `loss_box_reg` of a random sample of proposals and gt boxes.
 
-        Diagnostics as `_diagnostics`.
+        Diagnostics as `diagnostics`.
         """
         config = self.config
         sampled = self.sample(images, proposals)
         logits, deltas = self.head(features, sampled.rois)
+        # Positives come first: boxes are regressed in no later slot.
+        slots = int(config.batch_size_per_image * config.positive_fraction)
+        losses = self.losses_of(
+            images, sampled, logits, deltas, config.bbox_reg_weights, slots=slots
+        )
+        return losses, diagnostics(logits.detach(), sampled.labels)
+
+    def losses_of(
+        self,
+        images: PaddedImages,
+        sampled: SampledRois,
+        logits: Tensor,
+        deltas: Tensor,
+        weights: tuple[float, ...],
+        *,
+        slots: int,
+    ) -> dict[str, Tensor]:
+        """The two losses of what `head` gave for the rois `sampled`; `weights`: of the box deltas;
+        `slots`: the first rois of each image among which the positives are."""
         count = sampled.valid.sum().clamp(min=1)
         entropy = functional.cross_entropy(
             logits.flatten(0, 1),
             sampled.labels.masked_fill(~sampled.valid, -100).flatten(),  # -100 is ignored
             reduction="sum",
         )
-        # Positives come first: boxes are regressed in no later slot.
-        slots = int(config.batch_size_per_image * config.positive_fraction)
         rois, labels, gt, positive, _ = (part[:, :slots] for part in sampled)
-        target = boxes.encode(boxes.take(images.gt_boxes, gt), rois, config.bbox_reg_weights)
-        target = torch.where(positive[..., None], target, 0.0)
-        row = labels[:, :, None, None].expand(-1, -1, 1, 4)
-        delta = deltas[:, :slots].gather(2, row).squeeze(2)
-        distance = functional.smooth_l1_loss(delta, target, beta=config.beta, reduction="none")
-        losses = {
+        gt_boxes = boxes.take(images.gt_boxes, gt)
+        if deltas.shape[2] == 1:
+            delta = deltas[:, :slots, 0]
+        else:
+            row = labels[:, :, None, None].expand(-1, -1, 1, 4)
+            delta = deltas[:, :slots].gather(2, row).squeeze(2)
+        if self.config.box_loss == "smooth_l1":
+            target = boxes.encode(gt_boxes, rois, weights)
+            target = torch.where(positive[..., None], target, 0.0)
+            distance = functional.smooth_l1_loss(
+                delta, target, beta=self.config.beta, reduction="none"
+            ).sum(-1)
+        else:
+            # The same box twice where nothing is regressed, so that no gradient is NaN.
+            box = boxes.decode(delta, rois, weights, self.config.clamp)
+            box, gt_boxes = (
+                torch.where(positive[..., None], b, b.new_ones(4).cumsum(0))
+                for b in (box, gt_boxes)
+            )
+            distance = box_losses.of(self.config.box_loss, box, gt_boxes)
+        loss = (distance * positive).sum() / count
+        weight = self.config.box_loss_weight
+        return {
             "loss_classifier": entropy / count,
-            "loss_box_reg": (distance.sum(-1) * positive).sum() / count,
+            "loss_box_reg": loss if weight == 1 else loss * weight,
         }
-        return losses, _diagnostics(logits.detach(), sampled.labels)
 
-    @torch.no_grad()
     def sample(self, images: PaddedImages, proposals: Proposals) -> SampledRois:
         """Sample rois from the proposals and the gt boxes."""
         config = self.config
-        candidates = torch.cat([proposals.boxes, images.gt_boxes], dim=1)
-        label, gt = match(
-            images.gt_boxes,
-            images.gt_valid,
-            candidates,
-            torch.cat([proposals.valid, images.gt_valid], dim=1),
-            foreground=config.fg_iou_thresh,
-            background=config.bg_iou_thresh,
-            low_quality=None,
-        )
-        index, positive, valid = boxes.sample(
-            label, config.batch_size_per_image, config.positive_fraction
-        )
-        gt = gt.gather(1, index)
-        labels = images.gt_labels.gather(1, gt) * positive
-        return SampledRois(boxes.take(candidates, index), labels, gt, positive, valid)
+        return sample_rois(images, proposals, config, config.fg_iou_thresh, config.bg_iou_thresh)[0]
 
     def detect(
         self, images: PaddedImages, features: list[Tensor], proposals: Proposals
     ) -> Detections:
         """The detections after class-wise NMS. Synchronizes with the device once, to be exact."""
         config = self.config
-        logits, deltas = self.head(features, proposals.boxes)
-        scores = logits.softmax(dim=-1)[..., 1:]
-        box = boxes.decode(
-            deltas[:, :, 1:], proposals.boxes[:, :, None], config.bbox_reg_weights, config.clamp
-        )
-        box = boxes.clip(box, images.sizes)
+        scores, box = self.predict(features, proposals.boxes, images.sizes)
         usable = (scores > self.score_thresh) & proposals.valid[..., None]
         usable &= boxes.at_least(box, config.min_side)
+        box = box.expand(*scores.shape, 4)
         scores = scores.masked_fill(~usable, -1.0)
         if torch.compiler.is_exporting():  # a program cannot look twice
             _, found = self._suppress(scores, box, self._most_candidates(*scores.shape[1:]))
@@ -222,7 +280,7 @@ class RoIHeads(nn.Module):
         return exact, Detections(boxes.take(box, order), top, label.gather(1, order), top >= 0)
 
 
-def _diagnostics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def diagnostics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """What Detectron2 logs as ``fast_rcnn/*``, from logits ``(N, R, K + 1)`` and labels ``(N, R)``.
 
     The foreground rois sampled per image, the fraction of them classified correctly, and the

@@ -245,6 +245,8 @@ class RegionProposalNetwork(nn.Module):
         """Which anchors may be sampled, bool ``(N, A)``; None: all of them."""
         if not self.config.border_anchors:
             beyond = boxes.clip(anchors.expand(len(images.sizes), -1, -1), images.sizes) != anchors
+            if not self.config.edge_anchors:
+                beyond[..., 2:] |= anchors[..., 2:] >= images.sizes.flip(-1)[:, None]
             return ~beyond.any(dim=-1)
         return None if self.config.padding_anchors else self._inside(images, shapes)
 

@@ -21,16 +21,8 @@ from fasterrcnn.recipes.changes import (
     with_optimizer,
 )
 from fasterrcnn.recipes.checks import check
-from fasterrcnn.recipes.fields import (
-    RPN,
-    Augment,
-    Backbone,
-    Data,
-    Input,
-    Recipe,
-    RoIHeads,
-    Schedule,
-)
+from fasterrcnn.recipes.fields import Augment, Backbone, Data, Input, Recipe, Schedule
+from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.recipes.zoo import RECIPES, describe, find, get
 from fasterrcnn.recipes.zoo.entry import Entry, Published
 from fasterrcnn.recipes.zoo.of_torchvision import fasterrcnn_r50_fpn_1x

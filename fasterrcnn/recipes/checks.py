@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from fasterrcnn.errors import UsageError
-from fasterrcnn.recipes.fields import Input, Recipe, Schedule
-from fasterrcnn.settings import check_fields
+from fasterrcnn.recipes.fields import Backbone, Input, Recipe, Schedule
+from fasterrcnn.recipes.head_fields import RoIHeads
+from fasterrcnn.settings import as_flag, check_fields
 
 
 def check(recipe: Recipe) -> None:
@@ -13,6 +16,9 @@ def check(recipe: Recipe) -> None:
     _check_sizes(recipe.input)
     _check_augment(recipe)
     _check_network(recipe)
+    _check_stages(recipe.roi_heads)
+    if not recipe.rpn.edge_anchors and recipe.rpn.border_anchors:
+        raise UsageError("--no-rpn.edge-anchors: needs --no-rpn.border-anchors")
     _check_schedule(recipe.schedule)
 
 
@@ -41,14 +47,17 @@ def _check_augment(recipe: Recipe) -> None:
 
 def _check_network(recipe: Recipe) -> None:
     vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
+    _check_convolutions(recipe.backbone)
+    c4 = one_level and not vgg and recipe.backbone.dilation == 1
     if vgg and not one_level:
         raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
     if not vgg and recipe.backbone.base_channels != 64:
         raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
     res5 = recipe.roi_heads.head == "res5"
-    if res5 != (one_level and not vgg) and recipe.detector != "rpn":
+    if res5 != c4 and recipe.detector != "rpn":
         raise UsageError(
             "--roi-heads.head: res5 goes with a ResNet and --backbone.neck none, and only with them"
+            "; with --backbone.dilation 2, the body keeps its last stage"
         )
     if one_level and not recipe.rpn.all_sizes_per_level:
         raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
@@ -56,6 +65,48 @@ def _check_network(recipe: Recipe) -> None:
         raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
     if recipe.roi_heads.pooling == "pool" and not one_level:
         raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
+
+
+def _check_convolutions(backbone: Backbone) -> None:
+    resnet = backbone.name.startswith(("resnet", "resnext", "wide_resnet"))
+    small = backbone.name in ("resnet10", "resnet18", "resnet34")
+    for name, given in (("dilation", backbone.dilation > 1),
+                        ("deformable", backbone.deformable != "none")):  # fmt: skip
+        if given and (small or not resnet):
+            raise UsageError(
+                f"--backbone.{name}: only ResNets of three convolutions per block have it, such as "
+                f"resnet50; not {backbone.name}"
+            )
+    if backbone.dilation > 1 and backbone.neck != "none":
+        raise UsageError("--backbone.dilation: needs --backbone.neck none")
+    if backbone.deformable_groups > 1 and backbone.deformable == "none":
+        raise UsageError("--backbone.deformable-groups: needs --backbone.deformable")
+
+
+def _check_stages(heads: RoIHeads) -> None:
+    """A cascade has values of each stage, and only a cascade has them."""
+    default = RoIHeads()
+    cascade = [f.name for f in fields(RoIHeads) if f.name.startswith("stage_")]
+    plain = ["fg_iou_thresh", "bg_iou_thresh", "bbox_reg_weights", "class_agnostic"]
+    for name in plain if heads.stages > 1 else cascade:
+        if getattr(heads, name) != getattr(default, name):
+            why = (
+                "a cascade has --roi-heads.stage-iou-thresh and --roi-heads.stage-reg-weights"
+                if heads.stages > 1
+                else "needs --roi-heads.stages 2 or more"
+            )
+            raise UsageError(f"{as_flag(f'roi_heads.{name}')}: {why}")
+    if heads.stages == 1:
+        return
+    if heads.head == "res5":
+        raise UsageError("--roi-heads.stages: a cascade cannot have --roi-heads.head res5")
+    for name, each in (("iou_thresh", 1), ("reg_weights", 4), ("loss_weights", 1)):
+        count = len(getattr(heads, f"stage_{name}"))
+        if count != each * heads.stages:
+            raise UsageError(
+                f"{as_flag(f'roi_heads.stage_{name}')}: {count} values, {heads.stages} stages have "
+                f"{each * heads.stages}"
+            )
 
 
 def _check_schedule(schedule: Schedule) -> None:

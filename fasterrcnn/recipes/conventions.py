@@ -77,6 +77,37 @@ DETECTRON2: Changes = dict(
     schedule=dict(warmup_steps=1000, decay_norms=False),
 )
 
+# One feature level of stride 16, of a last stage without stride, whose convolutions are dilated.
+DC5: Changes = dict(
+    backbone=dict(neck="none", dilation=2),
+    rpn=dict(
+        all_sizes_per_level=True,
+        pre_nms_top_n_train=12000,
+        pre_nms_top_n_test=6000,
+        post_nms_top_n_train=2000,
+    ),
+)
+
+# Three stages, as of the two frameworks' own configs.
+CASCADE_MMDETECTION: Changes = dict(
+    rpn=dict(post_nms_top_n_train=2000, border_anchors=False, edge_anchors=False, beta=1 / 9),
+    roi_heads=dict(
+        stages=3,
+        # Of stds 0.1 and 0.2, 0.05 and 0.1, 0.033 and 0.067.
+        stage_reg_weights=(
+            *(10.0, 10.0, 5.0, 5.0),
+            *(20.0, 20.0, 10.0, 10.0),
+            *(30.30303, 30.30303, 14.925373, 14.925373),
+        ),
+        stage_loss_weights=(1.0, 0.5, 0.25),
+        stage_average="logits",
+        stage_sampling="each",
+        stage_gradients="sum",
+        beta=1.0,
+    ),
+)
+CASCADE_DETECTRON2: Changes = dict(rpn=dict(post_nms_top_n_train=2000), roi_heads=dict(stages=3))
+
 # Bodies other than ResNet-50, in torchvision's names.
 R101: Changes = dict(backbone=dict(name="resnet101"))
 X101_32X4D: Changes = dict(backbone=dict(name="resnext101_32x4d"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.settings import setting
 
 
@@ -118,145 +119,22 @@ class Backbone:
         "VGG)",
         choices=("fpn", "none"),
     )
+    dilation: int = setting(
+        1,
+        "dilation of the last stage of a ResNet; 2: its stride is 1, and its features are the one "
+        "feature map of stride 16 (DC5)",
+        least=1,
+        most=2,
+    )
+    deformable: str = setting(
+        "none",
+        "deformable 3x3 convolutions in the last three stages of a ResNet: none, v1, or v2 "
+        "(modulated)",
+        choices=("none", "v1", "v2"),
+    )
+    deformable_groups: int = setting(1, "groups of channels with offsets of their own", least=1)
     fpn_channels: int = setting(256, "output channels of every FPN level", least=1)
     fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
-
-
-@dataclass(frozen=True)
-class RPN:
-    """Region proposal network: anchors, their matching to gt boxes, loss and proposals."""
-
-    anchor_sizes: tuple[float, ...] = setting(
-        (32, 64, 128, 256, 512),
-        "anchor sizes, one per feature level, or as many for each, level by level (px)",
-        above=0,
-        filled=True,
-    )
-    all_sizes_per_level: bool = setting(False, "place anchors of all sizes on every level")
-    aspect_ratios: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0), "aspect ratios of anchors (height / width)", above=0, filled=True
-    )
-    round_anchors: bool = setting(True, "round base anchors to whole pixels")
-    anchor_strides: str = setting(
-        "grid",
-        "distance between anchors: grid (padded image size // feature map size: 61 px on some P6) "
-        "or fixed (the level's stride: 4 to 64 px)",
-        choices=("grid", "fixed"),
-    )
-    conv_depth: int = setting(1, "number of 3x3 convolutions in the RPN head", least=1)
-    pre_nms_top_n_train: int = setting(
-        2000, "proposals kept per level before NMS, in training", least=1
-    )
-    pre_nms_top_n_test: int = setting(
-        1000, "proposals kept per level before NMS, in evaluation", least=1
-    )
-    post_nms_top_n_train: int = setting(
-        2000, "proposals kept per image after NMS, in training", least=1
-    )
-    post_nms_top_n_test: int = setting(
-        1000, "proposals kept per image after NMS, in evaluation", least=1
-    )
-    topk_by: str = setting(
-        "logits",
-        "value that ranks proposals in the top-k before NMS: logits, or scores (after sigmoid)",
-        choices=("logits", "scores"),
-    )
-    clamp: str = setting(
-        "max",
-        "bounds of decoded dw and dh: max (upper bound only) or both (upper and lower)",
-        choices=("max", "both"),
-    )
-    score_thresh: float = setting(0.0, "minimum objectness score of a proposal", least=0, most=1)
-    min_side: float = setting(1e-3, "minimum width and height of a proposal (px)", least=0)
-    nms_thresh: float = setting(0.7, "IoU threshold of NMS", least=0, most=1)
-    fg_iou_thresh: float = setting(
-        0.7, "minimum IoU with a gt box of a positive anchor", least=0, most=1
-    )
-    bg_iou_thresh: float = setting(
-        0.3, "IoU with every gt box below which an anchor is negative", least=0, most=1
-    )
-    low_quality_iou: float = setting(
-        0.0, "minimum IoU at which the best anchors of a gt box are positive too", least=0, most=1
-    )
-    low_quality_gt: str = setting(
-        "own",
-        "regression target of such an anchor: the gt box it overlaps most (own), or the one whose "
-        "best anchor it is (best)",
-        choices=("own", "best"),
-    )
-    padding_anchors: bool = setting(True, "sample anchors in the padding as negatives")
-    border_anchors: bool = setting(True, "sample anchors that cross the image border")
-    beta: float = setting(
-        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1", least=0
-    )
-    normalizer: str = setting(
-        "sampled",
-        "divisor of the losses: the number of sampled anchors, or batch-size-per-image x images",
-        choices=("sampled", "batch-size"),
-    )
-    batch_size_per_image: int = setting(256, "anchors sampled per image for the loss", least=1)
-    positive_fraction: float = setting(
-        0.5, "maximum fraction of positives among sampled anchors", least=0, most=1
-    )
-
-
-@dataclass(frozen=True)
-class RoIHeads:
-    """Box head: RoI pooling, classification and box regression of proposals, and detections."""
-
-    head: str = setting(
-        "2fc",
-        "2fc: two fully connected layers; 4conv1fc: four 3x3 convolutions with batch norm and one "
-        "fully connected layer; res5: the last stage of the body (C4)",
-        choices=("2fc", "4conv1fc", "res5"),
-    )
-    representation_size: int = setting(1024, "width of the fully connected layers", least=1)
-    dropout: float = setting(
-        0.0, "dropout probability after each fully connected layer", least=0, below=1
-    )
-    pooling: str = setting(
-        "align",
-        "align: RoIAlign; pool: RoIPool (maximum over whole cells)",
-        choices=("align", "pool"),
-    )
-    pool_size: int = setting(7, "output height and width of RoIAlign or RoIPool (bins)", least=1)
-    sampling_ratio: int = setting(
-        2, "RoIAlign samples per bin and axis; 0: one per feature cell of the bin", least=0
-    )
-    aligned: bool = setting(
-        False, "RoIAlign shifts RoIs by half a cell and does not enlarge those below one cell"
-    )
-    level_map: str = setting(
-        "torchvision",
-        "framework whose rounding assigns RoIs to FPN levels (they place the epsilon differently)",
-        choices=("torchvision", "detectron2", "mmdetection"),
-    )
-    fg_iou_thresh: float = setting(
-        0.5, "minimum IoU with a gt box of a positive proposal", least=0, most=1
-    )
-    bg_iou_thresh: float = setting(
-        0.5, "IoU with every gt box below which it is background", least=0, most=1
-    )
-    batch_size_per_image: int = setting(512, "proposals sampled per image for the loss", least=1)
-    positive_fraction: float = setting(
-        0.25, "maximum fraction of positives among sampled proposals", least=0, most=1
-    )
-    bbox_reg_weights: tuple[float, ...] = setting(
-        (10.0, 10.0, 5.0, 5.0), "weights of the regression targets dx, dy, dw, dh", above=0, count=4
-    )
-    clamp: str = setting(
-        "max",
-        "bounds of decoded dw and dh: max (upper bound only) or both (upper and lower)",
-        choices=("max", "both"),
-    )
-    beta: float = setting(
-        1 / 9, "smooth L1: error at which the loss turns from quadratic to linear; 0: L1", least=0
-    )
-    score_thresh: float = setting(0.05, "minimum score of a detection", least=0, most=1)
-    min_side: float = setting(1e-2, "minimum width and height of a detection (px)", least=0)
-    nms_thresh: float = setting(0.5, "IoU threshold of NMS, per class", least=0, most=1)
-    drop_empty: bool = setting(False, "drop detections without area after NMS")
-    detections_per_img: int = setting(100, "maximum number of detections per image", least=1)
 
 
 @dataclass(frozen=True)
@@ -377,7 +255,7 @@ class Recipe:
     input: Input = Input()
     augment: Augment = Augment()
     backbone: Backbone = Backbone()
-    rpn: RPN = RPN()
-    roi_heads: RoIHeads = RoIHeads()
+    rpn: RPN = RPN()  # noqa: RUF009 - frozen
+    roi_heads: RoIHeads = RoIHeads()  # noqa: RUF009 - frozen
     data: Data = Data()
     schedule: Schedule = Schedule()

@@ -28,6 +28,7 @@ FP16 = ("--amp", "fp16", "--schedule.clip-grad-norm", "1", "--schedule.ema-decay
     pytest.param((), id="fp32"),
     pytest.param((*FP16, "--steps", "6"), id="fp16 with clipping and averaged weights"),
     pytest.param((*AUGMENTED, "--steps", "6"), id="augmented"),
+    pytest.param(("--roi-heads.stages", "3", "--steps", "6"), id="cascade"),
     pytest.param(("--amp", "bf16"), id="bf16", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_however_it_is_run_the_bits_are_the_same(shapes_folder: Path, tmp_path: Path, flags: tuple):
@@ -43,8 +44,9 @@ def test_however_it_is_run_the_bits_are_the_same(shapes_folder: Path, tmp_path: 
         shapes_folder, tmp_path / "evaluated", *steps, "--val-split", "val", "--eval-every", "3"
     )
     assert_same_bits(straight, evaluated)
-    assert [r["loss_classifier"] for r in rows(tmp_path / "straight")] == [
-        r["loss_classifier"] for r in rows(tmp_path / "parts")
+    logged = "loss_classifier_stage2" if "--roi-heads.stages" in flags else "loss_classifier"
+    assert [r[logged] for r in rows(tmp_path / "straight")] == [
+        r[logged] for r in rows(tmp_path / "parts")
     ]
 
 

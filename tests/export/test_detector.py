@@ -65,6 +65,20 @@ def test_the_file_detects_and_measures_as_the_run(files, run, tmp_path, suffix):
     assert [p.name for p in files[suffix].parent.iterdir()] == [f"model.{suffix}"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_cascade_is_exported(shapes_folder: Path, tmp_path: Path, suffix: str):
+    """Three steps; `export` itself compares what the file detects with the run."""
+    run = tmp_path / "run"
+    thresholds = ("--roi-heads.score-thresh", 0.02, "--roi-heads.stages", 3)
+    runs.run(shapes_folder, run, "--steps", 3, *SMALL, *thresholds)
+    file = tmp_path / f"model.{suffix}"
+    export.main(["--checkpoint", str(run), "--format", suffix, "-o", str(file)])
+    model, _, _ = checkpoint.load_detector(run)
+    assert model.roi_heads.config.stages == 3
+    assert metrics(file, tmp_path)["AP"] == pytest.approx(metrics(run, tmp_path)["AP"], abs=1e-4)
+
+
 def damage_weight(model, state):
     with torch.no_grad():
         model.roi_heads.box_head.fc6.weight.mul_(1.01)

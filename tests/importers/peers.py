@@ -20,7 +20,11 @@ from tests.conftest import REAL
 NAMES = {
     "mmdet-rpn": "mmdet/rpn_r50_fpn_1x_coco",
     "mmdet": "mmdet/faster-rcnn_r50_fpn_1x_coco",
+    "mmdet-giou": "mmdet/faster-rcnn_r50_fpn_giou_1x_coco",
+    "mmdet-cascade": "mmdet/cascade-rcnn_r50_fpn_1x_coco",
     "detectron2": "detectron2/faster_rcnn_R_50_FPN_1x",
+    "detectron2-dc5": "detectron2/faster_rcnn_R_50_DC5_1x",
+    "detectron2-dconv": "detectron2/faster_rcnn_R_50_FPN_1x_dconv_c3-c5",
 }
 IMAGES = ("000000296649", "000000329323")
 

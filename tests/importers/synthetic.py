@@ -37,21 +37,26 @@ def body(depth: int, groups: int, width: int, stages: int = 4) -> list[tuple[str
 
 def mmdetection(
     depth: int = 50, groups: int = 1, width: int = 64, *, neck: str = "fpn", detector: str,
-    classes: int = 80, old_rpn_names: bool = False,
+    classes: int = 80, old_rpn_names: bool = False, stages: int = 1, dilated: bool = False,
+    offsets: int = 0,
 ) -> Shapes:  # fmt: skip
     """Keys of an MMDetection 3 file (`old_rpn_names`: of 2.x)."""
     shapes: Shapes = {}
     whole = body(depth, groups, width)
     for name, shape in whole:
         stage4 = name.startswith("layer4")
-        if neck == "none" and stage4:
+        if neck == "none" and stage4 and not dilated:
             if detector == "rpn":
                 continue
             name = f"roi_head.shared_head.{name}"
         else:
             name = f"backbone.{name}"
         _norm_or_weight(shapes, name, shape, counts=True)
-    channels, anchors = (256, 3) if neck == "fpn" else (1024, 15)
+        if offsets and name.endswith("conv2.weight") and "layer1" not in name:
+            conv = name.replace("conv2.weight", "conv2.conv_offset")
+            shapes |= _conv(conv, offsets, shape[0], 3)
+    channels, anchors = (256, 3) if neck == "fpn" else (2048 if dilated else 1024, 15)
+    has_layers = neck == "fpn" or dilated
     if neck == "fpn":
         for i in range(4):
             shapes |= _conv(f"neck.lateral_convs.{i}.conv", 256, 256 * 2**i, 1)
@@ -61,18 +66,20 @@ def mmdetection(
     shapes |= _conv(f"{rpn}.rpn_cls", anchors, channels, 1)
     shapes |= _conv(f"{rpn}.rpn_reg", 4 * anchors, channels, 1)
     if detector != "rpn":
-        head, features = "roi_head.bbox_head", 1024 if neck == "fpn" else 2048
-        shapes |= _linear(f"{head}.fc_cls", classes + 1, features)
-        shapes |= _linear(f"{head}.fc_reg", 4 * classes, features)
-        if neck == "fpn":
-            shapes |= _linear(f"{head}.shared_fcs.0", 1024, 256 * 49)
-            shapes |= _linear(f"{head}.shared_fcs.1", 1024, 1024)
+        features = 1024 if has_layers else 2048
+        for stage in range(stages):
+            head = f"roi_head.bbox_head.{stage}" if stages > 1 else "roi_head.bbox_head"
+            shapes |= _linear(f"{head}.fc_cls", classes + 1, features)
+            shapes |= _linear(f"{head}.fc_reg", 4 if stages > 1 else 4 * classes, features)
+            if has_layers:
+                shapes |= _linear(f"{head}.shared_fcs.0", 1024, channels * 49)
+                shapes |= _linear(f"{head}.shared_fcs.1", 1024, 1024)
     return shapes
 
 
 def detectron2(
     depth: int = 50, groups: int = 1, width: int = 64, *, neck: str = "fpn", detector: str,
-    classes: int = 80,
+    classes: int = 80, stages: int = 1, dilated: bool = False, offsets: int = 0,
 ) -> Shapes:  # fmt: skip
     """Keys of a Detectron2 file."""
     shapes: Shapes = {}
@@ -88,13 +95,17 @@ def detectron2(
                 "do": lambda k: ["shortcut", "weight" if k[1] == "0" else "norm"],
             }["do" if kind[0] == "downsample" else kind[0][:-1]](kind)  # fmt: skip
             parts = [f"res{stage + 1}", block, *leaf]
-        if neck == "none" and parts[0] == "res5":
+        if neck == "none" and parts[0] == "res5" and not dilated:
             if detector == "rpn":
                 continue
             _norm_or_weight(shapes, "roi_heads." + ".".join(parts), shape, counts=False)
         else:
             _norm_or_weight(shapes, prefix + ".".join(parts), shape, counts=False)
-    channels, anchors = (256, 3) if neck == "fpn" else (1024, 15)
+            if offsets and parts[-2:] == ["conv2", "weight"] and parts[0] != "res2":
+                conv = prefix + ".".join(parts[:-2]) + ".conv2_offset"
+                shapes |= _conv(conv, offsets, shape[0], 3)
+    channels, anchors = (256, 3) if neck == "fpn" else (2048 if dilated else 1024, 15)
+    has_layers = neck == "fpn" or dilated
     if neck == "fpn":
         for i in range(4):
             shapes |= _conv(f"backbone.fpn_lateral{i + 2}", 256, 256 * 2**i, 1)
@@ -104,12 +115,15 @@ def detectron2(
     shapes |= _conv(f"{rpn}.objectness_logits", anchors, channels, 1)
     shapes |= _conv(f"{rpn}.anchor_deltas", 4 * anchors, channels, 1)
     if detector != "rpn":
-        features = 1024 if neck == "fpn" else 2048
-        shapes |= _linear("roi_heads.box_predictor.cls_score", classes + 1, features)
-        shapes |= _linear("roi_heads.box_predictor.bbox_pred", 4 * classes, features)
-        if neck == "fpn":
-            shapes |= _linear("roi_heads.box_head.fc1", 1024, 256 * 49)
-            shapes |= _linear("roi_heads.box_head.fc2", 1024, 1024)
+        features = 1024 if has_layers else 2048
+        for stage in range(stages):
+            own = f".{stage}" if stages > 1 else ""
+            predictor, head = f"roi_heads.box_predictor{own}", f"roi_heads.box_head{own}"
+            shapes |= _linear(f"{predictor}.cls_score", classes + 1, features)
+            shapes |= _linear(f"{predictor}.bbox_pred", 4 if own else 4 * classes, features)
+            if has_layers:
+                shapes |= _linear(f"{head}.fc1", 1024, channels * 49)
+                shapes |= _linear(f"{head}.fc2", 1024, 1024)
     return shapes
 
 

@@ -151,7 +151,6 @@ def test_anchors_of_other_kinds(anchors: str, sizes: tuple[float, ...]):
     ("(640, 640), keep_ratio=True", "(640, 640), keep_ratio=False", "Resize.keep_ratio"),
     ("nms=dict(type='nms', iou_threshold=0.45)", "nms=dict(type='soft_nms', iou_threshold=0.45)",
      "rcnn.nms.type is soft_nms; only nms"),
-    ("reg_class_agnostic=False", "reg_class_agnostic=True", "reg_class_agnostic"),
     ("num_stages=4", "num_stages=4, strides=(1, 2, 2, 1)", "backbone.strides"),
     ("scales=[3]", "scales=[get()]", r"meta\.cfg: values of other kinds"),
     ("num_outs=5", "num_outs=6", "neck.num_outs is 6; only 5"),

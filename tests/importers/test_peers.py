@@ -19,7 +19,7 @@ from fasterrcnn.importers.names import entries
 from fasterrcnn.importers.recognize import Hints
 from fasterrcnn.models import backbones, boxes, resize
 from fasterrcnn.models.build import split
-from fasterrcnn.models.roi_align import pyramid_roi_align
+from fasterrcnn.models.deformable import deformable_conv
 from fasterrcnn.models.roi_heads import SampledRois
 from fasterrcnn.models.sparse import Pyramid
 from fasterrcnn.safe_load import reading
@@ -53,6 +53,17 @@ def sampled(tensor: torch.Tensor) -> np.ndarray:
     return flat[peers.script("common").sample_index(flat.size)]
 
 
+def their_order(peer: peers.Peer, tensor: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """The anchors of each cell along `dim` as in Detectron2: size by size. Here, ratio by ratio."""
+    if peer.name != "detectron2-dc5":
+        return tensor
+    return (
+        tensor.unflatten(dim, (-1, 3, 5, *[4] * (dim and tensor.shape[dim] == 60)))
+        .transpose(dim + 1, dim + 2)
+        .flatten(dim, dim + 2 + (dim and tensor.shape[dim] == 60))
+    )
+
+
 def padded(peer: peers.Peer, model, i: int):
     """The framework's own resized image, in pixels of the original for what is detected."""
     found = model.transform.eval()([peer.image(i)])
@@ -64,6 +75,7 @@ def padded(peer: peers.Peer, model, i: int):
 def test_the_base_anchors_and_the_input(imported):
     peer, model, _ = imported
     for level, anchors in enumerate(model.rpn.anchor_generator.cell_anchors):
+        anchors = their_order(peer, anchors)
         assert np.abs(anchors.numpy() - peer.arrays[f"cell_anchors{level}"]).max() < 1e-5
     for i in range(2):
         found = padded(peer, model, i)
@@ -102,6 +114,7 @@ def test_every_stage_of_detection(imported, i: int, capsys):
         report["features"] = max(report.get("features", 0), worst)
     assert report["features"] < 2e-5
     for level, (logits, deltas) in enumerate(zip(*model.rpn.head(features), strict=True)):
+        logits, deltas = their_order(peer, logits, 1), their_order(peer, deltas, 1)
         assert np.abs(sampled(logits) - arrays[f"{key}rpn_cls{level}"]).max() < 5e-5
         assert np.abs(sampled(deltas) - arrays[f"{key}rpn_reg{level}"]).max() < 1e-5
     proposals = model.rpn.proposals(given, features, training=False)
@@ -124,13 +137,8 @@ def test_every_stage_of_detection(imported, i: int, capsys):
         assert (result["unmatchedA"], result["unmatchedB"]) == (0, 0)
         assert result["box"] < 0.05
         return
-    recorded = torch.from_numpy(arrays[f"{key}prop_boxes"])[None]
-    pooled = pyramid_roi_align(features[:4], recorded[:, :200], (4, 8, 16, 32), recipe.roi_heads)
-    assert np.abs(sampled(pooled) - arrays[f"{key}roi_pooled200"]).max() < 1e-4
-    logits, deltas = model.roi_heads.head(features, recorded[:, :100])
-    last = logits[0].roll(-1, dims=1).numpy()  # background is last there
-    assert np.abs(last - arrays[f"{key}roi_cls100"]).max() < 3e-4
-    assert np.abs(deltas[0, :50, 1:].flatten(1).numpy() - arrays[f"{key}roi_reg50"]).max() < 1e-4
+    for stage in range(recipe.roi_heads.stages):
+        check_box_head(model, features, arrays, key, stage)
     for what, count in (("final", 100), ("uncapped", 100_000)):
         more = recipes.change(recipe, roi_heads=dict(detections_per_img=count))
         model.roi_heads.config = more.roi_heads
@@ -150,19 +158,38 @@ def test_every_stage_of_detection(imported, i: int, capsys):
         print(f"\n{peer.name} {i}: {report}")
 
 
-def spread(label: torch.Tensor, size: int, fraction: float, first: int = 0) -> boxes.Sample:
+def check_box_head(model, features, arrays, key: str, stage: int) -> None:
+    """On the boxes that it, or this stage of a cascade, was given there."""
+    heads, suffix = model.roi_heads, f"_s{stage}" if stage else ""
+    cascade = heads.config.stages > 1
+    name = f"roi_boxes200{suffix}" if cascade else "prop_boxes"
+    recorded = torch.from_numpy(arrays[f"{key}{name}"])[None]
+    pooled = heads.pool(features, recorded[:, :200])
+    assert np.abs(sampled(pooled) - arrays[f"{key}roi_pooled200{suffix}"]).max() < 1e-4
+    some = features, recorded[:, :100]
+    logits, deltas = heads.head_of(stage, *some) if cascade else heads.head(*some)
+    last = logits[0].roll(-1, dims=1).numpy()  # background is last there
+    assert np.abs(last - arrays[f"{key}roi_cls100{suffix}"]).max() < 3e-4
+    deltas = deltas[0, :50] if cascade else deltas[0, :50, 1:]
+    assert np.abs(deltas.flatten(1).numpy() - arrays[f"{key}roi_reg50{suffix}"]).max() < 1e-4
+
+
+def spread(
+    label: torch.Tensor, size: int, fraction: float, first: int = 0, is_sorted: bool = False
+) -> boxes.Sample:
     """The recorded runs' sampler: candidates in order, by a fixed permutation. `first`: boxes
-    from this one on stand before all others there."""
+    from this one on stand before all others there. `is_sorted`: so is what is sampled."""
     permutation = peers.script("fill").spread_perm
     most, rows = int(size * fraction), []
     for own in label:
         order = torch.cat([torch.arange(first, len(own)), torch.arange(first)])
         positive, negative = (order[own[order] == value] for value in (1, 0))
         if len(positive) > most:
-            positive = positive[torch.from_numpy(permutation(len(positive)))[:most]]
+            chosen = torch.from_numpy(permutation(len(positive)))[:most]
+            positive = positive[chosen.sort().values if is_sorted else chosen]
         if len(negative) > size - len(positive):
             chosen = torch.from_numpy(permutation(len(negative)))[: size - len(positive)]
-            negative = negative[chosen]
+            negative = negative[chosen.sort().values if is_sorted else chosen]
         rows.append((positive, negative))
     index = torch.zeros(len(label), size, dtype=torch.int64)
     is_positive, valid = (torch.zeros(len(label), size, dtype=torch.bool) for _ in range(2))
@@ -186,22 +213,22 @@ def training_input(peer: peers.Peer, model, recipe):
     ]
     given = model.transform.eval()([peer.image(i, "train") for i in range(2)], targets)
     model.transform.config = recipe.input
-    assert tuple(given.pixels.shape[2:]) == (608, 608)
+    assert tuple(given.pixels.shape[2:]) == ((602, 600) if "dc5" in peer.name else (608, 608))
     return given
 
 
-def recorded_rois(peer: peers.Peer, given):
-    """What `RoIHeads.sample` returned there; every slot is filled."""
+def recorded_rois(peer: peers.Peer, given, suffix: str = ""):
+    """What `RoIHeads.sample` returned there; every slot is filled. `suffix`: of the stage."""
     rois, labels, best, positive = [], [], [], []
     for i in range(2):
         key = f"train_img{i}_roi_"
-        own = torch.from_numpy(peer.arrays[f"{key}boxes"])
+        own = torch.from_numpy(peer.arrays[f"{key}boxes{suffix}"])
         if peer.framework == "mmdet":
             label = torch.zeros(len(own), dtype=torch.int64)
-            found = torch.from_numpy(peer.arrays[f"{key}pos_labels"]) + 1
+            found = torch.from_numpy(peer.arrays[f"{key}pos_labels{suffix}"]) + 1
             label[: len(found)] = found
             gt = torch.zeros(len(own), 4)
-            gt[: len(found)] = torch.from_numpy(peer.arrays[f"{key}pos_gt"])
+            gt[: len(found)] = torch.from_numpy(peer.arrays[f"{key}pos_gt{suffix}"])
         else:
             label = (torch.from_numpy(peer.arrays[f"{key}labels"]) + 1) % 81
             gt = torch.from_numpy(peer.arrays[f"{key}gt"])
@@ -216,9 +243,9 @@ def relative(mine: float, theirs: float) -> float:
     return abs(mine - theirs) / max(abs(theirs), 1e-12)
 
 
-def norm_after_convolution(x, conv, norm):
+def norm_after_convolution(x, conv, norm, offset=None):
     """As the frameworks compute it; folding it into the weights rounds differently."""
-    x = functional.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
+    x = conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight)
     statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias
     return functional.batch_norm(x, *statistics, training=False, eps=norm.eps)
 
@@ -234,13 +261,19 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
     if found.recipe.detector == "rpn" and rois == "recorded":
         pytest.skip("an RPN alone has no rois")
     given = training_input(peer, model, found.recipe)
-    about, first = peer.about["train"], 0
+    about, mmdet = peer.about["train"], peer.framework == "mmdet"
     samples = []
 
     def sample(label, size, fraction):
-        is_roi = len(samples) == 1
-        samples.append(spread(label, size, fraction, first if is_roi else 0))
-        return samples[-1]
+        is_roi = bool(samples)
+        # Ground truth stands before the proposals there.
+        first = label.shape[1] - given.gt_boxes.shape[1] if is_roi and mmdet else 0
+        places = torch.arange(label.shape[1])
+        if not is_roi:
+            label, places = their_order(peer, label, 1), their_order(peer, places)
+        found = spread(label, size, fraction, first, is_sorted=mmdet)
+        samples.append(found)
+        return found._replace(index=places[found.index])
 
     monkeypatch.setattr(boxes, "sample", sample)
     model.train()
@@ -255,9 +288,12 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
             assert sorted(index[chosen].tolist()) == sorted(expected.tolist())
     if found.recipe.detector != "rpn":
         proposals = model.rpn.proposals(given, features, training=True)
-        if peer.framework == "mmdet":  # ground truth stands before the proposals there
-            first = proposals.boxes.shape[1]
-        if rois == "recorded":
+        if rois == "recorded" and found.recipe.roi_heads.stages > 1:
+            staged = [recorded_rois(peer, given, s) for s in ("", "_s1", "_s2")]
+            monkeypatch.setattr(
+                model.roi_heads, "rois_of", lambda stage, *_: (staged[stage], staged[stage].valid)
+            )
+        elif rois == "recorded":
             chosen = recorded_rois(peer, given)
             monkeypatch.setattr(model.roi_heads, "sample", lambda *_: chosen)
         losses |= model.roi_heads.losses(given, features, proposals)[0]
@@ -270,12 +306,14 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
         "detectron2": ("loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"),
     }
     ours = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+    known = dict(zip(ours, names[peer.framework], strict=True))
     worst = {}
-    for mine, name in zip(ours, names[peer.framework], strict=True):
-        if mine in losses:
-            worst[mine] = relative(float(losses[mine].detach()), theirs[name])
-            exact = rois == "recorded" or "rpn" in name
-            assert worst[mine] < (1e-5 if exact else 2e-3), mine
+    for mine, loss in losses.items():
+        plain, _, stage = mine.partition("_stage")
+        name = f"s{stage}.{known[plain]}" if stage else known[plain]
+        worst[mine] = relative(float(loss.detach()), theirs[name])
+        exact = rois == "recorded" or "rpn" in name
+        assert worst[mine] < (1e-5 if exact else 2e-3), mine
     parameters = dict(model.named_parameters())
     framework = found.framework
     compared = 0
@@ -291,6 +329,8 @@ def test_one_training_step(imported, rois: str, folded: bool, monkeypatch, capsy
             assert gradient is None, entry.ours
     assert compared == len(about["grad_l2"])
     exact = rois == "recorded" or len(losses) == 2
-    assert worst["gradients"] < (1e-4 if exact else 1e-2)
+    # As the peers' README measured; of GIoU 1.1e-4 was seen, where torchvision adds its epsilon.
+    recorded = {"detectron2-dconv": 1e-3, "mmdet-giou": 2e-4}.get(peer.name, 1e-4)
+    assert worst["gradients"] < (recorded if exact else 1e-2)
     with capsys.disabled():
         print(f"\n{peer.name}, {rois} rois, folded {folded}: {worst}")

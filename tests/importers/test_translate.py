@@ -33,6 +33,21 @@ CONFIGURATIONS = {
     "detectron2 r50 rpn": ("detectron2", (50, 1, 64), "fpn", "rpn", None),
     "detectron2 r101": ("detectron2", (101, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 x101": ("detectron2", X101["32x8d"], "fpn", "faster_rcnn", None),
+    "mmdet cascade r50 pytorch": (
+        "mmdetection", (50, 1, 64), "fpn", "faster_rcnn", "mmdet:cascade_rcnn_r50_fpn_1x"),
+    "mmdet cascade x101 64x4d": (
+        "mmdetection", X101["64x4d"], "fpn", "faster_rcnn", None),
+    "detectron2 cascade r50": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
+    "mmdet caffe dc5": ("mmdetection", (50, 1, 64), "none", "faster_rcnn", None),
+    "detectron2 dc5": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
+    "mmdet dconv r101": ("mmdetection", (101, 1, 64), "fpn", "faster_rcnn", None),
+    "mmdet dconv cascade": (
+        "mmdetection", (50, 1, 64), "fpn", "faster_rcnn",
+        "mmdet:cascade_rcnn_r50_dconv_c3_c5_fpn_1x"),
+    "mmdet mdconv group4": (
+        "mmdetection", (50, 1, 64), "fpn", "faster_rcnn",
+        "mmdet:fasterrcnn_r50_mdconv_group4_c3_c5_fpn_1x"),
+    "detectron2 dconv": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 c4": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
     "detectron2 c4 rpn": ("detectron2", (50, 1, 64), "none", "rpn", None),
 }  # fmt: skip
@@ -44,12 +59,20 @@ def file_of(tensors: dict[str, torch.Tensor], **meta) -> File:
 
 def shapes_of(name: str) -> synthetic.Shapes:
     framework, body, neck, detector, _ = CONFIGURATIONS[name]
-    return getattr(synthetic, framework)(*body, neck=neck, detector=detector)
+    offsets = 108 if "group4" in name else 27 if "mdconv" in name else 18 if "dconv" in name else 0
+    return getattr(synthetic, framework)(
+        *body, neck=neck, detector=detector, stages=3 if "cascade" in name else 1,
+        dilated="dc5" in name, offsets=offsets,
+    )  # fmt: skip
 
 
 def check_recipe(name: str, recipe: recipes.Recipe) -> None:
     """The conventions are those of the framework and the style."""
     framework = CONFIGURATIONS[name][0]
+    version = "v2" if "mdconv" in name else "v1" if "dconv" in name else "none"
+    assert recipe.backbone.deformable == version
+    assert recipe.backbone.deformable_groups == (4 if "group4" in name else 1)
+    assert recipe.backbone.dilation == (2 if "dc5" in name else 1)
     caffe = "caffe" in name or "c4" in name or (framework == "detectron2" and "x101" not in name)
     assert recipe.backbone.stride_in_1x1 == caffe
     bgr = caffe or framework == "detectron2" or "32x8d" in name
@@ -60,6 +83,13 @@ def check_recipe(name: str, recipe: recipes.Recipe) -> None:
     )  # fmt: skip
     assert recipe.rpn.topk_by == ("scores" if framework == "mmdetection" else "logits")
     assert recipe.roi_heads.drop_empty == (framework == "detectron2")
+    assert recipe.roi_heads.stages == (3 if "cascade" in name else 1)
+    if "cascade" in name:
+        mmdet = framework == "mmdetection"
+        assert recipe.roi_heads.stage_average == ("logits" if mmdet else "scores")
+        assert recipe.roi_heads.stage_sampling == ("each" if mmdet else "first")
+        assert recipe.rpn.border_anchors == (not mmdet)
+        assert recipe.rpn.post_nms_top_n_train == 2000
     if recipe.detector == "rpn":
         assert (recipe.rpn.pre_nms_top_n_test, recipe.rpn.post_nms_top_n_test) == {
             ("mmdetection", "fpn"): (2000, 1000), ("mmdetection", "none"): (12000, 2000),
@@ -123,7 +153,7 @@ def there_and_back(name: str) -> None:
     assert detector != "rpn" or len(detections["scores"]) > 10
 
 
-@pytest.mark.parametrize("name", ["mmdet r50 caffe rpn", "detectron2 r50"])
+@pytest.mark.parametrize("name", ["mmdet r50 caffe rpn", "detectron2 cascade r50"])
 def test_there_and_back(name: str):
     there_and_back(name)
 
@@ -170,8 +200,8 @@ def test_anchors_of_several_sizes_change_places():
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("neck.fpn_convs.2.conv.bias"), "neck.fpn_convs.2.conv.bias: missing"),
-    (lambda t: t.update({"roi_head.mask_head.conv.weight": torch.zeros(3)}),
-     r"mask_head.conv.weight: unknown \(1 such"),
+    (lambda t: t.update({"roi_head.other_head.conv.weight": torch.zeros(3)}),
+     r"other_head.conv.weight: unknown \(1 such"),
     (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(5)}), r"rpn_cls.bias: shape \(5,\)"),
     (lambda t: t.update({"rpn_head.rpn_cls.bias": torch.zeros(3, dtype=torch.int64)}),
      "rpn_cls.bias: torch.int64: is not a dtype of weights"),
@@ -202,6 +232,10 @@ def test_statistics_that_detectron2_left_out():
     ("fasterrcnn_r50_fpn_1x_mmdetection", "torchvision", "rpn.round_anchors is False"),
     ("fasterrcnn_r50_fpn_1x_detectron2", "mmdetection", "rpn.topk_by is logits"),
     ("fasterrcnn_mobilenet_v3_large_fpn_torchvision", "detectron2", "rpn.round_anchors"),
+    ("cascade_rcnn_r50_fpn_1x", "torchvision", "a cascade of 3 box heads, there 1"),
+    ("cascade_rcnn_r50_fpn_1x_mmdetection", "torchvision", "a cascade of 3 box heads, there 1"),
+    ("cascade_rcnn_r50_fpn_1x_mmdetection", "detectron2", r"there .* and \d+ more"),
+    ("fasterrcnn_r50_dconv_c3_c5_fpn_1x_mmdetection", "torchvision", r"and \d+ more"),
     ("fasterrcnn_vgg16_voc", "torchvision", "rpn.anchor_strides is fixed, there grid"),
     ("fast_rcnn_r50_fpn_voc", "torchvision", "it needs a region proposal network"),
 ])  # fmt: skip
@@ -253,6 +287,118 @@ def test_mmdetections_config_says_what_tensors_cannot():
     assert (recipe.rpn.post_nms_top_n_test, recipe.rpn.nms_thresh) == (900, 0.65)
     text = mmdetection_text.text(recipe)
     assert recognize.recognize(file_of(tensors, cfg=text), Hints()).recipe == recipe
+
+
+@pytest.mark.parametrize("framework", ["mmdetection", "detectron2"])
+def test_a_mask_head_is_left_out_and_said(framework: str):
+    prefix = "roi_head" if framework == "mmdetection" else "roi_heads"
+    tensors = synthetic.filled(getattr(synthetic, framework)(detector="faster_rcnn", stages=3))
+    masks = {f"{prefix}.mask_head.0.convs.0.conv.weight": torch.zeros(4, 4, 3, 3),
+             f"{prefix}.mask_head.predictor.bias": torch.zeros(4)}  # fmt: skip
+    source = "mmdet:cascade_rcnn_r50_fpn_1x" if framework == "mmdetection" else None
+    found = recognize.recognize(file_of(tensors | masks), Hints(source))
+    _, report = translate.load(file_of(tensors | masks), found)
+    assert report["heads_left_out"] == ["mask"]
+    assert set(masks) <= set(report["not_used"])
+
+
+@pytest.mark.parametrize(("builder", "head", "recipe"), [
+    ("maskrcnn_resnet50_fpn", "mask", "fasterrcnn_r50_fpn_torchvision"),
+    ("maskrcnn_resnet50_fpn_v2", "mask", "fasterrcnn_r50_fpn_v2_torchvision"),
+    ("keypointrcnn_resnet50_fpn", "keypoint", "fasterrcnn_r50_fpn_torchvision"),
+])  # fmt: skip
+def test_torchvisions_mask_and_keypoint_detectors(builder: str, head: str, recipe: str):
+    theirs = getattr(detection, builder)(weights=None, weights_backbone=None).state_dict()
+    names = ("person",) if head == "keypoint" else ()
+    found = recognize.recognize(file_of(theirs), Hints(names=names))
+    model, report = translate.load(file_of(theirs), found)
+    assert (found.recipe.name, report["heads_left_out"]) == (recipe, [head])
+    assert model.backbone.body.conv1.weight.equal(theirs["backbone.body.conv1.weight"])
+
+
+def test_a_plain_file_is_no_cascade_and_a_cascade_no_plain_one():
+    for stages, other in ((1, "cascade_rcnn_r50_fpn_1x"), (3, "fasterrcnn_r50_fpn_1x")):
+        shapes = synthetic.mmdetection(detector="faster_rcnn", stages=stages)
+        tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+        with pytest.raises(
+            UsageError, match=r"fpn(, a cascade of 3)?, but x.pth holds faster_rcnn"
+        ):
+            recognize.recognize(file_of(tensors), Hints(f"mmdet:{other}"))
+
+
+@pytest.mark.parametrize("framework", ["mmdetection", "detectron2"])
+def test_class_agnostic_boxes_of_a_plain_head(framework: str):
+    shapes = getattr(synthetic, framework)(detector="faster_rcnn")
+    prefix = "roi_head.bbox_head.fc_reg" if framework == "mmdetection" else (
+        "roi_heads.box_predictor.bbox_pred"
+    )  # fmt: skip
+    shapes |= {f"{prefix}.weight": (4, 1024), f"{prefix}.bias": (4,)}
+    tensors = synthetic.filled(shapes)
+    source = "mmdet:fasterrcnn_r50_fpn_1x" if framework == "mmdetection" else None
+    found = recognize.recognize(file_of(tensors), Hints(source))
+    assert found.recipe.roi_heads.class_agnostic
+    model, _ = translate.load(file_of(tensors), found)
+    again = translate.dump(model, found.recipe, framework, found.rpn)
+    assert again[f"{prefix}.weight"].equal(tensors[f"{prefix}.weight"])
+
+
+@pytest.mark.parametrize("name", [
+    "fasterrcnn_r50_caffe_dc5_1x_mmdetection",
+    "fasterrcnn_r50_mdconv_group4_c3_c5_fpn_1x_mmdetection",
+])  # fmt: skip
+def test_the_config_says_dilation_and_deformable_convolutions(name: str):
+    recipe = recipes.get(name)
+    dilated = "dc5" in name
+    shapes = synthetic.mmdetection(
+        neck="none" if dilated else "fpn", detector="faster_rcnn", dilated=dilated,
+        offsets=0 if dilated else 108,
+    )  # fmt: skip
+    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+    text = mmdetection_text.text(recipe)
+    found = recognize.recognize(file_of(tensors, cfg=text), Hints()).recipe
+    assert recipes.change(found, name=recipe.name) == recipe
+    for old, new, message in (
+        ("strides=[1, 2, 2, 1]", "strides=[1, 2, 2, 2]", "backbone.strides is"),
+        ("stage_with_dcn=[False", "stage_with_dcn=[True", "stage_with_dcn is"),
+        ("fallback_on_stride=False", "fallback_on_stride=True", "fallback_on_stride is True"),
+    ):
+        if old in text:
+            with pytest.raises(CheckpointError, match=message):
+                recognize.recognize(file_of(tensors, cfg=text.replace(old, new)), Hints())
+
+
+def test_old_names_of_offsets_are_read():
+    shapes = synthetic.mmdetection(detector="faster_rcnn", offsets=18)
+    tensors = {
+        name.replace("conv2.conv_offset", "conv2_offset"): value
+        for name, value in synthetic.filled(shapes).items()
+    }
+    found = recognize.recognize(file_of(tensors), Hints("mmdet:fasterrcnn_r50_dconv_c3_c5_fpn_1x"))
+    model, _ = translate.load(file_of(tensors), found)
+    bias = tensors["backbone.layer3.1.conv2_offset.bias"]
+    assert model.backbone.body.layer3[1].conv2_offset.bias.equal(bias)
+
+
+def test_a_config_of_a_cascade_says_what_its_stages_are():
+    shapes = synthetic.mmdetection(detector="faster_rcnn", stages=3)
+    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+    recipe = recipes.change(
+        recipes.get("cascade_rcnn_r50_caffe_fpn_1x_mmdetection"),
+        rpn=dict(border_anchors=True, edge_anchors=True),
+        roi_heads=dict(
+            stage_iou_thresh=(0.4, 0.55, 0.65),
+            stage_loss_weights=(1.0, 0.7, 0.3),
+            stage_reg_weights=(10.0, 10.0, 4.0, 4.0, 16.0, 16.0, 8.0, 8.0, 25.0, 25.0, 20.0, 20.0),
+        ),
+    )
+    text = mmdetection_text.text(recipe)
+    assert recognize.recognize(file_of(tensors, cfg=text), Hints()).recipe == recipe
+    for old, new, message in (
+        ("reg_class_agnostic=True", "reg_class_agnostic=False", "reg_class_agnostic is False"),
+        ("allowed_border=-1", "allowed_border=2", "allowed_border is 2"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            recognize.recognize(file_of(tensors, cfg=text.replace(old, new)), Hints())
 
 
 def test_other_files_are_named():

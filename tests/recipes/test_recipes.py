@@ -75,6 +75,29 @@ def test_difference_names_fields():
         (dict(augment=dict(iou_crop=True), detector="fast_rcnn"), "do not follow"),
         (dict(backbone=dict(neck="none")), "res5 goes with"),
         (dict(roi_heads=dict(head="res5")), "res5 goes with"),
+        (dict(backbone=dict(dilation=2)), "dilation: needs --backbone.neck none"),
+        (dict(backbone=dict(deformable_groups=2)), "deformable-groups: needs"),
+        (
+            dict(backbone=dict(name="resnet18", deformable="v1")),
+            "deformable: only ResNets of three",
+        ),
+        (dict(roi_heads=dict(stages=0)), "stages: 0: must be 1 to 8"),
+        (dict(roi_heads=dict(stages=2)), "stage-iou-thresh: 3 values, 2 stages have 2"),
+        (
+            dict(roi_heads=dict(stages=3, stage_reg_weights=(1.0,) * 4)),
+            "stage-reg-weights: 4 values, 3 stages have 12",
+        ),
+        (dict(roi_heads=dict(stages=3, fg_iou_thresh=0.6)), "fg-iou-thresh: a cascade has"),
+        (dict(roi_heads=dict(stage_average="logits")), "stage-average: needs --roi-heads.stages"),
+        (
+            dict(
+                roi_heads=dict(stages=3, head="res5"),
+                backbone=dict(neck="none"),
+                rpn=dict(all_sizes_per_level=True),
+            ),
+            "a cascade cannot have --roi-heads.head res5",
+        ),
+        (dict(rpn=dict(edge_anchors=False)), "needs --no-rpn.border-anchors"),
         (dict(backbone=dict(neck="none"), detector="rpn"), "needs --rpn.all-sizes-per-level"),
     ],
 )

@@ -65,6 +65,7 @@ SOURCES = {
     "2x": (24, (16 * STEPS, 22 * STEPS)),
     "ms-1x": (12, (8 * STEPS, 11 * STEPS)),
     "ms-3x": (36, (27 * STEPS, 33 * STEPS)),
+    "20e": (20, (16 * STEPS, 19 * STEPS)),
     "26 epochs": (26, (16 * STEPS, 22 * STEPS)),
 }
 DETECTRON2 = {"1x": (90_000, (60_000, 80_000)), "3x": (270_000, (210_000, 250_000))}
@@ -87,7 +88,7 @@ def test_learning_rates_are_the_sources(name: str):
     base = 0.1 if plan.images_per_step == 64 else 0.02
     assert schedule.total_steps(plan, per_epoch) == total
     mmengine = entry.framework == "mmdetection"
-    last_warm = 499 if mmengine else 500 if name == "fasterrcnn_r50_fpn_1x" else 1000
+    last_warm = 499 if mmengine else 500 if not entry.framework else 1000
 
     def rate(step: int) -> float:
         return schedule.lr_at(step, plan, per_epoch)

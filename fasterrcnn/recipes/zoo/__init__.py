@@ -14,12 +14,26 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes.aliases import RENAMED_RECIPES
 from fasterrcnn.recipes.changes import as_text, difference
 from fasterrcnn.recipes.fields import Recipe
-from fasterrcnn.recipes.zoo import of_detectron2, of_mmdetection, of_torchvision, shapes, voc
+from fasterrcnn.recipes.zoo import (
+    of_detectron2,
+    of_mmdetection,
+    of_mmdetection_variants,
+    of_torchvision,
+    shapes,
+    voc,
+)
 from fasterrcnn.recipes.zoo.entry import Entry
 
 RECIPES: dict[str, Entry] = {
     entry.make().name: entry
-    for source in (of_torchvision, of_mmdetection, of_detectron2, voc, shapes)
+    for source in (
+        of_torchvision,
+        of_mmdetection,
+        of_mmdetection_variants,
+        of_detectron2,
+        voc,
+        shapes,
+    )
     for entry in source.ENTRIES
 }
 _BY_NAME_OF_SOURCE = {

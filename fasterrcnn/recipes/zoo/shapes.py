@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fasterrcnn.recipes.changes import change
-from fasterrcnn.recipes.fields import RPN, Backbone, Data, Input, Recipe, RoIHeads, Schedule
+from fasterrcnn.recipes.fields import Backbone, Data, Input, Recipe, Schedule
+from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.recipes.zoo.entry import Entry
 
 

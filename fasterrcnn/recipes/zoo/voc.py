@@ -8,7 +8,8 @@ differ, the code decides (RPN losses are both divided by the anchors sampled).
 from __future__ import annotations
 
 from fasterrcnn.recipes.changes import change
-from fasterrcnn.recipes.fields import RPN, Backbone, Data, Input, Recipe, RoIHeads, Schedule
+from fasterrcnn.recipes.fields import Backbone, Data, Input, Recipe, Schedule
+from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.recipes.zoo.entry import Entry, Published
 from fasterrcnn.recipes.zoo.of_torchvision import fasterrcnn_r50_fpn_1x
 

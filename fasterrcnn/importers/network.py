@@ -1,0 +1,136 @@
+"""The framework and the network of a checkpoint file, from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fasterrcnn.errors import CheckpointError
+from fasterrcnn.recipes import Recipe
+from fasterrcnn.safe_load.reading import File
+
+_PLAIN = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by number of blocks in the third stage
+_GROUPED = {(32, 128): "resnext101_32x4d", (64, 256): "resnext101_64x4d",
+            (32, 256): "resnext101_32x8d"}  # fmt: skip
+# The biases of the classifiers, with the stage of a cascade.
+_BOX_HEAD = r"(?:roi_head\.bbox_head|roi_heads\.box_predictor)\.(\d)?\.?(?:fc_cls|cls_score)\.bias$"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What tensors say of a detector, in the words of a recipe."""
+
+    detector: str
+    body: str
+    neck: str
+    stages: int = 1  # box heads of a cascade
+    dilation: int = 1
+    deformable: str = "none"
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Network:
+        """That of `recipe`."""
+        stages, body = 1 if recipe.detector == "rpn" else recipe.roi_heads.stages, recipe.backbone
+        return cls(recipe.detector, body.name, body.neck, stages, body.dilation, body.deformable)
+
+    def __str__(self) -> str:
+        words = [self.detector, self.body, self.neck]
+        words += [f"a cascade of {self.stages}"] if self.stages > 1 else []
+        words += ["dilated"] if self.dilation > 1 else []
+        words += [f"deformable {self.deformable}"] if self.deformable != "none" else []
+        return ", ".join(words)
+
+
+def framework_of(file: File) -> str:
+    """The framework: "mmdetection", "detectron2" or "torchvision". Raises CheckpointError."""
+    for framework, pattern in (
+        ("detectron2", r"proposal_generator\.rpn_head\.(conv|objectness_logits)\."),
+        ("mmdetection", r"(rpn_head|bbox_head)\.rpn_conv\."),
+        ("torchvision", r"rpn\.head\.conv\."),
+    ):
+        if any(re.match(pattern, name) for name in file.tensors):
+            return framework
+    if any(name.startswith(("fc.", "classifier.", "pred_", "fc1000")) for name in file.tensors):
+        what = "a classifier; to start training from it: train --weights FILE"
+    else:
+        what = "no Faster R-CNN or RPN of MMDetection, Detectron2 or torchvision"
+    raise CheckpointError(f"{file.path}: {what} (its first tensor is {next(iter(file.tensors))})")
+
+
+def network_of(file: File, framework: str) -> Network:
+    """The network whose tensors are in `file`. Raises CheckpointError."""
+    body, neck = _body_and_neck(file, framework)
+    detector = "faster_rcnn" if box_rows(file.tensors) else "rpn"
+    last = r"backbone\.(res5|layer4)\.0\."  # in C4, it belongs to the box head
+    dilated = neck == "none" and any(re.match(last, name) for name in file.tensors)
+    return Network(
+        detector,
+        body,
+        neck,
+        _stages(file.tensors),
+        2 if dilated else 1,
+        deformable(file.tensors)[0],
+    )
+
+
+def deformable(tensors: dict[str, Tensor]) -> tuple[str, int]:
+    """The version of the deformable convolutions, as in recipes, and their number of groups; of
+    each group there are 18 offsets, in v2 with 9 weights."""
+    offsets = r"backbone\..*\.(conv2_offset|conv2\.conv_offset)\.bias$"
+    for name, tensor in tensors.items():
+        if re.match(offsets, name):
+            v2 = len(tensor) % 27 == 0
+            return "v2" if v2 else "v1", max(1, len(tensor) // (27 if v2 else 18))
+    return "none", 1
+
+
+def _stages(tensors: dict[str, Tensor]) -> int:
+    """The number of box heads, 1 without one."""
+    found = {m[1] for name in tensors if (m := re.match(_BOX_HEAD, name)) and m[1]}
+    return max(1, len(found))
+
+
+def _body_and_neck(file: File, framework: str) -> tuple[str, str]:
+    """Names of body and neck, as in recipes. Raises CheckpointError."""
+    tensors, path = file.tensors, file.path
+    if framework == "torchvision" and "backbone.body.0.0.weight" in tensors:
+        return "mobilenet_v3_large", "fpn"
+    first, third = (
+        (r"res2\.", r"res4\.") if framework == "detectron2" else (r"layer1\.", r"layer3\.")
+    )
+    inside = {"detectron2": r"backbone\.(?:bottom_up\.)?", "mmdetection": r"backbone\.",
+              "torchvision": r"backbone\.body\."}[framework]  # fmt: skip
+    blocks = {int(m[1]) for name in tensors if (m := re.match(rf"{inside}{third}(\d+)\.", name))}
+    middle = [v for k, v in tensors.items() if re.match(rf"{inside}{first}0\.conv2\.weight", k)]
+    if not middle or middle[0].dim() != 4:
+        raise CheckpointError(
+            f"{path}: no ResNet body found; detectors without one are not supported"
+        )
+    width, per_group = middle[0].shape[:2]
+    bottleneck = any(re.match(rf"{inside}{first}0\.conv3\.weight", name) for name in tensors)
+    groups = width // max(1, per_group)
+    if not bottleneck:
+        body = {2: "resnet18", 6: "resnet34"}.get(len(blocks))
+    elif groups > 1:
+        body = _GROUPED.get((groups, width))
+    else:
+        body = _PLAIN.get(len(blocks))
+    if body is None:
+        raise CheckpointError(
+            f"{path}: a body of {len(blocks)} blocks in its third stage, {groups} groups and width "
+            f"{width} is not supported"
+        )
+    has_pyramid = any(
+        re.search(r"fpn_lateral|lateral_convs|inner_blocks", name) for name in tensors
+    )
+    return body, "fpn" if has_pyramid else "none"
+
+
+def box_rows(tensors: dict[str, Tensor]) -> int:
+    """Number of classes of the box head, background included; 0 without a box head."""
+    for name, tensor in tensors.items():
+        if re.match(_BOX_HEAD, name):
+            return len(tensor)
+    return 0
