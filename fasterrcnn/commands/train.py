@@ -24,7 +24,7 @@ from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models import kernels
+from fasterrcnn.models import any_backbone, kernels
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
@@ -181,6 +181,8 @@ def describe(recipe: Recipe, rt: Runtime) -> None:
     if rt.device.type != "cpu":
         rt.say(kernels.describe(rt.device))
     rt.say(recipes.describe(recipe))
+    if line := any_backbone.describe_backbone(recipe.backbone):
+        rt.say(line)
     if not rt.is_fast_in(recipe.amp):
         rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is faster")
 

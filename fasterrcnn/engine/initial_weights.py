@@ -28,6 +28,8 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint, download
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.importers.names import body, is_body, with_current_names
+from fasterrcnn.models import any_backbone
+from fasterrcnn.models.any_backbone import AnyBackbone
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.safe_load import reading
@@ -59,6 +61,12 @@ def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if recipe.weights == "none":
         return _rescale_random(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
+    if isinstance(model.backbone, AnyBackbone) and not any(
+        name.startswith("backbone.") for name in source.tensors
+    ):
+        return _load_classifier(model.backbone, source) + _notes(
+            source, recipe, ("input.channel", "input.image_")
+        )
     if is_body(source.tensors):
         return _load_body(model, source) + _notes(source, recipe, ("input.channel", "input.image_"))
     parts = ["input.", "backbone."]
@@ -117,6 +125,13 @@ def _rescale_random(model: Detector, recipe: recipes.Recipe) -> list[str]:
     line = "weights: fresh, from the seed"
     if recipe.backbone.norm == "batch":
         return [line]
+    if isinstance(model.backbone, AnyBackbone):
+        if model.backbone.body.has_batch_norm:
+            raise UsageError(
+                f"--weights: none: the batch norms of {recipe.backbone.name} have no statistics "
+                f"without trained weights; needs --backbone.norm batch"
+            )
+        return [line]
     if not isinstance(model.backbone, VGG):
         line += "; frozen norms, so residual branches start scaled by 0.2"
     if recipe.input.pixel_scale * max(recipe.input.image_std) < 2:
@@ -134,6 +149,8 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
         )
     if weights == "imagenet":
         try:
+            if not any_backbone.is_own(config):
+                return _published(config.name)
             if config.stride_in_1x1:
                 raise KeyError
             url = get_model_weights(config.name)["IMAGENET1K_V1"].url
@@ -171,6 +188,13 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
     return Source(tensors, coco if rows == len(coco) else None, origin)
 
 
+def _published(name: str) -> Source:
+    """The default set of torchvision's ImageNet weights. Raises DownloadError."""
+    url = get_model_weights(name).DEFAULT.url
+    trained = recipes.change(recipes.Recipe(name=""), **any_backbone.stated(name))
+    return Source(_download(url), None, url, trained)
+
+
 def _download(url: str) -> dict[str, Tensor]:
     """The state dict at `url`. Raises DownloadError or CheckpointError."""
     try:
@@ -189,12 +213,25 @@ def _load_body(model: Detector, source: Source) -> list[str]:
     tensors = body(source.tensors, ours)
     for part in parts:
         _copy(part, tensors, source.origin)
-    unused = sorted(n for n in {*tensors} - {*ours} if not n.endswith("num_batches_tracked"))
     log = [f"weights: {names} from {source.origin}, the rest fresh"]
-    if unused:
-        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        log.append(f"weights: not used: {', '.join(unused[:3])}{more}")
-    return log
+    return log + _not_used({*tensors} - {*ours})
+
+
+def _not_used(names: set[str]) -> list[str]:
+    """The log line about tensors of a file that the model has no place for, if there are any."""
+    unused = sorted(name for name in names if not name.endswith("num_batches_tracked"))
+    more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+    return [f"weights: not used: {', '.join(unused[:3])}{more}"] if unused else []
+
+
+def _load_classifier(backbone: AnyBackbone, source: Source) -> list[str]:
+    """Copy a classifier's weights into the body, in place. Returns log lines."""
+    tensors = any_backbone.with_current_names(source.tensors)
+    _copy(backbone.body, tensors, source.origin, optional=("level_norms.",))
+    return [
+        f"weights: body from {source.origin}, the rest fresh",
+        *_not_used({*tensors} - {*backbone.body.state_dict()}),
+    ]
 
 
 def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:

@@ -12,6 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers.names import IDENTITY, entries, with_current_names
 from fasterrcnn.importers.recognize import Recognized
+from fasterrcnn.models.any_backbone import is_own
 from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe, change, conventions, flat
 from fasterrcnn.safe_load.reading import File
@@ -146,6 +147,8 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         or recipe.roi_heads.head == "4conv1fc"
     ):
         different.append(f"this network cannot be exported to {framework}")
+    if not is_own(recipe.backbone):
+        different.append(f"{recipe.backbone.name} cannot be exported to {framework}")
     if recipe.detector == "fast_rcnn":
         different.append("it needs a region proposal network, which fasterrcnn assemble adds")
     if different:

@@ -40,11 +40,13 @@ def _check_augment(recipe: Recipe) -> None:
 
 
 def _check_network(recipe: Recipe) -> None:
-    vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
-    if vgg and not one_level:
-        raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
+    one_level = recipe.backbone.neck == "none"
+    vgg = recipe.backbone.name == "vgg16" and one_level
     if not vgg and recipe.backbone.base_channels != 64:
-        raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
+        raise UsageError(
+            "--backbone.base-channels: only vgg16 with --backbone.neck none has it; "
+            "--backbone.fpn-channels?"
+        )
     res5 = recipe.roi_heads.head == "res5"
     if res5 != (one_level and not vgg) and recipe.detector != "rpn":
         raise UsageError(

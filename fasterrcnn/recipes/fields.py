@@ -90,7 +90,10 @@ class Augment:
 class Backbone:
     """Convolutional body and feature pyramid (FPN)."""
 
-    name: str = setting("resnet50", "body, by torchvision's name: resnet50, resnext101_64x4d, ...")
+    name: str = setting(
+        "resnet50",
+        "body, by torchvision's name: resnet50, swin_t, convnext_tiny, regnet_y_1_6gf, ...",
+    )
     stride_in_1x1: bool = setting(
         False,
         "downsample in the first 1x1 convolution of a stage (caffe style) instead of the 3x3 "
@@ -106,7 +109,10 @@ class Backbone:
         1e-5, "epsilon of the batch norm (0 for torchvision's COCO_V1 weights)", least=0
     )
     trainable_layers: int = setting(
-        3, "number of stages that are trained, counted from the last; 5: all", least=0, most=5
+        3,
+        "number of stages that are trained, of a stem and four, counted from the last; 5: all",
+        least=0,
+        most=5,
     )
     fixed: bool = setting(False, "freeze the whole backbone, norms and FPN included")
     base_channels: int = setting(
