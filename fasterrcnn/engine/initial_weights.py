@@ -29,9 +29,11 @@ from fasterrcnn.engine import checkpoint, download
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.importers.names import body, is_body, with_current_names
 from fasterrcnn.models import any_backbone
-from fasterrcnn.models.any_backbone import AnyBackbone
+from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
+from fasterrcnn.models.stages import Body
+from fasterrcnn.models.timm_networks import PREFIX
 from fasterrcnn.safe_load import reading
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
@@ -61,10 +63,10 @@ def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if recipe.weights == "none":
         return _rescale_random(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
-    if isinstance(model.backbone, AnyBackbone) and not any(
+    if isinstance(model.backbone, (AnyBackbone, PlainBackbone)) and not any(
         name.startswith("backbone.") for name in source.tensors
     ):
-        return _load_classifier(model.backbone, source) + _notes(
+        return _load_classifier(model.backbone.body, source) + _notes(
             source, recipe, ("input.channel", "input.image_")
         )
     if is_body(source.tensors):
@@ -125,8 +127,8 @@ def _rescale_random(model: Detector, recipe: recipes.Recipe) -> list[str]:
     line = "weights: fresh, from the seed"
     if recipe.backbone.norm == "batch":
         return [line]
-    if isinstance(model.backbone, AnyBackbone):
-        if model.backbone.body.has_batch_norm:
+    if isinstance(model.backbone, (AnyBackbone, PlainBackbone)):
+        if model.backbone.body.batch_norms():
             raise UsageError(
                 f"--weights: none: the batch norms of {recipe.backbone.name} have no statistics "
                 f"without trained weights; needs --backbone.norm batch"
@@ -189,9 +191,12 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
 
 
 def _published(name: str) -> Source:
-    """The default set of torchvision's ImageNet weights. Raises DownloadError."""
-    url = get_model_weights(name).DEFAULT.url
+    """The default set of a library's ImageNet weights. Raises DownloadError."""
     trained = recipes.change(recipes.Recipe(name=""), **any_backbone.stated(name))
+    if name.startswith(PREFIX):
+        tensors, origin = any_backbone.published(name)
+        return Source(tensors, None, origin, trained)
+    url = get_model_weights(name).DEFAULT.url
     return Source(_download(url), None, url, trained)
 
 
@@ -224,13 +229,13 @@ def _not_used(names: set[str]) -> list[str]:
     return [f"weights: not used: {', '.join(unused[:3])}{more}"] if unused else []
 
 
-def _load_classifier(backbone: AnyBackbone, source: Source) -> list[str]:
+def _load_classifier(body: Body, source: Source) -> list[str]:
     """Copy a classifier's weights into the body, in place. Returns log lines."""
-    tensors = any_backbone.with_current_names(source.tensors)
-    _copy(backbone.body, tensors, source.origin, optional=("level_norms.",))
+    tensors = any_backbone.named_as(body, source.tensors)
+    _copy(body, tensors, source.origin, optional=("level_norms.",))
     return [
         f"weights: body from {source.origin}, the rest fresh",
-        *_not_used({*tensors} - {*backbone.body.state_dict()}),
+        *_not_used({*tensors} - {*body.state_dict()}),
     ]
 
 

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import STRIDE
-from fasterrcnn.models.any_backbone import AnyBackbone
+from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.backbones import MobileNetFPN
 from fasterrcnn.models.build import Detector, FastRCNN
 from fasterrcnn.models.transform import PaddedImages
@@ -55,7 +55,8 @@ def export(detector: Detector) -> ExportedProgram:
     """
     if isinstance(detector, FastRCNN):
         raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
-    if isinstance(detector.backbone, AnyBackbone) and detector.backbone.body.has_layer_norm:
+    backbone = detector.backbone
+    if isinstance(backbone, (AnyBackbone, PlainBackbone)) and backbone.body.has_layer_norm:
         raise UsageError(
             "--checkpoint: this backbone has layer norms and windows, whose shapes torch.export "
             "fixes to one size of images; exported are networks of convolutions and batch norms"

@@ -1,13 +1,14 @@
-"""Backbones by name: those of `backbones`, and any other classification network of torchvision.
+"""Backbones by name: those of `backbones`, any other classification network of torchvision, timm's.
 
-Life of a batch, step 5. Levels, channels and strides of a network are what `stages` sees in it, its
-pixels what its published weights state.
+Life of a batch, step 5. Levels, channels and strides of a network are what `stages` sees in it, or
+what timm states; its pixels are what its published weights state.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -18,9 +19,11 @@ from torchvision.models import get_model_builder, get_model_weights, list_models
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models import backbones
+from fasterrcnn.models import backbones, timm_networks
 from fasterrcnn.models.backbones import Backbone, BackboneWithFPN
-from fasterrcnn.models.stages import LEVELS, Body, Description, OnMeta, describe
+from fasterrcnn.models.simple_pyramid import SimplePyramid
+from fasterrcnn.models.stages import LEVELS, Body, Chain, Description, OnMeta, describe
+from fasterrcnn.models.timm_networks import PREFIX, TimmBody
 
 _USABLE = "swin_t, convnext_tiny and regnet_y_1_6gf have them"
 
@@ -31,14 +34,43 @@ class AnyBackbone(BackboneWithFPN):
     body: Body
 
     def __init__(self, config: recipes.Backbone) -> None:
-        description = describe_network(config.name)
-        body = Body(_make(config.name), description)
-        for module in body.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps = config.norm_eps
-        body.freeze(config.trainable_layers, config.norm)
         # The base class reads a body's channels, and features "0" to "3" that it returns.
-        super().__init__(body, config.fpn_channels, config.fpn_norm)  # type: ignore[arg-type]
+        super().__init__(
+            _make_body(config),  # type: ignore[arg-type]
+            config.fpn_channels,
+            config.fpn_norm,
+        )
+
+
+class PlainBackbone(Backbone):
+    """A plain vision transformer and ViTDet's pyramid: levels of strides 4, 8, 16, 32 and 64."""
+
+    strides = (*LEVELS, 64)
+    roi_levels = 4
+    body: Body
+
+    def __init__(self, config: recipes.Backbone) -> None:
+        super().__init__()
+        self.body = _make_body(config)
+        self.fpn = SimplePyramid(self.body.channels[0], config.fpn_channels)
+        self.out_channels = config.fpn_channels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The pyramid's levels, finest first."""
+        (found,) = self.body.maps(x)
+        return self.fpn(found)
+
+
+def _make_body(config: recipes.Backbone) -> Body:
+    """The body with fresh weights, of which is trained what the recipe says."""
+    if config.name.startswith(PREFIX):
+        body: Body = TimmBody(timm_networks.describe(config.name.removeprefix(PREFIX)))
+    else:
+        body = Chain(_make(config.name), describe_network(config.name))
+    for norm in body.batch_norms():
+        norm.eps = config.norm_eps
+    body.freeze(config.trainable_layers, config.norm)
+    return body
 
 
 def build_backbone(config: recipes.Backbone) -> tuple[Backbone, nn.Module | None]:
@@ -46,13 +78,16 @@ def build_backbone(config: recipes.Backbone) -> tuple[Backbone, nn.Module | None
     detector's backbone."""
     if is_own(config):
         return backbones.build_backbone(config)
-    for field, value, only in (
-        ("neck", config.neck == "none", "the ResNets of `--help` and vgg16"),
-        ("stride-in-1x1", config.stride_in_1x1, "ResNets"),
-    ):
-        if value:
-            raise UsageError(f"--backbone.{field}: {config.name}: only {only} can have it")
-    backbone = AnyBackbone(config)
+    facts = facts_of(config.name)
+    for field, wrong, reason in (
+        ("neck", config.neck == "none", "only the ResNets of this project and vgg16 can have it"),
+        ("stride-in-1x1", config.stride_in_1x1, "only ResNets can have it"),
+        ("fpn-norm", facts.plain and config.fpn_norm != "none",
+         "the pyramid of a plain transformer has layer norms; needs none"),
+    ):  # fmt: skip
+        if wrong:
+            raise UsageError(f"--backbone.{field}: {config.name}: {reason}")
+    backbone = PlainBackbone(config) if facts.plain else AnyBackbone(config)
     return (backbone.requires_grad_(False) if config.fixed else backbone), None
 
 
@@ -65,15 +100,45 @@ def is_own(config: recipes.Backbone) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a library states about a network."""
+
+    channels: tuple[int, ...]  # of the levels, or of a plain transformer's one map
+    plain: bool
+    has_layer_norm: bool
+    norm_eps: float | None  # of its batch norms; None if it has none
+    size_divisible: int  # to what sides of images must be padded (px)
+    mean: tuple[float, ...]  # of pixels from 0 to 1, as of the published weights
+    std: tuple[float, ...]
+
+
+def facts_of(name: str) -> Facts:
+    """The facts about a network. Raises UsageError for one that cannot be a backbone."""
+    if name.startswith(PREFIX):
+        timm = timm_networks.describe(name.removeprefix(PREFIX))
+        return Facts(*(getattr(timm, field.name) for field in fields(Facts)))
+    found, pixels = describe_network(name), get_model_weights(name).DEFAULT.transforms()
+    return Facts(
+        tuple(found.steps[found.level(stride)].channels for stride in LEVELS),
+        False,
+        found.has_layer_norm,
+        found.norm_eps,
+        found.size_divisible,
+        tuple(pixels.mean),
+        tuple(pixels.std),
+    )
+
+
 def check_sizes(recipe: recipes.Recipe) -> None:
     """Raise UsageError unless images are padded to sizes that the network can take."""
     if is_own(recipe.backbone):
         return
-    divisor, given = describe_network(recipe.backbone.name).size_divisible, recipe.input
-    if given.size_divisible % divisor:
+    divisor, given = facts_of(recipe.backbone.name).size_divisible, recipe.input.size_divisible
+    if given % divisor:
         raise UsageError(
-            f"--input.size-divisible: {given.size_divisible}: {recipe.backbone.name} takes images "
-            f"whose sides are multiples of {divisor} px"
+            f"--input.size-divisible: {given}: {recipe.backbone.name} takes images whose sides are "
+            f"multiples of {divisor} px"
         )
 
 
@@ -99,7 +164,7 @@ def check_name(name: str) -> None:
         near = difflib.get_close_matches(name, known, 3, 0.5)
         raise UsageError(
             f"--backbone.name: {name}: unknown; choose a classification network of torchvision, "
-            f"such as {', '.join(near or ['resnet50', 'swin_t', 'regnet_y_1_6gf'])}"
+            f"such as {', '.join(near or ['resnet50', 'swin_t', 'regnet_y_1_6gf'])}, or timm:NAME"
         )
     if name in ("googlenet", "inception_v3"):
         raise UsageError(
@@ -120,23 +185,37 @@ def _make(name: str) -> nn.Module:
 def stated(name: str) -> dict[str, dict[str, Any]]:
     """The fields of a recipe, by group, that the network and its published weights state.
 
-    None for the networks of `backbones`, whose recipes state them. Raises UsageError as
-    `describe_network`.
+    None for the networks of `backbones`, whose recipes state them. Raises UsageError as `facts_of`.
     """
     if name in backbones.BODIES or name in ("vgg16", "mobilenet_v3_large"):
         return {}
-    found = describe_network(name)
-    pixels = get_model_weights(name).DEFAULT.transforms()
+    facts = facts_of(name)
     return {
         "input": dict(
             channel_order="rgb",
             pixel_scale=255.0,
-            image_mean=tuple(pixels.mean),
-            image_std=tuple(pixels.std),
-            size_divisible=found.size_divisible,
+            image_mean=facts.mean,
+            image_std=facts.std,
+            size_divisible=facts.size_divisible,
         ),
-        "backbone": {} if found.norm_eps is None else dict(norm_eps=found.norm_eps),
+        "backbone": {} if facts.norm_eps is None else dict(norm_eps=facts.norm_eps),
     }
+
+
+def published(name: str) -> tuple[dict[str, Tensor], str]:
+    """timm's default weights of one of its networks under the body's names, and whose they are.
+
+    Raises DownloadError.
+    """
+    found = timm_networks.describe(name.removeprefix(PREFIX))
+    return TimmBody(found, pretrained=True).state_dict(), f"timm, {found.name}"
+
+
+def named_as(body: Body, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's tensors under the names of `body`, as far as it has them."""
+    if isinstance(body, TimmBody):
+        return body.from_classifier(tensors)
+    return with_current_names(tensors)
 
 
 def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -149,15 +228,15 @@ def describe_backbone(config: recipes.Backbone) -> str | None:
     """A line for the log about a network that is not in `backbones`."""
     if is_own(config):
         return None
-    found = describe_network(config.name)
-    channels = [found.steps[found.level(stride)].channels for stride in LEVELS]
-    norms = [f"batch norms, {config.norm}"] * (found.norm_eps is not None)
-    norms += ["layer norms, trained"] * found.has_layer_norm
-    pixels = stated(config.name).get("input") or vars(recipes.Input())
+    facts = facts_of(config.name)
+    norms = [f"batch norms, {config.norm}"] * (facts.norm_eps is not None)
+    norms += ["layer norms, trained"] * facts.has_layer_norm
+    strides = f"strides {', '.join(map(str, LEVELS))}"
+    if facts.plain:
+        strides = f"stride {timm_networks.PATCH}, a simple feature pyramid"
     return (
-        f"backbone {config.name}: {', '.join(map(str, channels))} channels at strides "
-        f"{', '.join(map(str, LEVELS))}; {', '.join(norms) or 'no norms'}; its weights state "
-        f"pixels of mean {recipes.as_text(pixels['image_mean'])} and std "
-        f"{recipes.as_text(pixels['image_std'])}, sides in multiples of "
-        f"{found.size_divisible} px"
+        f"backbone {config.name}: {', '.join(map(str, facts.channels))} channels at {strides}; "
+        f"{', '.join(norms) or 'no norms'}; its weights state pixels of mean "
+        f"{recipes.as_text(facts.mean)} and std {recipes.as_text(facts.std)}, sides in multiples "
+        f"of {facts.size_divisible} px"
     )

@@ -191,12 +191,68 @@ def use_any_size(network: nn.Module) -> nn.Module:
 
 
 class Body(nn.Module):
-    """The steps of a classification network, under its own parameter names, without a classifier.
+    """A classification network without its classifier, under its own parameter names.
 
+    A subclass says what its network gives at the levels, and which parameters are of a stage.
     `level_norms`: fresh layer norms of the levels, where the network has layer norms: its blocks
     add to a sum that nothing has normalized yet (Swin Transformer's and ConvNeXt's detectors have
     the same; Liu et al., 2021 and 2022).
     """
+
+    channels: list[int]
+    has_layer_norm: bool
+    level_norms: nn.ModuleList
+    norm_kind = "batch"
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What the network itself gives at the levels: ``(N, C, H / stride, W / stride)``."""
+        raise NotImplementedError
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """The parameters of stem and four stages."""
+        raise NotImplementedError
+
+    def freeze(self, trainable_layers: int, norm: str) -> None:
+        """Train only the last `trainable_layers` of stem and four stages, and of batch norms what
+        `norm` says. In place. Raises UsageError."""
+        if not 0 <= trainable_layers <= 5:
+            raise UsageError(f"--backbone.trainable-layers: {trainable_layers}: must be 0 to 5")
+        self.norm_kind = norm
+        for stage in self.stages()[: 5 - trainable_layers]:
+            for parameter in stage:
+                parameter.requires_grad_(False)
+        if norm == "frozen":
+            for module in self.batch_norms():
+                module.requires_grad_(False)
+
+    def batch_norms(self) -> list[nn.BatchNorm2d]:
+        """The batch norms, which `norm` of `freeze` is about."""
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def train(self, mode: bool = True) -> Body:
+        """As `nn.Module.train`, but parts that train nothing and norms of fixed statistics stay in
+        evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            own = [*module.parameters()]
+            if own and not any(parameter.requires_grad for parameter in own):
+                for part in module.modules():
+                    part.training = False
+        if self.norm_kind != "batch":
+            for norm in self.batch_norms():
+                norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Features "0" to "3", of strides 4, 8, 16 and 32, with `level_norms`."""
+        maps = self.maps(x)
+        for i, norm in enumerate(self.level_norms):
+            maps[i] = norm(maps[i].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return {str(i): found for i, found in enumerate(maps)}
+
+
+class Chain(Body):
+    """The steps of a torchvision network."""
 
     def __init__(self, network: nn.Module, description: Description) -> None:
         super().__init__()
@@ -206,7 +262,6 @@ class Body(nn.Module):
             self.add_module(name, inside)
         parts = [self.get_submodule(step.name) for step in steps]
         at = [description.level(stride) for stride in LEVELS]
-        self.norm_kind = "batch"
         self.has_layer_norm = description.has_layer_norm
         self.channels = [steps[i].channels for i in at]
         self.level_norms = nn.ModuleList(
@@ -222,62 +277,18 @@ class Body(nn.Module):
         )
         self._stages = tuple(tuple(stage) for stage in _stages(parts, steps))
 
-    @property
-    def fixed_stages(self) -> int:
-        """How many stages, counted from the first, train no parameter."""
-        trained = [
-            any(p.requires_grad for part in s for p in part.parameters()) for s in self._stages
-        ]
-        return trained.index(True) if any(trained) else len(trained)
-
-    def freeze(self, trainable_layers: int, norm: str) -> None:
-        """Train only the last `trainable_layers` of stem and four stages, and of batch norms what
-        `norm` says. In place. Raises UsageError."""
-        if not 0 <= trainable_layers <= 5:
-            raise UsageError(f"--backbone.trainable-layers: {trainable_layers}: must be 0 to 5")
-        self.norm_kind = norm
-        for stage in self._stages[: 5 - trainable_layers]:
-            for part in stage:
-                part.requires_grad_(False)
-        if norm == "frozen":
-            for module in self._batch_norms():
-                module.requires_grad_(False)
-
-    @property
-    def has_batch_norm(self) -> bool:
-        """Whether there are batch norms, which `norm` is about."""
-        return bool(self._batch_norms())
-
-    def _batch_norms(self) -> list[nn.Module]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def train(self, mode: bool = True) -> Body:
-        """As `nn.Module.train`, but stages that are not trained and norms of fixed statistics stay
-        in evaluation mode."""
-        super().train(mode)
-        for stage in self._stages[: self.fixed_stages]:
-            for part in stage:
-                part.eval()
-        if self.norm_kind != "batch":
-            for module in self._batch_norms():
-                module.eval()
-        return self
+    def stages(self) -> list[list[nn.Parameter]]:
+        """As of the base class."""
+        return [[p for part in stage for p in part.parameters()] for stage in self._stages]
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What the network itself gives at the levels: ``(N, C, H / stride, W / stride)``."""
+        """As of the base class."""
         found = []
         for parts, channels_last in self._levels:
             for part in parts:
                 x = part(x)
             found.append(x.permute(0, 3, 1, 2) if channels_last else x)
         return found
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features "0" to "3", of strides 4, 8, 16 and 32, with `level_norms`."""
-        maps = self.maps(x)
-        for i, norm in enumerate(self.level_norms):
-            maps[i] = norm(maps[i].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return {str(i): found for i, found in enumerate(maps)}
 
 
 def _tree(network: nn.Module, names: list[str]) -> dict[str, nn.Module]:

@@ -92,7 +92,7 @@ class Backbone:
 
     name: str = setting(
         "resnet50",
-        "body, by torchvision's name: resnet50, swin_t, convnext_tiny, regnet_y_1_6gf, ...",
+        "body, by torchvision's name: resnet50, swin_t, regnet_y_1_6gf, ...; or timm:NAME of timm",
     )
     stride_in_1x1: bool = setting(
         False,

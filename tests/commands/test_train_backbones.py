@@ -15,10 +15,13 @@ from tests.conftest import HANG, TINY, clean_environment, command
 NETWORKS = {
     "regnet_y_400mf": ("--backbone.norm", "batch"),
     "swin_t": ("--optimizer", "adamw"),
+    "timm:test_vit": ("--optimizer", "adamw"),
 }
 
 
 def flags(name: str) -> tuple[str, ...]:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="timm, an extra, is not installed")
     return ("--backbone.name", name, "--weights", "none", "--val-split", "none", *NETWORKS[name])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export.program import Program, export
 from fasterrcnn.image_sizes import buckets
 from fasterrcnn.importers.translate import check_expressible
-from fasterrcnn.models import cost
+from fasterrcnn.models import cost, timm_networks
 from fasterrcnn.models.any_backbone import (
     build_backbone,
     describe_backbone,
@@ -177,7 +178,6 @@ def test_trainable_layers_count_stages(name: str, layers: int):
         assert parameter.requires_grad == (fresh or stage >= 5 - layers), key
         assert body.get_submodule(key.rpartition(".")[0]).training == parameter.requires_grad, key
     assert stage == 4
-    assert body.fixed_stages == 5 - layers
 
 
 @pytest.mark.parametrize(("norm", "moves", "learns"), [
@@ -333,3 +333,10 @@ def test_networks_of_convolutions_are_exported(name: str):
         found, expected = program(image, sizes), Program(model)(image, sizes)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_without_timm_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    timm_networks.describe.cache_clear()
+    with pytest.raises(UsageError, match=r"backbone.name: timm:resnet18: needs timm; pip install"):
+        build_backbone(recipes.Backbone(name="timm:resnet18"))
