@@ -18,7 +18,6 @@ from fasterrcnn.models.build import build
 from tests.models.test_any_backbone import CLASSES, detector, randomize, recipe_of
 from tests.test_no_synchronization import HostValues, as_fake, batch
 
-
 timm = pytest.importorskip("timm", reason="timm, an extra, is not installed", exc_type=ImportError)
 NETWORKS = {  # what of a classifier's file is not used
     "convnextv2_atto": {"head"},
