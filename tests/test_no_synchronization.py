@@ -101,7 +101,7 @@ def as_fake(detector: Detector, mode: FakeTensorMode) -> Detector:
 
 @pytest.mark.parametrize(("name", "constants"), [
     ("regnet_y_400mf", 0),
-    ("convnext_tiny", 0),
+    pytest.param("convnext_tiny", 0, marks=pytest.mark.slow),
     ("swin_t", 54),  # nine numbers in the mask of each of six blocks: filled in, not copied
     pytest.param("efficientnet_b0", 0, marks=pytest.mark.slow),
     pytest.param("densenet121", 0, marks=pytest.mark.slow),

@@ -25,6 +25,7 @@ from fasterrcnn.models.simple_pyramid import SimplePyramid
 from fasterrcnn.models.stages import LEVELS, Body, Chain, Description, OnMeta, describe
 from fasterrcnn.models.timm_networks import PREFIX, TimmBody
 
+_NO_DEPTH = "has no stochastic depth; swin_t, convnext_tiny and efficientnet_b0 have it"
 _USABLE = "swin_t, convnext_tiny and regnet_y_1_6gf have them"
 
 
@@ -64,9 +65,12 @@ class PlainBackbone(Backbone):
 def _make_body(config: recipes.Backbone) -> Body:
     """The body with fresh weights, of which is trained what the recipe says."""
     if config.name.startswith(PREFIX):
-        body: Body = TimmBody(timm_networks.describe(config.name.removeprefix(PREFIX)))
+        found = timm_networks.describe(config.name.removeprefix(PREFIX))
+        body: Body = TimmBody(found, drop_path=config.drop_path)
     else:
         body = Chain(_make(config.name), describe_network(config.name))
+        if not body.set_drop_path(config.drop_path) and config.drop_path:
+            raise UsageError(f"--backbone.drop-path: {config.name}: {_NO_DEPTH}")
     for norm in body.batch_norms():
         norm.eps = config.norm_eps
     body.freeze(config.trainable_layers, config.norm)
@@ -77,6 +81,8 @@ def build_backbone(config: recipes.Backbone) -> tuple[Backbone, nn.Module | None
     """As `backbones.build_backbone`, for every network. Raises UsageError for one that cannot be a
     detector's backbone."""
     if is_own(config):
+        if config.drop_path:
+            raise UsageError(f"--backbone.drop-path: {config.name}: {_NO_DEPTH}")
         return backbones.build_backbone(config)
     facts = facts_of(config.name)
     for field, wrong, reason in (
@@ -98,6 +104,18 @@ def is_own(config: recipes.Backbone) -> bool:
         or (config.name == "vgg16" and config.neck == "none")
         or config.name == "mobilenet_v3_large"
     )
+
+
+def layers_of(backbone: Backbone) -> list[list[nn.Parameter]]:
+    """The parameters of the backbone's layers, by which the learning rate decays: the blocks of a
+    plain transformer, else stem and stages. Raises UsageError for one without them."""
+    if isinstance(backbone, (AnyBackbone, PlainBackbone)):
+        return backbone.body.layers()
+    body = backbone.body
+    if not isinstance(body, backbones.ResNet):
+        raise UsageError("--schedule.layer-decay: vgg16 and mobilenet_v3_large do not have it")
+    parts = [["conv1", "bn1"], *([f"layer{i}"] for i in (1, 2, 3, 4) if hasattr(body, f"layer{i}"))]
+    return [[p for name in part for p in getattr(body, name).parameters()] for part in parts]
 
 
 @dataclass(frozen=True)
@@ -199,6 +217,7 @@ def stated(name: str) -> dict[str, dict[str, Any]]:
             size_divisible=facts.size_divisible,
         ),
         "backbone": {} if facts.norm_eps is None else dict(norm_eps=facts.norm_eps),
+        "schedule": dict(decay_weights_only=facts.has_layer_norm),
     }
 
 

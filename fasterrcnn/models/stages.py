@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models.maxvit import PartitionAttentionLayer
+from torchvision.ops import StochasticDepth
 
 from fasterrcnn.errors import UsageError
 
@@ -212,6 +213,10 @@ class Body(nn.Module):
         """The parameters of stem and four stages."""
         raise NotImplementedError
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of the layers by which the learning rate decays: the stages."""
+        return self.stages()
+
     def freeze(self, trainable_layers: int, norm: str) -> None:
         """Train only the last `trainable_layers` of stem and four stages, and of batch norms what
         `norm` says. In place. Raises UsageError."""
@@ -276,6 +281,15 @@ class Chain(Body):
             for start, end in zip([0, *ends], ends, strict=False)
         )
         self._stages = tuple(tuple(stage) for stage in _stages(parts, steps))
+
+    def set_drop_path(self, probability: float) -> bool:
+        """Leave the last block out with this probability, and those before with less, as in the
+        network; whether it has stochastic depth. In place."""
+        found = [module for module in self.modules() if isinstance(module, StochasticDepth)]
+        largest = max((module.p for module in found), default=0.0)
+        for module in found:
+            module.p *= probability / largest
+        return largest > 0
 
     def stages(self) -> list[list[nn.Parameter]]:
         """As of the base class."""

@@ -50,9 +50,9 @@ class Timm:
 class TimmBody(Body):
     """A network as timm cuts it for `features_only`; names in ``network`` are timm's."""
 
-    def __init__(self, found: Timm, *, pretrained: bool = False) -> None:
+    def __init__(self, found: Timm, *, pretrained: bool = False, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.network = _make(found, pretrained=pretrained)
+        self.network = _make(found, pretrained=pretrained, drop_path=drop_path)
         self.channels = [*found.channels]
         self.has_layer_norm = found.has_layer_norm
         self.level_norms = nn.ModuleList(
@@ -61,6 +61,7 @@ class TimmBody(Body):
             if found.has_layer_norm and not found.plain
         )
         self._channels_last, self._ends = found.channels_last, found.modules
+        self._plain = found.plain
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """As of the base class; of a plain transformer the one map, after its last norm."""
@@ -68,13 +69,25 @@ class TimmBody(Body):
         return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else [*maps]
 
     def stages(self) -> list[list[nn.Parameter]]:
-        """As of the base class. timm registers parameters in the order of their use."""
+        """As of the base class."""
+        return self._cut(*self._ends)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """As of the base class; of a plain transformer its blocks."""
+        if not self._plain:
+            return self.stages()
+        blocks = len(self.network.model.blocks)  # type: ignore[union-attr, arg-type]
+        return self._cut("blocks.0", *(f"blocks.{i}" for i in range(blocks)))
+
+    def _cut(self, first_module: str, *modules: str) -> list[list[nn.Parameter]]:
+        """The parameters before `first_module`, and those up to the end of each of `modules`. timm
+        registers parameters in the order of their use."""
         named = [(_flat(name), p) for name, p in self.network.named_parameters()]
         first, *ends = (
             [i for i, (name, _) in enumerate(named) if name.startswith(f"{_flat(module)}_")]
-            for module in self._ends
+            for module in (first_module, *modules)
         )
-        found: list[list[nn.Parameter]] = [[] for _ in range(5)]
+        found: list[list[nn.Parameter]] = [[] for _ in range(len(modules) + 1)]
         last = [max(places, default=-1) for places in ends]
         for i, (_, parameter) in enumerate(named):
             passed = sum(i > end for end in last[:-1])
@@ -163,6 +176,8 @@ def describe(name: str) -> Timm:
     levels = dict(out_indices=tuple(at))
     arguments, divisor, channels_last = _sizes(name, network, [{**a, **levels} for a in _ANY_SIZE])
     modules = [str(m) for m in (info.module_name()[i] for i in at)]
+    if name.startswith("hrnet"):
+        modules[0] = "layer1"  # timm calls it "stage1", which the network does not have
     channels = tuple(info.channels()[i] for i in at)
     return _found(network, name, arguments, False, channels, channels_last, modules, divisor)
 
@@ -235,9 +250,21 @@ def _create(name: str, plain: bool, *, pretrained: bool = False, **arguments: An
     return PlainTransformer(timm.create_model(name, pretrained=pretrained, **arguments))
 
 
-def _make(found: Timm, *, pretrained: bool) -> nn.Module:
-    """The network on torch's default device. Raises DownloadError."""
+def _make(found: Timm, *, pretrained: bool, drop_path: float) -> nn.Module:
+    """The network on torch's default device. Raises DownloadError, and UsageError if it has no
+    stochastic depth."""
     arguments = dict(found.arguments)
+    if drop_path:
+        arguments["drop_path_rate"] = drop_path
+        try:
+            network = _on_meta(found.name, found.plain, **arguments)
+        except _REFUSALS:
+            network = nn.Identity()
+        if not any(type(module).__name__ == "DropPath" for module in network.modules()):
+            raise UsageError(
+                f"--backbone.drop-path: {PREFIX}{found.name}: has no stochastic depth; {_USABLE} "
+                "have it"
+            )
     if torch.get_default_device().type == "meta":
         return _on_meta(found.name, found.plain, **arguments)
     try:

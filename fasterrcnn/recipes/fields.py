@@ -126,6 +126,9 @@ class Backbone:
     )
     fpn_channels: int = setting(256, "output channels of every FPN level", least=1)
     fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
+    drop_path: float = setting(
+        0.0, "stochastic depth: probability with which the last block is left out", least=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -326,6 +329,10 @@ class Schedule:
         1e-4, "weight decay of every trained parameter: L2 in SGD, decoupled in AdamW", least=0
     )
     decay_norms: bool = setting(True, "apply weight decay to norms too")
+    decay_weights_only: bool = setting(False, "none for norms, biases and position embeddings")
+    layer_decay: float = setting(
+        1.0, "factor of the learning rate from a stage or block to the one before", above=0, most=1
+    )
     warmup_steps: int = setting(
         500, "optimizer steps of linear warm-up; scales inversely with images-per-step", least=0
     )

@@ -12,6 +12,7 @@ from torchvision import models
 from torchvision.models import RegNet_Y_400MF_Weights, get_model, list_models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.maxvit import PartitionAttentionLayer
+from torchvision.ops import StochasticDepth
 
 from fasterrcnn import recipes
 from fasterrcnn.cli.flags import parse_with_recipe
@@ -51,7 +52,7 @@ FAMILIES = {
     "vgg11_bn": ["features.13", "features.20", "features.27", "features.28"],
     "maxvit_t": ["blocks.0", "blocks.1", "blocks.2", "blocks.3"],
 }  # fmt: skip
-SLOW = ("resnext50_32x4d", "efficientnet_v2_s", "swin_v2_t", "vgg11_bn", "maxvit_t")
+FAST = ("regnet_y_400mf", "efficientnet_b0", "mobilenet_v3_small", "swin_t")
 CLASSES = Classes(("a", "b", "c", "d", "e", "f"), (1, 2, 3, 4, 5, 6))
 
 
@@ -96,7 +97,7 @@ def detector(name: str, **changes) -> tuple[recipes.Recipe, Detector]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in FAMILIES]
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in FAMILIES]
 )
 def test_a_family(name: str, tmp_path: Path, shapes_folder: Path):
     """A classifier's file gives the features of torchvision's network; a step trains what it says
@@ -166,18 +167,21 @@ STAGES = {  # where stem and stages begin
 
 
 @pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("layers", [0, 2, 5])
-def test_trainable_layers_count_stages(name: str, layers: int):
-    config = recipe_of(name, backbone=dict(trainable_layers=layers, norm="batch")).backbone
-    body = build_backbone(config)[0].body.train()
+def test_trainable_layers_count_stages(name: str):
+    body = build_backbone(recipe_of(name).backbone)[0].body
     begins = [f"{stage}." for stage in STAGES[name]]
-    stage = -1
-    for key, parameter in body.named_parameters():
-        stage += stage < 4 and key.startswith(begins[stage + 1])
-        fresh = key.startswith("level_norms.")
-        assert parameter.requires_grad == (fresh or stage >= 5 - layers), key
-        assert body.get_submodule(key.rpartition(".")[0]).training == parameter.requires_grad, key
-    assert stage == 4
+    for layers in (5, 2, 0):
+        body.requires_grad_(True)
+        body.freeze(layers, "batch")
+        body.train()
+        stage = -1
+        for key, parameter in body.named_parameters():
+            stage += stage < 4 and key.startswith(begins[stage + 1])
+            fresh = key.startswith("level_norms.")
+            assert parameter.requires_grad == (fresh or stage >= 5 - layers), key
+            part = body.get_submodule(key.rpartition(".")[0])
+            assert part.training == parameter.requires_grad, key
+        assert stage == 4
 
 
 @pytest.mark.parametrize(("norm", "moves", "learns"), [
@@ -227,7 +231,39 @@ def test_training_pads_to_what_the_network_takes():
     assert [bucket[0] for bucket in buckets(recipes.Input(size_divisible=64))][:1] == [800]
 
 
+@pytest.mark.parametrize(("name", "norms"), [("swin_t", 3), ("convnext_tiny", 4)])
+def test_levels_of_networks_with_layer_norms_are_normalized(name: str, norms: int):
+    """Swin's last level by its own norm."""
+    body = build_backbone(recipe_of(name).backbone)[0].body.eval()
+    assert len(body.level_norms) == norms
+    with torch.no_grad():
+        for level in body(torch.randn(1, 3, 64, 96)).values():
+            torch.testing.assert_close(level.mean(1), torch.zeros(()).expand(level.mean(1).shape))
+            torch.testing.assert_close(
+                level.var(1, correction=0).mean(), torch.ones(()), rtol=0.05, atol=0
+            )
+
+
+def test_blocks_are_left_out_at_random():
+    """More of the later ones, as in the network, and by torch's seed; none unless asked."""
+    config = recipe_of("swin_t", backbone=dict(drop_path=0.5, trainable_layers=2)).backbone
+    body = build_backbone(config)[0].body.train()
+    depths = [m.p for m in body.modules() if isinstance(m, StochasticDepth)]
+    assert depths == pytest.approx([0.5 * i / 11 for i in range(12)])
+    x, found = torch.randn(1, 3, 64, 64), []
+    for seed in (1, 2, 3, 1):
+        torch.manual_seed(seed)
+        found.append(body.maps(x))
+    assert found[0][3].equal(found[3][3])
+    assert len({maps[3].sum().item() for maps in found}) == 3
+    assert len({maps[1].sum().item() for maps in found}) == 1  # of a stage that is not trained
+    plain = build_backbone(recipe_of("swin_t").backbone)[0].body
+    assert {m.p for m in plain.modules() if isinstance(m, StochasticDepth)} == {0.0}
+
+
 @pytest.mark.parametrize(("changes", "message"), [
+    (dict(name="resnet50", drop_path=0.1), "--backbone.drop-path: resnet50: has no stochastic"),
+    (dict(name="vgg11", drop_path=0.1), "--backbone.drop-path: vgg11: has no stochastic depth; sw"),
     (dict(name="swin_x"), "swin_x: unknown; choose .* such as swin_t"),
     (dict(name="vit_b_16"), "vit_b_16: has features .* swin_t, convnext_tiny and regnet_y_1_6gf"),
     (dict(name="alexnet"), "alexnet: has features .* swin_t, convnext_tiny and regnet_y_1_6gf"),

@@ -119,6 +119,7 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, name: str):
 STAGES = {  # where stem and stages begin
     "resnet18": ["conv1", "layer1", "layer2", "layer3", "layer4"],
     "swin_tiny_patch4_window7_224": ["patch_embed", "layers_0", "layers_1", "layers_2", "layers_3"],
+    "hrnet_w18_small": ["conv1", "layer1", "transition1", "transition2", "transition3"],
     "efficientnet_b0": ["conv_stem", "blocks.1", "blocks.2", "blocks.3", "blocks.5"],
     "vit_tiny_patch16_224": ["model", "model.blocks.0", "model.blocks.3", "model.blocks.6",
                              "model.blocks.9"],
@@ -170,6 +171,16 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch):
     recipe, model = detector("timm:convnextv2_atto", weights="imagenet")
     with pytest.raises(DownloadError, match="imagenet: timm could not fetch those of convnextv2"):
         initial_weights.initialize(model, recipe, CLASSES)
+
+
+def test_blocks_are_left_out_at_random():
+    config = recipes.Backbone(name="timm:convnextv2_atto", drop_path=0.5, trainable_layers=5)
+    body = build_backbone(config)[0].body.train()
+    depths = [m.drop_prob for m in body.modules() if type(m).__name__ == "DropPath"]
+    assert depths[-1] == 0.5
+    assert depths == sorted(depths)
+    with pytest.raises(UsageError, match="drop-path: timm:hrnet_w18_small: has no stochastic"):
+        build_backbone(recipes.Backbone(name="timm:hrnet_w18_small", drop_path=0.5))
 
 
 def test_only_convolutions_are_exported():
