@@ -58,8 +58,8 @@ def export(detector: Detector) -> ExportedProgram:
     backbone = detector.backbone
     if isinstance(backbone, (AnyBackbone, PlainBackbone)) and backbone.body.has_layer_norm:
         raise UsageError(
-            "--checkpoint: this backbone has layer norms and windows, whose shapes torch.export "
-            "fixes to one size of images; exported are networks of convolutions and batch norms"
+            "--checkpoint: this backbone has layer norms, and torch.export ties such networks to "
+            "one size of images; exported are networks of convolutions and batch norms"
         )
     step = detector.transform.config.size_divisible
     if isinstance(detector.backbone, MobileNetFPN) or step % STRIDE:

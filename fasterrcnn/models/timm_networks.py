@@ -173,7 +173,7 @@ def describe(name: str) -> Timm:
             f"{_or_else()}"
         )
     at = [max(i for i, s in enumerate(all_strides) if s == stride) for stride in LEVELS]
-    levels = dict(out_indices=tuple(at))
+    levels = dict(out_indices=tuple(info.out_indices[i] for i in at))  # DLA's begin at 1
     arguments, divisor, channels_last = _sizes(name, network, [{**a, **levels} for a in _ANY_SIZE])
     modules = [str(m) for m in (info.module_name()[i] for i in at)]
     if name.startswith("hrnet"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from fasterrcnn.errors import UsageError
 from tests.commands.runs import assert_same_bits, refused, run
-from tests.conftest import HANG, TINY, clean_environment, command
+from tests.conftest import HANG, PROJECT, TINY, clean_environment, command
 
 NETWORKS = {
     "regnet_y_400mf": ("--backbone.norm", "batch"),
@@ -24,6 +25,14 @@ def flags(name: str) -> tuple[str, ...]:
     if name.startswith("timm:"):
         pytest.importorskip("timm", reason="timm, an extra, is not installed")
     return ("--backbone.name", name, "--weights", "none", "--val-split", "none", *NETWORKS[name])
+
+
+def environment(name: str) -> dict[str, str]:
+    """What lets a command find timm where this process has it."""
+    if not name.startswith("timm:"):
+        return {}
+    place = Path(pytest.importorskip("timm").__file__).parent.parent
+    return {"PYTHONPATH": f"{PROJECT}{os.pathsep}{place}"}
 
 
 @pytest.mark.parametrize(
@@ -52,9 +61,10 @@ def test_killed_it_ends_with_the_same_bits(shapes_folder: Path, tmp_path: Path, 
             *flags(name), "--steps", 6, "--save-every", 2,
         )  # fmt: skip
 
-    assert shell(line("straight")).code == 0
+    place = environment(name)
+    assert shell(line("straight"), **place).code == 0
     with subprocess.Popen(
-        line("killed"), env=clean_environment(), stdout=subprocess.DEVNULL
+        line("killed"), env=clean_environment() | place, stdout=subprocess.DEVNULL
     ) as process:
         deadline = time.monotonic() + HANG
         while not (tmp_path / "killed/checkpoints/step-00000002").exists():
@@ -63,7 +73,7 @@ def test_killed_it_ends_with_the_same_bits(shapes_folder: Path, tmp_path: Path, 
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert shell(line("killed")).code == 0
+    assert shell(line("killed"), **place).code == 0
     assert_same_bits(
         *(tmp_path / out / "checkpoints/step-00000006" for out in ("straight", "killed"))
     )
@@ -85,6 +95,6 @@ def test_two_ranks_train_it(shapes_folder: Path, tmp_path: Path, name: str, shel
         line("b", "--steps", 2),
         line("b", "--steps", 3, "--resume"),
     ):
-        done = shell(words)
+        done = shell(words, **environment(name))
         assert done.code == 0, done.err
     assert_same_bits(*(tmp_path / out / "checkpoints/step-00000003" for out in ("a", "b")))

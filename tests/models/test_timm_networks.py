@@ -145,6 +145,7 @@ def test_trainable_layers_count_stages(name: str, layers: int):
 def test_sizes_and_pixels_are_as_stated():
     assert stated("timm:vit_tiny_patch16_224")["input"]["image_mean"] == (0.5, 0.5, 0.5)
     assert stated("timm:maxvit_tiny_tf_224")["input"]["size_divisible"] == 224
+    assert timm_networks.describe("dla34").channels == (64, 128, 256, 512)
     assert stated("timm:tf_efficientnet_b0")["backbone"]["norm_eps"] == 1e-3
     line = describe_backbone(recipes.Backbone(name="timm:vit_small_patch14_dinov2"))
     assert "384 channels at stride 16, a simple feature pyramid; layer norms, trained" in line
