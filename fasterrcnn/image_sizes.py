@@ -61,13 +61,14 @@ def buckets(config: Input) -> list[tuple[int, int]]:
     multiple of 32: 800 x 1088, 1216 and 1344 at 800/1333 px. For multi-scale training the same
     proportions are repeated at the middle of the range of short sides.
     """
-    short, long = (_up(side) for side in (config.min_size, config.max_size))
-    gap = max(STRIDE, (long - short) // (_WIDTHS + 1) // STRIDE * STRIDE)
+    step = _step(config)
+    short, long = (_up(side, step) for side in (config.min_size, config.max_size))
+    gap = max(step, (long - short) // (_WIDTHS + 1) // step * step)
     longs = sorted({max(short, long - k * gap) for k in range(_WIDTHS)})
     landscape = [(short, side) for side in longs]
     if config.train_min_sizes:
-        middle = _up((min(config.train_min_sizes) + config.min_size) // 2)
-        landscape += [(middle, min(long, _up(side * middle / short))) for side in longs[:-1]]
+        middle = _up((min(config.train_min_sizes) + config.min_size) // 2, step)
+        landscape += [(middle, min(long, _up(side * middle / short, step))) for side in longs[:-1]]
         landscape += [(middle, long)]
     landscape.sort(key=lambda shape: shape[0] * shape[1])
     return landscape + [(w, h) for h, w in landscape if w != h]
@@ -97,6 +98,12 @@ def bucket_of(height: int, width: int, config: Input) -> int:
     return buckets(config).index(planned_shape(height, width, config))
 
 
-def _up(side: float) -> int:
-    """`side` rounded up to a multiple of `STRIDE`."""
-    return math.ceil(side / STRIDE) * STRIDE
+def _step(config: Input) -> int:
+    """What padded sides are multiples of in training (px): `STRIDE`, or what a network with larger
+    windows needs. A divisor of 64, as MMDetection's configurations have, leaves it as it is."""
+    return STRIDE if 64 % config.size_divisible == 0 else math.lcm(STRIDE, config.size_divisible)
+
+
+def _up(side: float, step: int) -> int:
+    """`side` rounded up to a multiple of `step`."""
+    return math.ceil(side / step) * step

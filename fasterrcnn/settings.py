@@ -37,6 +37,8 @@ class Bounds:
     def _range(self) -> str:
         if isfinite(self.least) and isfinite(self.most):
             return f"{self.least:g} to {self.most:g}"
+        if isfinite(self.above) and isfinite(self.most):
+            return f"above {self.above:g}, at most {self.most:g}"
         if isfinite(self.least) and isfinite(self.below):
             return f"{self.least:g} to below {self.below:g}"
         if isfinite(self.least):

@@ -19,8 +19,8 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import runtime
 from fasterrcnn.engine.step import Training, make_training, train_step
-from fasterrcnn.models import resize
-from fasterrcnn.models.build import build
+from fasterrcnn.models import any_backbone, resize
+from fasterrcnn.models.build import Detector, build
 
 SMALL = dict(
     input=dict(min_size=128, max_size=160),
@@ -95,6 +95,40 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.
         with HostValues() as host:  # what is cached per shape is there now
             train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
     assert host.count <= 2
+
+
+def as_fake(detector: Detector, mode: FakeTensorMode) -> Detector:
+    """The detector with tensors of no values, in place: RegNet cannot be made of them."""
+    for module in detector.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors |= {k: mode.from_tensor(v) for k, v in tensors.items() if v is not None}
+    generator = detector.rpn.anchor_generator
+    generator.cell_anchors = [mode.from_tensor(anchors) for anchors in generator.cell_anchors]
+    return detector
+
+
+@pytest.mark.parametrize(("name", "constants"), [
+    ("regnet_y_400mf", 0),
+    pytest.param("convnext_tiny", 0, marks=pytest.mark.slow),
+    ("swin_t", 54),  # nine numbers in the mask of each of six blocks: filled in, not copied
+    pytest.param("efficientnet_b0", 0, marks=pytest.mark.slow),
+    pytest.param("densenet121", 0, marks=pytest.mark.slow),
+    pytest.param("swin_v2_t", 54, marks=pytest.mark.slow),
+    pytest.param("maxvit_t", 0, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_nor_with_another_backbone(shapes_folder: Path, name: str, constants: int):
+    """Of torchvision's classification networks, one of every kind of layer."""
+    base = recipes.change(RECIPES["AdamW"], backbone=dict(name=name, norm="frozen"))
+    recipe = recipes.change(base, **any_backbone.stated(name))
+    rt, real = runtime.start("cpu"), batch(shapes_folder)
+    detector = build(recipe, 7).train()
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        state = make_training(as_fake(detector, mode), recipes.change(recipe, amp="fp16"), rt)
+        fake = real._map(mode.from_tensor)
+        train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
+        with HostValues() as host:
+            train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
+    assert host.count <= 2 + constants
 
 
 @pytest.mark.gpu

@@ -128,6 +128,10 @@ def _changed(base: recipes.Recipe, given: dict[str, Any]) -> recipes.Recipe:
     given themselves.
     """
     recipe = base
+    if (name := given.get("backbone.name")) is not None:
+        from fasterrcnn.models import any_backbone  # only now: it needs torch
+
+        recipe = recipes.change(recipe, **any_backbone.stated(name))
     if (optimizer := given.get("schedule.optimizer")) is not None:
         recipe = recipes.with_optimizer(recipe, optimizer)
     if (lr_scheduler := given.get("schedule.lr_scheduler")) is not None:

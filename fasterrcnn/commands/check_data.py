@@ -22,7 +22,7 @@ from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import DataError, Failure, UsageError
-from fasterrcnn.models.backbones import build_backbone
+from fasterrcnn.models.any_backbone import build_backbone
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.reports import data_page, data_pictures, data_report, pages
 from fasterrcnn.reports.data_report import Report

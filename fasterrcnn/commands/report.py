@@ -22,7 +22,7 @@ from fasterrcnn.engine import checkpoint, evaluation, results
 from fasterrcnn.engine.run_folder import METRICS, read_rows
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.metrics import anchors, diagnosis
-from fasterrcnn.models.backbones import build_backbone
+from fasterrcnn.models.any_backbone import build_backbone
 from fasterrcnn.reports import comparison, pages, run_page, run_pictures
 from fasterrcnn.reports.run_page import Evaluated, RunReport
 from fasterrcnn.settings import setting

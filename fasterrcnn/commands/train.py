@@ -24,7 +24,8 @@ from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models import kernels
+from fasterrcnn.models import any_backbone, kernels
+from fasterrcnn.models.checkpointing import checkpoint_activations
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
@@ -76,6 +77,10 @@ class Options:
     device: str = shared.device()
     deterministic: bool = shared.deterministic()
     compile: bool = shared.compile()
+    checkpoint_activations: bool = setting(
+        False,
+        "compute the backbone's blocks again in the backward pass: less memory, slower, same bits",
+    )
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -140,6 +145,9 @@ def run(
     if options.compile:
         rt.say("every padded shape is compiled the first time it occurs, which takes minutes")
     started = resume.start_training(state, start, rt, compiled=options.compile)
+    if options.checkpoint_activations:
+        blocks = checkpoint_activations(started.detector.backbone)
+        rt.say(f"activations of {blocks} blocks are computed again in the backward pass")
     if rt.is_main:
         checkpoint.check_space(folder.path, resume.tensors(started))
         folder.write_json("recipe.json", dataclasses.asdict(recipe))
@@ -169,6 +177,8 @@ def check(recipe: Recipe, options: Options) -> None:
     tracking.check(options.track)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
     evaluates = options.val_split != "none" or options.val_fraction > 0
+    if options.compile and options.checkpoint_activations:
+        raise UsageError("--checkpoint-activations: not with --compile, which keeps what it needs")
     if options.patience and (not evaluates or options.eval_every == 0):
         raise UsageError(
             "--patience: needs evaluations during the run: a --val-split, and --eval-every N"
@@ -181,6 +191,8 @@ def describe(recipe: Recipe, rt: Runtime) -> None:
     if rt.device.type != "cpu":
         rt.say(kernels.describe(rt.device))
     rt.say(recipes.describe(recipe))
+    if line := any_backbone.describe_backbone(recipe.backbone):
+        rt.say(line)
     if not rt.is_fast_in(recipe.amp):
         rt.say(f"note: this CPU has no {recipe.amp} instructions; --amp auto is faster")
 

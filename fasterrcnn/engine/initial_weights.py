@@ -28,8 +28,12 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint, download
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.importers.names import body, is_body, with_current_names
+from fasterrcnn.models import any_backbone
+from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
+from fasterrcnn.models.stages import Body
+from fasterrcnn.models.timm_networks import PREFIX
 from fasterrcnn.safe_load import reading
 
 _COCO = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
@@ -59,6 +63,12 @@ def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if recipe.weights == "none":
         return _rescale_random(model, recipe)
     source = _find(recipe.weights, recipe.backbone)
+    if isinstance(model.backbone, (AnyBackbone, PlainBackbone)) and not any(
+        name.startswith("backbone.") for name in source.tensors
+    ):
+        return _load_classifier(model.backbone.body, source) + _notes(
+            source, recipe, ("input.channel", "input.image_")
+        )
     if is_body(source.tensors):
         return _load_body(model, source) + _notes(source, recipe, ("input.channel", "input.image_"))
     parts = ["input.", "backbone."]
@@ -117,6 +127,13 @@ def _rescale_random(model: Detector, recipe: recipes.Recipe) -> list[str]:
     line = "weights: fresh, from the seed"
     if recipe.backbone.norm == "batch":
         return [line]
+    if isinstance(model.backbone, (AnyBackbone, PlainBackbone)):
+        if model.backbone.body.batch_norms():
+            raise UsageError(
+                f"--weights: none: the batch norms of {recipe.backbone.name} have no statistics "
+                f"without trained weights; needs --backbone.norm batch"
+            )
+        return [line]
     if not isinstance(model.backbone, VGG):
         line += "; frozen norms, so residual branches start scaled by 0.2"
     if recipe.input.pixel_scale * max(recipe.input.image_std) < 2:
@@ -134,6 +151,8 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
         )
     if weights == "imagenet":
         try:
+            if not any_backbone.is_own(config):
+                return _published(config.name)
             if config.stride_in_1x1:
                 raise KeyError
             url = get_model_weights(config.name)["IMAGENET1K_V1"].url
@@ -171,6 +190,16 @@ def _find(weights: str, config: recipes.Backbone) -> Source:
     return Source(tensors, coco if rows == len(coco) else None, origin)
 
 
+def _published(name: str) -> Source:
+    """The default set of a library's ImageNet weights. Raises DownloadError."""
+    trained = recipes.change(recipes.Recipe(name=""), **any_backbone.stated(name))
+    if name.startswith(PREFIX):
+        tensors, origin = any_backbone.published(name)
+        return Source(tensors, None, origin, trained)
+    url = get_model_weights(name).DEFAULT.url
+    return Source(_download(url), None, url, trained)
+
+
 def _download(url: str) -> dict[str, Tensor]:
     """The state dict at `url`. Raises DownloadError or CheckpointError."""
     try:
@@ -189,12 +218,25 @@ def _load_body(model: Detector, source: Source) -> list[str]:
     tensors = body(source.tensors, ours)
     for part in parts:
         _copy(part, tensors, source.origin)
-    unused = sorted(n for n in {*tensors} - {*ours} if not n.endswith("num_batches_tracked"))
     log = [f"weights: {names} from {source.origin}, the rest fresh"]
-    if unused:
-        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        log.append(f"weights: not used: {', '.join(unused[:3])}{more}")
-    return log
+    return log + _not_used({*tensors} - {*ours})
+
+
+def _not_used(names: set[str]) -> list[str]:
+    """The log line about tensors of a file that the model has no place for, if there are any."""
+    unused = sorted(name for name in names if not name.endswith("num_batches_tracked"))
+    more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+    return [f"weights: not used: {', '.join(unused[:3])}{more}"] if unused else []
+
+
+def _load_classifier(body: Body, source: Source) -> list[str]:
+    """Copy a classifier's weights into the body, in place. Returns log lines."""
+    tensors = any_backbone.named_as(body, source.tensors)
+    _copy(body, tensors, source.origin, optional=("level_norms.",))
+    return [
+        f"weights: body from {source.origin}, the rest fresh",
+        *_not_used({*tensors} - {*body.state_dict()}),
+    ]
 
 
 def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:

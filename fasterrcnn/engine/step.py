@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torchvision.ops import FrozenBatchNorm2d
 
 from fasterrcnn import seeds
 from fasterrcnn.data.loader import Batch
+from fasterrcnn.engine.parameter_groups import parameter_groups
 from fasterrcnn.engine.runtime import Runtime, seed
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.build import Detector, Scalars
@@ -77,16 +77,7 @@ def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.Optimizer:
     itself, torch 2.11's fused SGD keeps an uninitialized buffer when the first fp16 step overflows.
     Raises UsageError if no parameter is trained.
     """
-    norms, others = split_parameters(model)
-    decay, factor = config.weight_decay, config.bias_lr_factor
-    named = model.named_parameters() if factor != 1 else ()
-    biases = {parameter for name, parameter in named if name.endswith(".bias")}
-    groups = [
-        {"params": [p for p in others if p not in biases], "weight_decay": decay},
-        {"params": [p for p in others if p in biases], "weight_decay": decay, "lr_factor": factor},
-        {"params": norms, "weight_decay": decay if config.decay_norms else 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(model, config)
     if not groups:
         raise UsageError("--freeze: leaves nothing to train; freeze less")
     optimizer: torch.optim.Optimizer
@@ -95,7 +86,7 @@ def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.Optimizer:
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(first, second), fused=True)
     else:
         optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
-    for parameter in norms + others:
+    for parameter in [p for group in groups for p in group["params"]]:
         optimizer.state[parameter].update(_first_state(parameter, config.optimizer))
     return optimizer
 
@@ -109,18 +100,6 @@ def _first_state(parameter: Tensor, optimizer: str) -> dict[str, Tensor]:
         "exp_avg": torch.zeros_like(parameter),
         "exp_avg_sq": torch.zeros_like(parameter),
     }
-
-
-def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The trained parameters of norms, and all others."""
-    norms = {
-        parameter
-        for module in model.modules()
-        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d))
-        for parameter in module.parameters(recurse=False)
-    }
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [p for p in trained if p in norms], [p for p in trained if p not in norms]
 
 
 def train_step(

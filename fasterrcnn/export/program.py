@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import STRIDE
+from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.backbones import MobileNetFPN
 from fasterrcnn.models.build import Detector, FastRCNN
 from fasterrcnn.models.transform import PaddedImages
@@ -54,6 +55,12 @@ def export(detector: Detector) -> ExportedProgram:
     """
     if isinstance(detector, FastRCNN):
         raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
+    backbone = detector.backbone
+    if isinstance(backbone, (AnyBackbone, PlainBackbone)) and backbone.body.has_layer_norm:
+        raise UsageError(
+            "--checkpoint: this backbone has layer norms, and torch.export ties such networks to "
+            "one size of images; exported are networks of convolutions and batch norms"
+        )
     step = detector.transform.config.size_divisible
     if isinstance(detector.backbone, MobileNetFPN) or step % STRIDE:
         raise UsageError(

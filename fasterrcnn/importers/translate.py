@@ -13,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.importers.names import IDENTITY, entries, with_current_names
 from fasterrcnn.importers.recognize import Recognized
+from fasterrcnn.models.any_backbone import is_own
 from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe, change, conventions, flat
 from fasterrcnn.safe_load.reading import File
@@ -174,6 +175,8 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         different.append(f"this network cannot be exported to {framework}")
     if framework == "torchvision" and recipe.roi_heads.stages > 1:
         different.insert(0, f"a cascade of {recipe.roi_heads.stages} box heads, there 1")
+    if not is_own(recipe.backbone):
+        different.append(f"{recipe.backbone.name} cannot be exported to {framework}")
     if recipe.detector == "fast_rcnn":
         different.append("it needs a region proposal network, which fasterrcnn assemble adds")
     if different:

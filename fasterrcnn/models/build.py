@@ -16,7 +16,8 @@ from torch.nn import functional
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import training_sizes
-from fasterrcnn.models.backbones import Backbone, build_backbone
+from fasterrcnn.models.any_backbone import build_backbone, check_sizes
+from fasterrcnn.models.backbones import Backbone
 from fasterrcnn.models.boxes import Detections, Proposals
 from fasterrcnn.models.cascade import CascadeRoIHeads
 from fasterrcnn.models.roi_heads import RoIHeads, build_box_head, build_predictor
@@ -202,6 +203,7 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
 
     Weights are drawn from torch's global generator: seed it first.
     """
+    check_sizes(recipe)
     transform = Transform(recipe.input, training_sizes(recipe))
     backbone, stage = build_backbone(recipe.backbone)
 

@@ -46,13 +46,15 @@ def _check_augment(recipe: Recipe) -> None:
 
 
 def _check_network(recipe: Recipe) -> None:
-    vgg, one_level = recipe.backbone.name == "vgg16", recipe.backbone.neck == "none"
+    one_level = recipe.backbone.neck == "none"
+    vgg = recipe.backbone.name == "vgg16" and one_level
     _check_convolutions(recipe.backbone)
     c4 = one_level and not vgg and recipe.backbone.dilation == 1
-    if vgg and not one_level:
-        raise UsageError("--backbone.name: vgg16: has no pyramid; needs --backbone.neck none")
     if not vgg and recipe.backbone.base_channels != 64:
-        raise UsageError("--backbone.base-channels: only vgg16 has it; --backbone.fpn-channels?")
+        raise UsageError(
+            "--backbone.base-channels: only vgg16 with --backbone.neck none has it; "
+            "--backbone.fpn-channels?"
+        )
     res5 = recipe.roi_heads.head == "res5"
     if res5 != c4 and recipe.detector != "rpn":
         raise UsageError(
@@ -68,7 +70,7 @@ def _check_network(recipe: Recipe) -> None:
 
 
 def _check_convolutions(backbone: Backbone) -> None:
-    resnet = backbone.name.startswith(("resnet", "resnext", "wide_resnet"))
+    resnet = backbone.name.startswith(("resnet", "resnext"))
     small = backbone.name in ("resnet10", "resnet18", "resnet34")
     for name, given in (("dilation", backbone.dilation > 1),
                         ("deformable", backbone.deformable != "none")):  # fmt: skip

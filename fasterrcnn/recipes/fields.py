@@ -91,7 +91,10 @@ class Augment:
 class Backbone:
     """Convolutional body and feature pyramid (FPN)."""
 
-    name: str = setting("resnet50", "body, by torchvision's name: resnet50, resnext101_64x4d, ...")
+    name: str = setting(
+        "resnet50",
+        "body, by torchvision's name: resnet50, swin_t, regnet_y_1_6gf, ...; or timm:NAME of timm",
+    )
     stride_in_1x1: bool = setting(
         False,
         "downsample in the first 1x1 convolution of a stage (caffe style) instead of the 3x3 "
@@ -107,7 +110,10 @@ class Backbone:
         1e-5, "epsilon of the batch norm (0 for torchvision's COCO_V1 weights)", least=0
     )
     trainable_layers: int = setting(
-        3, "number of stages that are trained, counted from the last; 5: all", least=0, most=5
+        3,
+        "number of stages that are trained, of a stem and four, counted from the last; 5: all",
+        least=0,
+        most=5,
     )
     fixed: bool = setting(False, "freeze the whole backbone, norms and FPN included")
     base_channels: int = setting(
@@ -135,6 +141,9 @@ class Backbone:
     deformable_groups: int = setting(1, "groups of channels with offsets of their own", least=1)
     fpn_channels: int = setting(256, "output channels of every FPN level", least=1)
     fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
+    drop_path: float = setting(
+        0.0, "stochastic depth: probability with which the last block is left out", least=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,10 @@ class Schedule:
         1e-4, "weight decay of every trained parameter: L2 in SGD, decoupled in AdamW", least=0
     )
     decay_norms: bool = setting(True, "apply weight decay to norms too")
+    decay_weights_only: bool = setting(False, "none for norms, biases and position embeddings")
+    layer_decay: float = setting(
+        1.0, "factor of the learning rate from a stage or block to the one before", above=0, most=1
+    )
     warmup_steps: int = setting(
         500, "optimizer steps of linear warm-up; scales inversely with images-per-step", least=0
     )

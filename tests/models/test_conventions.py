@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from fasterrcnn import recipes, schedule
-from fasterrcnn.engine.step import split_parameters
+from fasterrcnn.engine.parameter_groups import split_parameters
 from fasterrcnn.models import boxes
 from fasterrcnn.models.backbones import build_backbone
 from fasterrcnn.models.build import build

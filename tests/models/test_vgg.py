@@ -214,7 +214,7 @@ def test_biases_learn_faster_where_asked_to():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(backbone=dict(neck="fpn")), "vgg16: has no pyramid"),
+    (dict(backbone=dict(neck="fpn")), "pooling: pool: needs --backbone.neck none"),
     (dict(backbone=dict(name="resnet50")), "res5 goes with a ResNet"),
     (dict(roi_heads=dict(head="res5", dropout=0.0)), "res5 goes with a ResNet"),
     (dict(roi_heads=dict(dropout=1.0)), "dropout: 1.0: must be"),
