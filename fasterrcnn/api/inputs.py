@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fasterrcnn.data import images
 from fasterrcnn.data.frames import Frame
+from fasterrcnn.data.pixel_values import BYTE, scaled
 from fasterrcnn.data.sources import Source
 from fasterrcnn.errors import UsageError
 
@@ -20,28 +21,28 @@ ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 KINDS = (str, os.PathLike, Image.Image, np.ndarray, Tensor)
 
 
-def read(image: ImageLike, number: int) -> Frame:
-    """The image with its pixels, uint8 ``(3, H, W)``; `number`, from 1, names it in errors.
+def read(image: ImageLike, number: int, value_range: str) -> Frame:
+    """The image with its pixels ``(3, H, W)``; `number`, from 1, names it in errors.
 
     Raises UsageError.
     """
     name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
     try:
-        return Frame(Source(name, name), name, _pixels(image))
+        return Frame(Source(name, name), name, _pixels(image, value_range))
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
 
 
-def _pixels(image: ImageLike) -> Tensor:
+def _pixels(image: ImageLike, value_range: str) -> Tensor:
     """RGB as displayed. Raises ValueError with a phrase."""
     if isinstance(image, (str, os.PathLike)):
-        return images.decode(Path(image), apply_orientation=True)
+        return images.decode(Path(image), apply_orientation=True, value_range=value_range)
     if isinstance(image, Image.Image):
-        return images.from_pillow(image)
+        return images.from_pillow(image, value_range)
     if isinstance(image, np.ndarray):
-        return _of_array(image)
+        return scaled(_of_array(image), BYTE, value_range)
     if isinstance(image, Tensor):
-        return _of_tensor(image)
+        return scaled(_of_tensor(image), BYTE, value_range)
     raise ValueError(
         f"{type(image).__name__}: not an image; give a path, a PIL image, an array or a tensor"
     )

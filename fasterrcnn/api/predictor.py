@@ -108,7 +108,10 @@ class Predictor:
         recipe: recipes.Recipe,
         images_per_batch: int,
     ) -> Iterator[Detections]:
-        frames = (inputs.read(image, number) for number, image in enumerate(images, start=1))
+        value_range = recipe.input.value_range
+        frames = (
+            inputs.read(image, number, value_range) for number, image in enumerate(images, start=1)
+        )
         detected = prediction.detect(
             self._model, frames, recipe, self._runtime, images_per_batch, options.views
         )

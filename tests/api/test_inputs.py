@@ -18,7 +18,7 @@ TENSOR = torch.from_numpy(RGB).permute(2, 0, 1)
 
 
 def pixels(image) -> torch.Tensor:
-    found = inputs.read(image, 1).image
+    found = inputs.read(image, 1, "full").image
     assert isinstance(found, torch.Tensor)
     assert found.dtype == torch.uint8
     return found
@@ -45,7 +45,7 @@ def test_a_pil_image_and_its_file_are_the_same(tmp_path: Path, orientation: int)
     path = tmp_path / "x.jpg"
     Image.fromarray(RGB).save(path, exif=exif)
     with Image.open(path) as image:
-        assert pixels(image).equal(images.decode(path, apply_orientation=True))
+        assert pixels(image).equal(images.decode(path, apply_orientation=True, value_range="full"))
     assert pixels(path).equal(pixels(str(path)))
 
 
@@ -56,7 +56,7 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
     )  # fmt: skip
     path = tmp_path / "x.tif"
     image.save(path)
-    assert pixels(image).equal(images.decode(path, apply_orientation=True))
+    assert pixels(image).equal(images.decode(path, apply_orientation=True, value_range="full"))
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
 )
 def test_what_is_refused(image, message: str):
     with pytest.raises(UsageError, match=f"^image 7: {message}"):
-        inputs.read(image, 7)
+        inputs.read(image, 7, "full")
