@@ -82,3 +82,24 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
 def test_what_is_refused(image, message: str):
     with pytest.raises(UsageError, match=f"^image 7: {message}"):
         inputs.read(image, 7, "full")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_an_array_of_more_bits_is_as_its_file(tmp_path: Path, kind: type):
+    stored = (1500 + 4 * RGB[..., 0].astype(np.uint16)).astype(kind)
+    path = tmp_path / "x.tif"
+    Image.fromarray(stored).save(path)
+    array = np.repeat(stored[..., None], 3, axis=2)
+    for value_range in ("1600,2400", "image"):
+        found = inputs.read(array, 1, value_range).image
+        assert found.dtype == torch.float32
+        assert found.equal(images.decode(path, apply_orientation=True, value_range=value_range))
+    with pytest.raises(UsageError, match="image 1: 8-bit values, but the range"):
+        inputs.read(RGB, 1, "1600,2400")
+
+
+def test_nan_in_an_array_is_named():
+    array = np.ones((4, 5, 3), np.float32)
+    array[0, 0] = np.nan
+    with pytest.raises(UsageError, match="image 1: 3 of its values are NaN or infinite"):
+        inputs.read(array, 1, "0,1")
