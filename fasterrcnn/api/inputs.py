@@ -13,47 +13,59 @@ from torch import Tensor
 
 from fasterrcnn.data import images
 from fasterrcnn.data.frames import Frame
+from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, scaled
 from fasterrcnn.data.sources import Source
 from fasterrcnn.errors import UsageError
 
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
+_DEPTHS = {np.dtype(np.uint8): BYTE, np.dtype(np.uint16): INTEGER, np.dtype(np.float32): FLOAT}
 KINDS = (str, os.PathLike, Image.Image, np.ndarray, Tensor)
 
 
-def read(image: ImageLike, number: int) -> Frame:
-    """The image with its pixels, uint8 ``(3, H, W)``; `number`, from 1, names it in errors.
+def read(image: ImageLike, number: int, value_range: str) -> Frame:
+    """The image with its pixels ``(3, H, W)``; `number`, from 1, names it in errors.
 
     Raises UsageError.
     """
     name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
     try:
-        return Frame(Source(name, name), name, _pixels(image))
+        return Frame(Source(name, name), name, _pixels(image, value_range))
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
 
 
-def _pixels(image: ImageLike) -> Tensor:
+def _pixels(image: ImageLike, value_range: str) -> Tensor:
     """RGB as displayed. Raises ValueError with a phrase."""
     if isinstance(image, (str, os.PathLike)):
-        return images.decode(Path(image), apply_orientation=True)
+        return images.decode(Path(image), apply_orientation=True, value_range=value_range)
     if isinstance(image, Image.Image):
-        return images.from_pillow(image)
+        return images.from_pillow(image, value_range)
     if isinstance(image, np.ndarray):
-        return _of_array(image)
+        return _of_array(image, value_range)
     if isinstance(image, Tensor):
-        return _of_tensor(image)
+        return scaled(_of_tensor(image), BYTE, value_range)
     raise ValueError(
         f"{type(image).__name__}: not an image; give a path, a PIL image, an array or a tensor"
     )
 
 
-def _of_array(array: np.ndarray) -> Tensor:
-    """uint8 ``(H, W, 3)`` in RGB, as PIL and most of Python have it."""
-    if array.dtype != np.uint8:
-        raise ValueError(f"an array of {array.dtype}; give uint8 (H, W, 3), 0 to 255, in RGB")
+def _of_array(array: np.ndarray, value_range: str) -> Tensor:
+    """uint8 ``(H, W, 3)`` in RGB, as PIL and most of Python have it; uint16 or float32 where the
+    run's range of values takes them."""
+    depth = _DEPTHS.get(array.dtype)
+    if depth is None:
+        raise ValueError(
+            f"an array of {array.dtype}; give uint8 (H, W, 3), 0 to 255, in RGB, or uint16 or "
+            "float32 to a run on such values"
+        )
     if array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(f"an array of shape {array.shape}; give uint8 (H, W, 3) in RGB")
-    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    if depth != BYTE:
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{(~np.isfinite(array)).sum()} of its values are NaN or infinite")
+    pixels = torch.from_numpy(np.ascontiguousarray(array))
+    return scaled(pixels, depth, value_range).permute(2, 0, 1)
 
 
 def _of_tensor(tensor: Tensor) -> Tensor:

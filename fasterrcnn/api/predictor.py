@@ -71,9 +71,10 @@ class Predictor:
     ) -> Detections | list[Detections]:
         """Detections in an image, or a list of them in several.
 
-        An image is a path, a PIL image, an array uint8 ``(H, W, 3)`` or a tensor ``(3, H, W)``,
-        uint8 or float in 0..1, all in RGB. Detections of a score above `score_threshold` are given
-        (None: the run's threshold). Images of equal padded size share a batch. Raises ValueError.
+        An image is a path, a PIL image, an array uint8 ``(H, W, 3)`` (uint16 or float32 to a run on
+        such values) or a tensor ``(3, H, W)``, uint8 or float in 0..1, all in RGB. Detections of a
+        score above `score_threshold` are given (None: the run's threshold). Images of equal
+        padded size share a batch. Raises ValueError.
         """
         if isinstance(images, inputs.KINDS):
             (found,) = self.stream([images], score_threshold, images_per_batch=images_per_batch)
@@ -108,7 +109,10 @@ class Predictor:
         recipe: recipes.Recipe,
         images_per_batch: int,
     ) -> Iterator[Detections]:
-        frames = (inputs.read(image, number) for number, image in enumerate(images, start=1))
+        value_range = recipe.input.value_range
+        frames = (
+            inputs.read(image, number, value_range) for number, image in enumerate(images, start=1)
+        )
         detected = prediction.detect(
             self._model, frames, recipe, self._runtime, images_per_batch, options.views
         )

@@ -29,7 +29,7 @@ import numpy as np
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import augment, formats, loader, shapes
+from fasterrcnn.data import augment, formats, loader, shapes, value_ranges
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
@@ -168,7 +168,8 @@ def data_folder(path: Path | None) -> Iterator[Path]:
 def read(folder: Path, recipe: Recipe) -> Annotations:
     """The training images with boxes."""
     data = formats.read(folder, recipe.data.train_split, "auto", (), Problems())
-    return data.select(data.with_boxes())
+    value_range, _ = value_ranges.resolve([data], recipe.input.value_range)
+    return value_ranges.of_run(data.select(data.with_boxes()), value_range)
 
 
 def batches(

@@ -17,7 +17,7 @@ import torch
 
 from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import duplicates, formats, image_check, images, statistics
+from fasterrcnn.data import duplicates, formats, image_check, images, statistics, value_ranges
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
@@ -144,7 +144,24 @@ def read(
                 say(f"no split {_VAL}: {failure}")
             else:
                 failures.append(failure)
-    return splits, failures
+    return in_range(splits, recipe, failures), failures
+
+
+def in_range(
+    splits: dict[str, Annotations], recipe: Recipe, failures: list[Failure]
+) -> dict[str, Annotations]:
+    """The splits with the range of values that `train` gives them; each image's own where that
+    fails."""
+    value_range = recipe.input.value_range
+    try:
+        if splits:
+            value_range, lines = value_ranges.resolve([*splits.values()], value_range)
+            for line in lines:
+                say(line)
+        return {name: value_ranges.of_run(data, value_range) for name, data in splits.items()}
+    except Failure as failure:
+        failures.append(failure)
+        return {name: value_ranges.of_run(data, "image") for name, data in splits.items()}
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:

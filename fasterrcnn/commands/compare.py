@@ -80,7 +80,9 @@ def main(argv: list[str] | None = None) -> None:
     runs = {name: load(name) for name in options.detectors if name.suffix != ".json"}
     source, classes = find_source([*runs.values()], options)
     problems = Problems(skip=options.bad_data == "skip")
-    data = evaluation.read_split(source, classes, problems, options.check_images)
+    data = evaluation.read_split(
+        source, classes, problems, options.check_images, value_range="image"
+    )
     for line in problems.summary():
         print(line)
     compared, detections = [], []
@@ -214,7 +216,9 @@ def panel(data: Annotations, i: int, title: str, found: list[Comparison]) -> Pan
 def decode(data: Annotations, i: int) -> torch.Tensor:
     """The pixels of image i. Raises DataError."""
     try:
-        return images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+        return images.decode(
+            data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+        )
     except ValueError as error:
         raise DataError(f"{data.path(i)}: {error}") from None
 

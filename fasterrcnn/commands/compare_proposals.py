@@ -101,7 +101,13 @@ def add_detections(
     rt = runtime.start(options.device)
     source = evaluation.Source(options.data_path, options.dataset, options.split)
     problems = Problems(skip=options.bad_data == "skip")  # those that main has printed
-    data = evaluation.read_split(source, state.classes, problems, options.check_images)
+    data = evaluation.read_split(
+        source,
+        state.classes,
+        problems,
+        options.check_images,
+        value_range=state.recipe.input.value_range,
+    )
     model = rt.place(model)
     for path, found in results.items():
         measured, _ = evaluation.evaluate(

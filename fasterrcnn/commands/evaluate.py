@@ -121,7 +121,8 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     rt.say(rt.describe())
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
-    data = read(source, state.classes, options, rt, images_only=boxes_hidden)
+    value_range = recipe.input.value_range
+    data = read(source, state.classes, options, rt, value_range, images_only=boxes_hidden)
     for line in evaluation.notes(data, recipe):
         rt.say(line)
     rt.say(
@@ -169,7 +170,7 @@ def measure_file(options: Options, rt: runtime.Runtime) -> None:
         raise UsageError("--data-path: not given; --from needs the folder of the data set")
     root, dataset = options.data_path, options.dataset or "auto"
     source = evaluation.Source(root.absolute(), dataset, options.split or "val")
-    data = read(source, (), options, rt)
+    data = read(source, (), options, rt, "image")  # only drawn
     detections = coco_results.read(options.from_file, data)
     rt.say(
         f"{options.from_file}: {len(detections)} detections, split {source.name}: "
@@ -189,6 +190,7 @@ def read(
     classes: Classes | Sequence[str],
     options: Options,
     rt: runtime.Runtime,
+    value_range: str,
     *,
     images_only: bool = False,
 ) -> Annotations:
@@ -196,7 +198,12 @@ def read(
     problems = Problems(skip=options.bad_data == "skip")
     data = rt.on_main(
         lambda: evaluation.read_split(
-            source, classes, problems, options.check_images, images_only=images_only
+            source,
+            classes,
+            problems,
+            options.check_images,
+            value_range=value_range,
+            images_only=images_only,
         ),
         slow=True,
     )
@@ -283,7 +290,9 @@ def draw(
     compared = comparison.compare_all(data, detections, options.draw_threshold, by_class=by_class)
 
     def picture(i: int) -> Image.Image:
-        image = images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+        image = images.decode(
+            data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+        )
         if len(data.labels):
             return drawing.draw_comparison(image, compared[i], data.classes.names)
         boxes, scores = torch.from_numpy(compared[i].boxes), torch.from_numpy(compared[i].scores)

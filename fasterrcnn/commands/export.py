@@ -143,9 +143,13 @@ def some_images(state: checkpoint.State) -> list[Tensor]:
     ``(3, H, W)`` each."""
     if state.data["path"] and Path(state.data["path"]).is_dir():
         source = evaluation.find_source(state, None, None, None)
-        data = evaluation.read_split(source, state.classes, Problems(skip=True))
+        data = evaluation.read_split(
+            source, state.classes, Problems(skip=True), value_range=state.recipe.input.value_range
+        )
         return [
-            images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+            images.decode(
+                data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+            )
             for i in range(min(_IMAGES, len(data)))
         ]
     return [torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES)]

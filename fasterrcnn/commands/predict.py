@@ -101,7 +101,9 @@ def main(argv: list[str] | None = None) -> None:
     ahead = workers + options.images_per_gpu
     with processes(workers) as pool, signals_received() as signals:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
-        stream = frames.read(asked, pool, ahead, known.size if known else lambda _: None)
+        stream = frames.read(
+            asked, pool, ahead, known.size if known else lambda _: None, recipe.input.value_range
+        )
         detected = prediction.detect(
             model,
             islice(stream, options.limit),

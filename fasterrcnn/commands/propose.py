@@ -108,7 +108,10 @@ def show(
     names = picture_files.picture_names([source.name for source in files])
     if options.draw > 0:
         sources.check_not_replaced(files, folder, names)
-    for (source, image), picture_name in zip(sources.decoded(files), names, strict=True):
+    value_range = model.transform.config.value_range
+    for (source, image), picture_name in zip(
+        sources.decoded(files, value_range), names, strict=True
+    ):
         with rt.inference(amp):
             padded = model.transform([image.to(rt.device)])
             (found,) = split(model.rpn.detect(padded, model.features(padded)))
@@ -143,7 +146,13 @@ def store(
     split_name = options.split or (state.recipe.data.train_split if options.training else None)
     place = evaluation.find_source(state, options.data_path, options.dataset, split_name)
     problems = Problems(skip=options.bad_data == "skip")
-    data = evaluation.read_split(place, state.classes, problems, options.check_images)
+    data = evaluation.read_split(
+        place,
+        state.classes,
+        problems,
+        options.check_images,
+        value_range=state.recipe.input.value_range,
+    )
     for line in problems.summary():
         print(line)
     source = {

@@ -115,7 +115,9 @@ def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Eval
         options.split,
     )
     problems = Problems(skip=options.bad_data == "skip")
-    data = evaluation.read_split(source, state.classes, problems)
+    data = evaluation.read_split(
+        source, state.classes, problems, value_range=state.recipe.input.value_range
+    )
     if row["images"] < len(data) and any(line.startswith("limit:") for line in row["changed"]):
         data = data.take(np.arange(row["images"]))
     if data.digest() != row["digest"]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import formats, image_check, images, proposals
+from fasterrcnn.data.pixel_values import displayable
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import ImageProposals
 from fasterrcnn.engine import runtime
@@ -92,7 +93,7 @@ def search(mode: str, top_n: int, file: tuple[str, bool]) -> tuple[ImageProposal
     """
     path, rotate = file
     try:
-        image = images.decode(path, apply_orientation=rotate)
+        image = displayable(images.decode(path, apply_orientation=rotate, value_range="image"))
     except ValueError as error:
         raise DataError(f"{path}: {error}; replace the file") from None
     method = _opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()

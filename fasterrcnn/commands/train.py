@@ -117,6 +117,7 @@ def run(
     describe(recipe, rt)
     start = rt.on_main(lambda: resume.find_start(folder, resume=options.resume))
     data = read_data(recipe, options, folder, start, rt)
+    recipe = recipes.change(recipe, input=dict(value_range=data.train.value_range))
     plan = Plan(
         data.train.ids,
         run_data.buckets(data.train, recipe),
@@ -212,11 +213,12 @@ def read_data(
     )
     skip, listed = options.bad_data == "skip", folder.problems
     problems = Problems(skip)
+    saved_range = None if start.state is None else start.state.recipe.input.value_range
     bad = bad_images.load(options.data_path, start.state, skip=skip)
 
     def read() -> RunData:
         try:
-            train, val, summary = run_data.read_splits(source, recipe, problems, bad)
+            train, val, summary = run_data.read_splits(source, recipe, problems, bad, saved_range)
         finally:
             problems.write(listed)
         for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):

@@ -169,6 +169,8 @@ class Annotations:
     trainable: np.ndarray  # bool (B,): not crowd, and of positive size inside the image
     classes: Classes
     voc: bool = False  # PASCAL VOC's own data: its metrics are computed too
+    depths: np.ndarray | None = None  # uint8 (n,): `images.Header.depth` of each file
+    value_range: str = "full"  # how pixels are read: `recipes.Input.value_range`
     federated: Federated | None = None  # LVIS: its own metric is computed instead of COCO's
 
     def __len__(self) -> int:
@@ -229,6 +231,7 @@ class Annotations:
             sizes=self.sizes[index],
             rotate=self.rotate[index],
             seen=self.seen[index],
+            depths=None if self.depths is None else self.depths[index],
             first=first,
             xywh=self.xywh[boxes],
             labels=self.labels[boxes],

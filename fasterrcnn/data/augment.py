@@ -50,8 +50,8 @@ class Augmentation:
     def __call__(
         self, image: torch.Tensor, boxes: np.ndarray, labels: np.ndarray, key: int
     ) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-        """Augment an image, uint8 ``(H, W, 3)``, with boxes float32 ``(G, 4)`` x1 y1 x2 y2 (px) and
-        labels int64 ``(G,)``; the same as they are afterwards, of other H, W and G.
+        """Augment an image, uint8 or float32 ``(H, W, 3)``, with boxes float32 ``(G, 4)`` x1 y1 x2
+        y2 (px) and labels int64 ``(G,)``; the same as they are afterwards, of other H, W and G.
 
         Boxes are clipped to what is left of the image, and dropped below 1 px; all of them can be.
         Equal keys give equal bits, whatever the number of threads. Torch's global generator is left
@@ -91,7 +91,7 @@ class Augmentation:
         if config.moves_boxes:
             steps.append(v2.SanitizeBoundingBoxes())  # crop and pad have clipped to the image
         if config.photometric:
-            steps += [shrink, v2.RandomPhotometricDistort()]
+            steps += [shrink, _distort]
         return steps
 
     def _shrunk(self, sample: Sample, planned: tuple[int, int] | None) -> Sample:
@@ -106,6 +106,15 @@ def _iou_crop(sample: Sample) -> Sample:
     if len(sample["boxes"]) == 0 or min(sample["image"].shape[-2:]) < _LEAST_CROPPED:
         return sample
     return v2.RandomIoUCrop()(sample)
+
+
+def _distort(sample: Sample) -> Sample:
+    """Distort colors. v2 takes floating-point pixels to be 0..1, and clips them to that."""
+    image, distort = sample["image"], v2.RandomPhotometricDistort()
+    if not image.is_floating_point():
+        return distort(sample)
+    changed = distort({**sample, "image": tv_tensors.wrap(image / 255, like=image)})
+    return {**changed, "image": tv_tensors.wrap(changed["image"] * 255, like=image)}
 
 
 class _ScaleJitter(v2.ScaleJitter):

@@ -1,5 +1,4 @@
-"""Reads image files: sizes from headers, pixels as uint8 RGB. No other module opens images to train
-on.
+"""Reads image files: sizes from headers, pixels as RGB. No other module opens images to train on.
 
 Life of a batch, step 3. `inspect` finds the stored size and the EXIF orientation; `decode` applies
 the orientation only if asked to, because annotations may refer to the image before or after
@@ -22,9 +21,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from torchvision.io import ImageReadMode, decode_image
 
-from fasterrcnn.data import jpeg_end
+from fasterrcnn.data import jpeg_end, pixel_values
+from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 
 MAX_PIXELS = 178_956_970  # where Pillow itself takes a file for a decompression bomb
 _FORMATS = (  # never EPS or PDF; JPEG opens MPO too
@@ -39,11 +40,13 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # they do not say of which f
 
 
 class Header(NamedTuple):
-    """Size as stored in the file (px) and EXIF orientation (1 to 8; 5 to 8 swap the axes)."""
+    """Size as stored in the file (px), EXIF orientation (1 to 8; 5 to 8 swap the axes), and depth:
+    `pixel_values.BYTE`, `INTEGER` or `FLOAT`; 0: not known."""
 
     height: int
     width: int
     orientation: int
+    depth: int = BYTE
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -116,10 +119,13 @@ def inspect(path: Path | str) -> Verdict:
         return Verdict(str(error), Seen.PIXELS)
 
 
-def decode(path: Path | str, *, apply_orientation: bool) -> torch.Tensor:
-    """Pixels of an image file: uint8 RGB ``(3, H, W)`` (a view of H W 3 in memory).
+def decode(
+    path: Path | str, *, apply_orientation: bool, value_range: str | None = None
+) -> torch.Tensor:
+    """Pixels of an image file: RGB ``(3, H, W)`` (a view of H W 3 in memory), of 8 bits uint8.
 
-    Gray is repeated, alpha dropped, 16-bit values are divided by 256; an animation gives its first
+    Values of more bits are float32: as stored, or as `pixel_values.scaled` makes them where a
+    recipe's `value_range` is given. Gray is repeated, alpha dropped; an animation gives its first
     frame. A JPEG file may lack its end marker, but no pixels. Raises ValueError with a phrase if
     the file cannot be decoded, Unsettled if that may be different next time.
     """
@@ -136,12 +142,14 @@ def decode(path: Path | str, *, apply_orientation: bool) -> torch.Tensor:
             f"height {header.height}, width {header.width} in its header, but height {height}, "
             f"width {width} when decoded"
         )
+    if value_range is not None:
+        pixels = pixel_values.scaled(pixels, header.depth, value_range)
     if apply_orientation:
         pixels = _turned(pixels, header.orientation)
     return pixels.permute(2, 0, 1)
 
 
-def from_pillow(image: Image.Image) -> torch.Tensor:
+def from_pillow(image: Image.Image, value_range: str) -> torch.Tensor:
     """Pixels of a Pillow image as `decode` gives those of a file, its EXIF orientation applied.
 
     Raises ValueError with a phrase.
@@ -149,8 +157,8 @@ def from_pillow(image: Image.Image) -> torch.Tensor:
     header = within_limit(_header(image))
     if isinstance(header, str):
         raise ValueError(header)
-    _check_range(image)
-    return _turned(_pixels_by_pillow(image), header.orientation).permute(2, 0, 1)
+    pixels = pixel_values.scaled(_pixels_by_pillow(image), header.depth, value_range)
+    return _turned(pixels, header.orientation).permute(2, 0, 1)
 
 
 @contextmanager
@@ -183,14 +191,7 @@ def _open_image(file: IO[bytes]) -> Image.Image:
         raise Unsettled(_too_large()) from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise _explained(error, "unreadable header") from error
-    _check_range(image)
     return image
-
-
-def _check_range(image: Image.Image) -> None:
-    """Raise ValueError for pixels that cannot be brought to 8 bits."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
 
 
 def _explained(error: Exception, what: str) -> ValueError:
@@ -211,7 +212,18 @@ def _header(image: Image.Image) -> Header:
         except Exception:  # of many kinds; a damaged EXIF block says nothing
             pass
     turned = int(orientation) if orientation in range(1, 9) else 1
-    return Header(image.height, image.width, turned)
+    return Header(image.height, image.width, turned, _depth(image))
+
+
+def _depth(image: Image.Image) -> int:
+    """The depth of an opened image; Pillow's mode of a 16-bit RGB PNG is that of 8 bits."""
+    if image.mode.startswith("I"):
+        return INTEGER
+    if image.mode == "F":
+        return FLOAT
+    if isinstance(image, PngImageFile) and image.tile and ";16" in str(image.tile[0][3]):
+        return INTEGER
+    return BYTE
 
 
 def _has_end(image: Image.Image, file: IO[bytes]) -> bool:
@@ -222,7 +234,8 @@ def _has_end(image: Image.Image, file: IO[bytes]) -> bool:
 
 
 def _pixels(image: Image.Image, data: bytes) -> torch.Tensor:
-    """Pixels, uint8 ``(H, W, 3)``, of an opened image, whose file holds `data`. Raises ValueError.
+    """Pixels ``(H, W, 3)`` as stored, uint8 or float32, of an opened image, whose file holds
+    `data`. Raises ValueError.
 
     JPEG and PNG are decoded by torchvision, to the same pixels as by Pillow but faster.
     """
@@ -234,20 +247,22 @@ def _pixels(image: Image.Image, data: bytes) -> torch.Tensor:
     except RuntimeError:  # damaged: Pillow's message says how
         return _pixels_of_damaged_jpeg(data) if image.format == "JPEG" else _pixels_by_pillow(image)
     if pixels.dtype == torch.uint16:
-        pixels = (pixels.to(torch.int32) >> 8).to(torch.uint8)
+        pixels = pixels.to(torch.float32)
     return pixels.permute(1, 2, 0)
 
 
 def _pixels_by_pillow(image: Image.Image) -> torch.Tensor:
     """`_pixels` of an image in any format."""
     try:
-        if image.mode.startswith("I"):  # convert("RGB") would clip 16 bits at 255
-            gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        if image.mode.startswith(("I", "F")):  # convert("RGB") would clip at 255
+            gray = np.asarray(image).astype(np.float32)
             pixels = np.repeat(gray[:, :, None], 3, axis=2)
         else:
             pixels = np.array(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise _explained(error, "cannot be decoded") from error
+    if image.mode == "F" and not np.isfinite(pixels).all():
+        raise ValueError(f"{(~np.isfinite(gray)).sum()} of its values are NaN or infinite")
     return torch.from_numpy(pixels)
 
 

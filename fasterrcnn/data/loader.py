@@ -1,4 +1,4 @@
-"""Loads micro-batches of image positions as pinned uint8 batches, in worker processes.
+"""Loads micro-batches of image positions as pinned batches, in worker processes.
 
 Life of a batch, step 3. A worker decodes the images of a micro-batch, augments them and flips
 each by random numbers that depend only on (seed, epoch, image id, copy); everything else happens on
@@ -37,7 +37,7 @@ class Batch:
     names: list[str]  # file of each image
     sizes: list[tuple[int, int]]  # H, W (px)
     counts: list[int]  # boxes per image
-    pixels: torch.Tensor  # uint8 (sum of H * W * 3,), each image H W 3
+    pixels: torch.Tensor  # (sum of H * W * 3,), each image H W 3: uint8, of more bits float32
     boxes: torch.Tensor  # float32 (sum of counts, 4): x1 y1 x2 y2 (px)
     labels: torch.Tensor  # int64 (sum of counts,) in 1..K
     proposals: torch.Tensor | None = None  # stored ones: float32 (sum of proposal_counts, 4)
@@ -64,7 +64,7 @@ class Batch:
         return replace(self, **buffers)
 
     def images(self) -> list[torch.Tensor]:
-        """uint8 RGB ``(3, H, W)`` views, one per image."""
+        """RGB ``(3, H, W)`` views, one per image."""
         parts = self.pixels.split([3 * h * w for h, w in self.sizes])
         return [
             part.view(h, w, 3).permute(2, 0, 1)
@@ -87,7 +87,7 @@ class Loaded(NamedTuple):
     """One image, decoded, perhaps augmented and flipped."""
 
     name: str  # its file
-    pixels: torch.Tensor  # uint8 (H, W, 3)
+    pixels: torch.Tensor  # (H, W, 3): uint8, of more bits float32
     boxes: np.ndarray  # float32 (G, 4): x1 y1 x2 y2 (px)
     labels: np.ndarray  # int64 (G,)
     proposals: ImageProposals | None
@@ -174,7 +174,9 @@ class Images(Dataset):
         data = self.annotations
         path = data.path(i)
         try:
-            image = images.decode(path, apply_orientation=bool(data.rotate[i]))
+            image = images.decode(
+                path, apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+            )
             _check_size(image, data.sizes[i].tolist())
         except ValueError:
             image_check.look_again(path)

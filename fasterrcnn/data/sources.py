@@ -187,10 +187,13 @@ def check_not_replaced(sources: Iterable[Source], folder: Path, names: Sequence[
             )
 
 
-def decoded(sources: Iterable[Source]) -> Iterator[tuple[Source, Tensor]]:
-    """Each image with its pixels as displayed, uint8 ``(3, H, W)``. Raises DataError."""
+def decoded(sources: Iterable[Source], value_range: str) -> Iterator[tuple[Source, Tensor]]:
+    """Each image with its pixels ``(3, H, W)`` as displayed. Raises DataError."""
     for source in sources:
         try:
-            yield source, images.decode(source.path, apply_orientation=True)
+            yield (
+                source,
+                images.decode(source.path, apply_orientation=True, value_range=value_range),
+            )
         except ValueError as error:
             raise DataError(f"{source.path}: {error}; give another image") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import formats, holdout, image_check, proposals, repeats
+from fasterrcnn.data import formats, holdout, image_check, proposals, repeats, value_ranges
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -61,12 +61,16 @@ def buckets(train: Annotations, recipe: Recipe) -> list[int]:
 
 
 def read_splits(
-    source: DataSource, recipe: Recipe, problems: Problems, bad: BadImages
+    source: DataSource,
+    recipe: Recipe,
+    problems: Problems,
+    bad: BadImages,
+    saved_range: str | None = None,
 ) -> tuple[Annotations, Annotations | None, list[str]]:
     """The training and the validation split, checked, and lines for the log.
 
-    Raises UsageError or DataError; `problems` collects the findings, `bad` the images that the run
-    leaves out or replaces.
+    `saved_range`: the value range of the run that is continued. Raises UsageError or DataError;
+    `problems` collects the findings, `bad` the images that the run leaves out or replaces.
     """
     config = recipe.data
     problems.kept = bad.kept()
@@ -98,7 +102,11 @@ def read_splits(
         )
     if config.repeat_threshold:
         summary.append(repeats.describe(train, config.repeat_threshold))
-    return train, val, summary + evaluation.notes(val, recipe)
+    wanted, splits = recipe.input.value_range, [train, *([val] if val else [])]
+    value_range, lines = value_ranges.resolve(splits, wanted, saved_range)
+    train = value_ranges.of_run(train, value_range)
+    val = val and value_ranges.of_run(val, value_range)
+    return train, val, [*summary, *lines, *evaluation.notes(val, recipe)]
 
 
 def _note_untrained(train: Annotations, problems: Problems) -> None:

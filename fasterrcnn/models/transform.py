@@ -69,7 +69,7 @@ class Transform(nn.Module):
         targets: list[dict[str, Tensor]] | None = None,
         planned: tuple[int, int] | None = None,
     ) -> PaddedImages:
-        """Pad uint8 RGB images ``(3, H, W)`` and their targets to one batch.
+        """Pad RGB images ``(3, H, W)``, uint8 or float32, and their targets to one batch.
 
         A target has ``boxes`` ``(G, 4)`` in px of its image and ``labels`` ``(G,)``. Stored
         ``proposals`` ``(P, 4)`` are in px of an image of ``proposal_size``.
@@ -127,11 +127,19 @@ class Transform(nn.Module):
         if config.channel_order == "bgr":
             image = image.flip(0)
         if config.resize != "float":
-            image = _RESIZE[config.resize](image, size)
+            image = _resized(image, size, config.resize)
         image = (image.float() / config.pixel_scale - self.mean) / self.std
         if config.resize == "float":
             image = functional.interpolate(image[None], size=size, mode="bilinear")[0]
         return image
+
+
+def _resized(image: Tensor, size: tuple[int, int], resize: str) -> Tensor:
+    """An image resized before it is normalized. One of more than 8 bits is not rounded."""
+    if not image.is_floating_point():
+        return _RESIZE[resize](image, size)
+    smooth = resize == "pillow"  # whose filter widens where an image shrinks
+    return functional.interpolate(image[None], size=size, mode="bilinear", antialias=smooth)[0]
 
 
 def _padded(boxes: int) -> int:

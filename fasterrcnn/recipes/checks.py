@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from fasterrcnn import value_range
 from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes.fields import Backbone, Input, Recipe, Schedule
 from fasterrcnn.recipes.head_fields import RoIHeads
@@ -14,6 +15,7 @@ def check(recipe: Recipe) -> None:
     """Raise UsageError for values that cannot mean what they say."""
     check_fields(recipe)
     _check_sizes(recipe.input)
+    _check_value_range(recipe.input)
     _check_augment(recipe)
     _check_network(recipe)
     _check_stages(recipe.roi_heads)
@@ -34,6 +36,13 @@ def _check_sizes(sizes: Input) -> None:
             )
     if sizes.train_sampling == "range" and len(sizes.train_min_sizes) != 2:
         raise UsageError("--input.train-sampling: range: needs two --input.train-min-sizes")
+
+
+def _check_value_range(config: Input) -> None:
+    try:
+        value_range.limits(config.value_range)
+    except ValueError as error:
+        raise UsageError(f"--input.value-range: {config.value_range}: {error}") from None
 
 
 def _check_augment(recipe: Recipe) -> None:

@@ -58,6 +58,12 @@ class Input:
         32, "multiple to which images are padded in evaluation (px)", least=1
     )
     flip: float = setting(0.5, "probability of a horizontal flip in training", least=0, most=1)
+    value_range: str = setting(
+        "dataset",
+        "of images of more than 8 bits, the values that become 0 and 255: LOW,HIGH; dataset (0.1 "
+        "and 99.9 percentiles of the training images), image (those of each image) or full (of the "
+        "data type: 16 bits are divided by 256)",
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.data.annotations import Classes
+from fasterrcnn.data.pixel_values import displayable
 from fasterrcnn.errors import StorageError
 from fasterrcnn.reports import picture_files
 
@@ -122,6 +123,6 @@ def write_crops(
     ):
         x1, y1 = min(int(box[0]), width - 1), min(int(box[1]), height - 1)
         x2, y2 = max(round(box[2]), x1 + 1), max(round(box[3]), y1 + 1)
-        pixels = image[:, y1:y2, x1:x2].permute(1, 2, 0).contiguous().numpy()
+        pixels = displayable(image[:, y1:y2, x1:x2]).permute(1, 2, 0).contiguous().numpy()
         kind = names[label - 1].replace("/", "_").lstrip(".") or "_"
         picture_files.save(Image.fromarray(pixels), folder / kind / f"{stem}-{number}.jpg")

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fasterrcnn.data.pixel_values import displayable
 from fasterrcnn.reports.comparison import Comparison
 from fasterrcnn.reports.placement import place_labels
 
@@ -169,7 +170,7 @@ def _picture(image: Tensor, marks: Sequence[_Mark]) -> Image.Image:
 def _labeled_picture(image: Tensor, marks: Sequence[_Mark]) -> tuple[Image.Image, bool]:
     """The image, enlarged, with all boxes and then all labels, the first on top; and whether there
     was room for every label."""
-    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    picture = Image.fromarray(displayable(image).permute(1, 2, 0).contiguous().cpu().numpy())
     factor = max(1, round(_READABLE / max(picture.size)))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
+from fasterrcnn.data.pixel_values import displayable
 from fasterrcnn.reports import pages
 
 _AROUND = 64  # px: the least that is shown around a small box
@@ -64,7 +65,7 @@ def crop(
     side = max(_AROUND, 1.5 * max(w, h))
     left, right = (round(min(max(x + w / 2 + s * side / 2, 0), width)) for s in (-1, 1))
     top, bottom = (round(min(max(y + h / 2 + s * side / 2, 0), height)) for s in (-1, 1))
-    pixels = image[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+    pixels = displayable(image)[:, top : max(bottom, top + 1), left : max(right, left + 1)]
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     factor = max(1, round(_ENLARGED / max(picture.size)))
     enlarged = picture.resize(

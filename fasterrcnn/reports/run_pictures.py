@@ -85,7 +85,9 @@ def make(
 
 def _decode(data: Annotations, i: int) -> Tensor | None:
     try:
-        return images.decode(data.path(i), apply_orientation=bool(data.rotate[i]))
+        return images.decode(
+            data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+        )
     except ValueError:
         return None
 

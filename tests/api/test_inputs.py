@@ -18,7 +18,7 @@ TENSOR = torch.from_numpy(RGB).permute(2, 0, 1)
 
 
 def pixels(image) -> torch.Tensor:
-    found = inputs.read(image, 1).image
+    found = inputs.read(image, 1, "full").image
     assert isinstance(found, torch.Tensor)
     assert found.dtype == torch.uint8
     return found
@@ -45,7 +45,7 @@ def test_a_pil_image_and_its_file_are_the_same(tmp_path: Path, orientation: int)
     path = tmp_path / "x.jpg"
     Image.fromarray(RGB).save(path, exif=exif)
     with Image.open(path) as image:
-        assert pixels(image).equal(images.decode(path, apply_orientation=True))
+        assert pixels(image).equal(images.decode(path, apply_orientation=True, value_range="full"))
     assert pixels(path).equal(pixels(str(path)))
 
 
@@ -56,7 +56,7 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
     )  # fmt: skip
     path = tmp_path / "x.tif"
     image.save(path)
-    assert pixels(image).equal(images.decode(path, apply_orientation=True))
+    assert pixels(image).equal(images.decode(path, apply_orientation=True, value_range="full"))
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,25 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
 )
 def test_what_is_refused(image, message: str):
     with pytest.raises(UsageError, match=f"^image 7: {message}"):
-        inputs.read(image, 7)
+        inputs.read(image, 7, "full")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_an_array_of_more_bits_is_as_its_file(tmp_path: Path, kind: type):
+    stored = (1500 + 4 * RGB[..., 0].astype(np.uint16)).astype(kind)
+    path = tmp_path / "x.tif"
+    Image.fromarray(stored).save(path)
+    array = np.repeat(stored[..., None], 3, axis=2)
+    for value_range in ("1600,2400", "image"):
+        found = inputs.read(array, 1, value_range).image
+        assert found.dtype == torch.float32
+        assert found.equal(images.decode(path, apply_orientation=True, value_range=value_range))
+    with pytest.raises(UsageError, match="image 1: 8-bit values, but the range"):
+        inputs.read(RGB, 1, "1600,2400")
+
+
+def test_nan_in_an_array_is_named():
+    array = np.ones((4, 5, 3), np.float32)
+    array[0, 0] = np.nan
+    with pytest.raises(UsageError, match="image 1: 3 of its values are NaN or infinite"):
+        inputs.read(array, 1, "0,1")

@@ -126,6 +126,17 @@ def test_colors_change_and_nothing_else():
     assert original.equal(example()[0])
 
 
+def test_values_of_more_bits_are_augmented_like_bytes():
+    """With the same random numbers, to what rounding makes of it."""
+    original, boxes, labels = example()
+    for key in KEYS[:12]:
+        image, _, _ = augmentation(**EVERY)(original, boxes.copy(), labels, key)
+        deep, _, _ = augmentation(**EVERY)(original.float(), boxes.copy(), labels, key)
+        assert deep.dtype == torch.float32
+        assert (deep - image.float()).abs().mean() < 2
+        assert deep.unique().numel() > image.unique().numel()
+
+
 def test_a_border_is_filled_with_the_mean_color():
     image, boxes, _ = next(
         found

@@ -1,7 +1,9 @@
 """Pixels of every kind of file against known values, and headers of damaged ones."""
 
 import os
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from fasterrcnn.data import images
+from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 
 RGB = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
 
@@ -26,7 +29,7 @@ def test_lossless_formats_are_exact(tmp_path: Path, suffix: str):
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(RGB).save(path, **({"lossless": True} if suffix == "webp" else {}))
     assert (pixels(path) == RGB).all()
-    assert header_of(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1, BYTE)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -44,11 +47,63 @@ def test_png_modes(tmp_path: Path, mode: str):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str):
+def test_sixteen_bits_are_read_as_stored_or_scaled(tmp_path: Path, suffix: str):
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(ramp).save(path)
-    assert (pixels(path) == (ramp >> 8)[..., None]).all()
+    stored, full, own = (
+        images.decode(path, apply_orientation=False, value_range=value_range)
+        for value_range in (None, "full", "1000,1510")
+    )
+    assert (stored.dtype, full.dtype, own.dtype) == (torch.float32, torch.uint8, torch.float32)
+    assert (stored.numpy() == ramp).all()
+    assert (full.numpy() == ramp >> 8).all()
+    expected = ((ramp.astype(np.float64) - 1000) / 2).clip(-255, 510)
+    assert (own.numpy() == expected).all()
+    assert images.inspect(path).header == (256, 256, 1, INTEGER)
+
+
+def test_sixteen_bits_of_color_are_known_by_the_header(tmp_path: Path):
+    """Pillow gives such files the mode of 8 bits."""
+    ramp = torch.arange(3 * 256, dtype=torch.int32).reshape(3, 16, 16) * 80
+    rows = ramp.permute(1, 2, 0).numpy().astype(">u2").tobytes()
+    path = tmp_path / "x.png"
+    path.write_bytes(png16(rows, 16, 16))
+    assert Image.open(path).mode == "RGB"
+    assert images.inspect(path).header == (16, 16, 1, INTEGER)
+    stored = images.decode(path, apply_orientation=False)
+    assert stored.equal(ramp.float())
+    full = images.decode(path, apply_orientation=False, value_range="full")
+    assert full.equal((ramp >> 8).to(torch.uint8))
+
+
+def png16(rows: bytes, height: int, width: int) -> bytes:
+    """A PNG file of 16-bit RGB pixels, big-endian."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    stride = width * 6
+    lines = b"".join(b"\0" + rows[y * stride : (y + 1) * stride] for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def test_floating_point_values(tmp_path: Path):
+    values = np.linspace(270, 310, 2400, dtype=np.float32).reshape(40, 60)
+    path = tmp_path / "x.tif"
+    Image.fromarray(values).save(path)
+    assert images.inspect(path).header == (40, 60, 1, FLOAT)
+    found = images.decode(path, apply_orientation=False, value_range="270,310")
+    assert np.allclose(found[1].numpy(), (values - 270) / 40 * 255, atol=1e-4)
+    with pytest.raises(ValueError, match="floating-point pixels have no known range"):
+        images.decode(path, apply_orientation=False, value_range="full")
+    values[3, 4:6] = np.nan, np.inf
+    Image.fromarray(values).save(path)
+    with pytest.raises(ValueError, match=r"^2 of its values are NaN or infinite$"):
+        images.decode(path, apply_orientation=False)
 
 
 def test_animation_gives_its_first_frame(tmp_path: Path):
@@ -84,7 +139,7 @@ def test_orientation_is_applied_when_asked(tmp_path: Path, suffix: str, orientat
 @pytest.mark.parametrize("orientation", [0, 9])
 def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, orientation: int):
     path = with_orientation(tmp_path / "x.png", orientation)
-    assert header_of(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1, BYTE)
     assert (pixels(path, apply_orientation=True) == RGB).all()
 
 
@@ -99,14 +154,14 @@ def test_training_and_prediction_read_the_orientation_in_one_place(tmp_path: Pat
 def test_a_damaged_exif_block_is_no_reason_to_refuse_an_image(tmp_path: Path):
     path = tmp_path / "x.jpg"
     Image.fromarray(RGB).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert header_of(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1, BYTE)
     assert pixels(path, apply_orientation=True).shape == RGB.shape
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "gif"])
 def test_an_image_of_one_pixel(tmp_path: Path, suffix: str):
     Image.new("RGB", (1, 1), (90, 90, 90)).save(tmp_path / f"x.{suffix}")
-    assert header_of(tmp_path / f"x.{suffix}") == (1, 1, 1)
+    assert header_of(tmp_path / f"x.{suffix}") == (1, 1, 1, BYTE)
     assert abs(pixels(tmp_path / f"x.{suffix}").astype(int) - 90).max() <= 2
 
 
@@ -152,7 +207,7 @@ def test_the_limit_of_pixels_holds_for_every_decoder(tmp_path: Path, suffix: str
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(RGB).save(path)
     limit(40 * 60)
-    assert header_of(path) == (40, 60, 1)
+    assert header_of(path) == (40, 60, 1, BYTE)
     for count in (40 * 60 - 1, 40 * 60 // 3):  # Pillow itself stops at twice the limit
         limit(count)
         assert f"more than {count} pixels" in header_of(path)
@@ -171,7 +226,7 @@ def test_a_large_image_is_read_without_a_warning(tmp_path: Path, shell):
     code = "import sys; from fasterrcnn.data import images; print(images.inspect(sys.argv[1]))"
     done = shell([sys.executable, "-c", code, tmp_path / "large.png"])
     assert (done.out, done.err) == (
-        "Verdict(header=Header(height=10000, width=12000, orientation=1), "
+        "Verdict(header=Header(height=10000, width=12000, orientation=1, depth=8), "
         "seen=<Seen.END: 2>, damage='')\n",
         "",
     )
@@ -202,16 +257,9 @@ def test_truncated_files_are_named_as_such(tmp_path: Path):
         path = tmp_path / f"x.{suffix}"
         Image.fromarray(RGB).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        assert header_of(path) == (40, 60, 1)
+        assert header_of(path) == (40, 60, 1, BYTE)
         with pytest.raises(ValueError, match="truncated"):
             images.decode(path, apply_orientation=False)
-
-
-def test_float_pixels_are_refused(tmp_path: Path):
-    Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "x.tif")
-    assert "no known range" in header_of(tmp_path / "x.tif")
-    with pytest.raises(ValueError, match="no known range"):
-        images.decode(tmp_path / "x.tif", apply_orientation=False)
 
 
 def test_a_file_that_decodes_to_another_size_than_its_header_says(tmp_path: Path, monkeypatch):

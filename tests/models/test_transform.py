@@ -57,3 +57,16 @@ def test_training_pads_to_a_bucket_evaluation_to_32():
 def test_images_without_targets():
     padded = Transform(RECIPE).eval()([torch.zeros(3, 100, 100, dtype=torch.uint8)])
     assert len(padded.gt_labels) == 0
+
+
+@pytest.mark.parametrize(("resize", "off"), [("float", 1e-6), ("opencv", 0.02), ("pillow", 0.02)])
+def test_values_of_more_bits_are_as_those_of_bytes_but_not_rounded(resize: str, off: float):
+    """Of the same values; bytes are rounded when resized, at most twice by 0.5 / 255 / std."""
+    config = Input(min_size=160, max_size=267, resize=resize)
+    images, _ = example()
+    bytes_ = Transform(config).eval()(images).pixels
+    floats = Transform(config).eval()([image.float() for image in images]).pixels
+    assert (bytes_ - floats).abs().max() < off
+    between = Transform(config).eval()([image.float() + 0.25 for image in images]).pixels
+    mean = ((between - floats)[0, 0, :160, :160]).mean().item()
+    assert mean == pytest.approx(0.25 / 255 / config.image_std[0], rel=1e-3)
