@@ -6,15 +6,18 @@ for detections.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.image_sizes import STRIDE
-from fasterrcnn.models.backbones import MobileNetFPN
 from fasterrcnn.models.build import Detector, FastRCNN
 from fasterrcnn.models.transform import PaddedImages
 
@@ -46,6 +49,36 @@ class Program(nn.Module):
         return found.boxes * valid[..., None], found.scores * valid, found.labels * valid
 
 
+class WholeWindows(TorchFunctionMode):
+    """Max pooling whose windows end where the input ends.
+
+    Otherwise the operator asks whether cells are left over, and torch.export takes only the sizes
+    with the example's answer.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.max_pool2d:
+            args = whole_windows(*args, **kwargs), *args[1:]
+        return function(*args, **kwargs)
+
+
+def whole_windows(
+    x: Tensor, kernel_size: int, stride: int, padding: int = 0, **others: Any
+) -> Tensor:
+    """`x` ``(N, C, H, W)`` without the cells that no window reads; where a window reads beyond the
+    end, with the last cell once more, which changes no maximum."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        beyond = size + 2 * padding - kernel_size
+        if not any(statically_known_true(beyond % stride == rest) for rest in range(stride)):
+            cells = torch.arange(beyond // stride * stride + kernel_size - padding)
+            x = x.index_select(axis, cells.clamp(max=size - 1))
+    return x
+
+
 def export(detector: Detector) -> ExportedProgram:
     """The program of `detector`, which is on the CPU and in evaluation mode.
 
@@ -55,16 +88,11 @@ def export(detector: Detector) -> ExportedProgram:
     if isinstance(detector, FastRCNN):
         raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
     step = detector.transform.config.size_divisible
-    if isinstance(detector.backbone, MobileNetFPN) or step % STRIDE:
-        raise UsageError(
-            "--checkpoint: this detector pools odd and even numbers of cells, of which "
-            "torch.export takes only one kind; exported are those padded to multiples of "
-            f"{STRIDE} px"
-        )
-    n, h, w = Dim("n"), Dim("h", min=3), Dim("w", min=3)
+    n, (h, w) = Dim("n"), (Dim(name, min=SMALLEST // step + 1) for name in "hw")
     shape = {0: n, 2: step * h, 3: step * w}
-    example = torch.zeros(2, 3, 8 * step, 10 * step), torch.full((2, 2), 8.0 * step)
-    with torch.no_grad():
+    cells = math.ceil(256 / step)
+    example = torch.zeros(2, 3, cells * step, (cells + 2) * step), torch.full((2, 2), 256.0)
+    with torch.no_grad(), WholeWindows():
         return torch.export.export(
             Program(detector).eval(), example, dynamic_shapes=(shape, {0: n}), strict=False
         )

@@ -15,7 +15,6 @@ from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export import parity, program_file
 from fasterrcnn.export import program as programs
-from fasterrcnn.models import build
 from fasterrcnn.safe_load import reading
 from tests.commands import runs
 
@@ -158,10 +157,3 @@ def test_other_files_are_named(tmp_path: Path):
         file.write_bytes(b"not a model")
         with pytest.raises(CheckpointError, match=f"model.{suffix}: cannot be read"):
             checkpoint.load_detector(file)
-
-
-def test_odd_sizes_are_refused(run: Path):
-    _, state, _ = checkpoint.load_detector(run)
-    recipe = replace(state.recipe, input=replace(state.recipe.input, size_divisible=1))
-    with pytest.raises(UsageError, match="multiples of 32 px"):
-        programs.export(build.build(recipe, 3).eval())
