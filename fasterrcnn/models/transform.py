@@ -49,6 +49,13 @@ class PaddedImages(NamedTuple):
         )
 
 
+def without_targets(pixels: Tensor, sizes: Tensor, original_sizes: Tensor) -> PaddedImages:
+    """Padded images without ground truth."""
+    n = pixels.shape[0]
+    boxes, labels = pixels.new_zeros((n, 8, 4)), sizes.new_zeros((n, 8)).long()
+    return PaddedImages(pixels, sizes, original_sizes, boxes, labels, labels > 0)
+
+
 class Transform(nn.Module):
     """Normalize, resize and pad; by default as torchvision's GeneralizedRCNNTransform."""
 
@@ -84,7 +91,7 @@ class Transform(nn.Module):
         shape = len(images), 3, *self._padded_shape(new, planned)
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, size in zip(pixels, images, new, strict=True):
-            row[:, : size[0], : size[1]] = self._normalize(image, size)
+            row[:, : size[0], : size[1]] = self.normalize(image[None], size)[0]
         targets = targets or []
         has_proposals = "proposals" in (targets or [{}])[0]
         stored = [target["proposal_size"] for target in targets] if has_proposals else old
@@ -121,17 +128,18 @@ class Transform(nn.Module):
             shapes = [padded(size, self.config) for size in sizes]
         return max(h for h, _ in shapes), max(w for _, w in shapes)
 
-    def _normalize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """The image resized to `size`: float32 ``(3, *size)`` in the network's channel order."""
+    def normalize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """uint8 RGB ``(N, 3, H, W)`` -> float32 ``(N, 3, *size)``: resized to `size` (px), in the
+        network's channel order, without its mean and scaled."""
         config = self.config
         if config.channel_order == "bgr":
-            image = image.flip(0)
+            images = images.flip(1)
         if config.resize != "float":
-            image = _RESIZE[config.resize](image, size)
-        image = (image.float() / config.pixel_scale - self.mean) / self.std
+            images = _RESIZE[config.resize](images, size)
+        images = (images.float() / config.pixel_scale - self.mean) / self.std
         if config.resize == "float":
-            image = functional.interpolate(image[None], size=size, mode="bilinear")[0]
-        return image
+            images = functional.interpolate(images, size=size, mode="bilinear")
+        return images
 
 
 def _padded(boxes: int) -> int:

@@ -16,6 +16,7 @@ from fasterrcnn.importers import recognize, translate
 from fasterrcnn.importers.recognize import Hints
 from fasterrcnn.models import build
 from fasterrcnn.models.build import Detector
+from fasterrcnn.models.transform import Transform
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.safe_load import reading
 from tests.importers import peers
@@ -61,7 +62,30 @@ def test_any_size_and_number_of_images(name: str):
     detector = build.build(recipe, 4).eval()
     call = program.export(detector).module().forward  # a module would be switched to evaluation
     pictures = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in SIZES]
-    agree(detector, exported.ExportedDetector(call, recipe), pictures)
+    agree(detector, exported.ExportedDetector(program.File(call, ""), recipe), pictures)
+
+
+@pytest.mark.parametrize(
+    ("resize", "rounding", "channels"),
+    [
+        ("float", "floor", "rgb"),
+        ("opencv", "nearest", "rgb"),
+        pytest.param("pillow", "nearest", "bgr", marks=pytest.mark.slow),
+    ],
+)
+def test_preparation_is_the_transform(resize: str, rounding: str, channels: str):
+    """To the bit, for images that grow, shrink, and are limited by their long side."""
+    config = small(
+        "fasterrcnn_r10_fpn_shapes", resize=resize, rounding=rounding, channel_order=channels
+    ).input
+    transform = Transform(config).eval()
+    prepare = program.export_preparation(transform).module()
+    for size in (*SIZES, (427, 640), (500, 81)):
+        batch = torch.randint(256, (2, 3, *size), dtype=torch.uint8)
+        ours = transform([*batch])
+        made = prepare(batch)
+        for mine, other in zip((ours.pixels, ours.sizes, ours.original_sizes), made, strict=True):
+            assert mine.equal(other)
 
 
 @pytest.mark.slow
@@ -74,11 +98,10 @@ def test_other_frameworks_detectors_at_their_own_size(name: str, suffix: str, tm
     model, _ = translate.load(file, found)
     path = tmp_path / f"model{suffix}"
     exported.FILES[suffix].write(program.export(model.eval()), path, "{}")
-    call, _ = exported.read(path)
     pictures = [
         images.decode(image, apply_orientation=True)
         for image in sorted(coco_tiny.rglob("*.jpg"))[:8]
     ]
     shapes = {image.shape[1] > image.shape[2] for image in pictures}
     assert shapes == {True, False}
-    agree(model, exported.ExportedDetector(call, found.recipe), pictures)
+    agree(model, exported.ExportedDetector(exported.read(path), found.recipe), pictures)
