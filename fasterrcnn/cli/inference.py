@@ -17,6 +17,7 @@ from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import check_fields, setting
 
 _IN_FILE = ("nms_threshold", "detections_per_image", "classes", "amp")  # an exported file fixes
+_OF_PREPARATION = ("min_size", "max_size")
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
 _OF_VIEWS = ("slice", "slice_overlap", "tta")
 _SMALLEST_TILE = 32  # px
@@ -103,7 +104,7 @@ def apply(
 
 def _apply_to_exported(model: ExportedDetector, recipe: Recipe, options: Inference) -> None:
     """Raise UsageError for what is fixed inside the file."""
-    for name in _IN_FILE:
+    for name in _IN_FILE + (_OF_PREPARATION if model.prepares else ()):
         if getattr(options, name) not in (None, ()):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is fixed inside an exported file; use the run it is of")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fasterrcnn import recipes
+from fasterrcnn import recipes, value_range
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, shapes
 from fasterrcnn.data.problems import Problems
@@ -42,6 +42,12 @@ class Options:
         help="file to write: .pth, for detectron2 also .pkl, .onnx or .pt2; for hub a folder",
         flag="-o",
     )
+    preprocess: str = setting(
+        "out",
+        "where images are resized, normalized and padded: out, by the program that calls the "
+        "file, or in the file, which then takes them as decoded (onnx only)",
+        choices=("out", "in"),
+    )
     license: str | None = setting(None, "license of the detector, for its card on the hub: mit")
     datasets: tuple[str, ...] = setting((), "data sets on the hub that it was trained on")
     base_model: str | None = setting(None, "model on the hub that it was fine-tuned from: ORG/NAME")
@@ -57,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(options, name):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is for --format hub; leave it out")
+    if options.preprocess == "in" and options.format != "onnx":
+        raise UsageError("--preprocess: in: is for --format onnx; leave it out")
     suffixes = (".pth", ".pkl") if options.format == "detectron2" else (".pth",)
     if options.format in _PROGRAMS:
         suffixes = (f".{options.format}",)
@@ -70,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     model, state, path = checkpoint.load_detector(options.checkpoint)
     try:
         if options.format in _PROGRAMS:
-            write_program(model, state, options.output)
+            write_program(model, state, options.output, prepares=options.preprocess == "in")
             said = f"{options.output} for {options.format}"
         else:
             count = write_checkpoint(model, state, options)
@@ -107,16 +115,29 @@ def write_checkpoint(model: Detector, state: checkpoint.State, options: Options)
     return len(tensors)
 
 
-def write_program(model: Detector, state: checkpoint.State, output: Path) -> None:
+def write_program(
+    model: Detector, state: checkpoint.State, output: Path, *, prepares: bool = False
+) -> None:
     """Write an exported file that detects what `model` does; there is none if it does not.
 
-    Raises CheckpointError where it does not, OSError.
+    prepares: the file resizes, normalizes and pads images itself (.onnx only). Raises
+    CheckpointError where it does not, OSError.
     """
     recipe = recipes.change(state.recipe, amp="off")
     temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
     try:
         metadata = checkpoint.to_json(replace(state, recipe=recipe))
-        exported.FILES[output.suffix].write(program.export(model), temporary, metadata)
+        if prepares:
+            if value_range.limits(recipe.input.value_range) is not None:
+                raise UsageError(
+                    "--preprocess: in: the values of this run are scaled before, by "
+                    f"--input.value-range {recipe.input.value_range}; leave it out"
+                )
+            network = program.export(model, original_sizes=True)
+            preparation = program.export_preparation(model.transform)
+            onnx_file.write(network, temporary, metadata, preparation)
+        else:
+            exported.FILES[output.suffix].write(program.export(model), temporary, metadata)
         check(model, state, temporary)
         temporary.replace(output)
     finally:

@@ -109,8 +109,7 @@ def onnx(detector: Detector, recipe: Recipe) -> Side:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detector.onnx"
         onnx_file.write(program.export(detector.eval()), file, "{}")
-        call, _ = onnx_file.read(file)
-    model = ExportedDetector(call, recipe)
+        model = ExportedDetector(onnx_file.read(file), recipe)
 
     def step(batch: Batch) -> torch.Tensor:
         raise NotImplementedError("an exported file is not trained")

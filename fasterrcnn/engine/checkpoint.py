@@ -297,12 +297,12 @@ def load_detector(path: Path) -> tuple[Detector, State, Path]:
 
 
 def _load_exported(path: Path) -> tuple[Detector, State, Path]:
-    call, text = exported.read(path)
+    file = exported.read(path)
     try:
-        state = from_json(text)
+        state = from_json(file.metadata)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: metadata: {error}; export it again") from None
-    return exported.ExportedDetector(call, state.recipe), state, path
+    return exported.ExportedDetector(file, state.recipe), state, path
 
 
 def to_json(state: State) -> str:

@@ -8,25 +8,45 @@ import torch
 from torch import Tensor, nn
 
 from fasterrcnn.export import onnx_file, program_file
-from fasterrcnn.export.program import Call
+from fasterrcnn.export.program import File
 from fasterrcnn.models.boxes import Detections, rescale
 from fasterrcnn.models.build import Detector, Scalars
-from fasterrcnn.models.transform import PaddedImages, Transform
+from fasterrcnn.models.transform import PaddedImages, Transform, without_targets
 from fasterrcnn.recipes import Recipe
 
 FILES = {".onnx": onnx_file, ".pt2": program_file}  # by suffix: modules with `write` and `read`
 
 
+class AsDecoded(Transform):
+    """Makes a batch of images as they are, for a file that prepares them itself."""
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        planned: tuple[int, int] | None = None,
+    ) -> PaddedImages:
+        """uint8 images ``(3, H, W)``, padded with zeros to the largest."""
+        shapes = [image.shape[-2:] for image in images]
+        height, width = (max(side) for side in zip(*shapes, strict=True))
+        pixels = self.mean.new_zeros((len(images), 3, height, width))
+        for row, image, (h, w) in zip(pixels, images, shapes, strict=True):
+            row[:, :h, :w] = image
+        sizes = torch.tensor(shapes, dtype=torch.float32, device=pixels.device)
+        return without_targets(pixels, sizes, sizes)
+
+
 class ExportedDetector(Detector):
-    """The network of a file, on the CPU in float32, behind the transform of `recipe`.
+    """The network of a file, on the CPU in float32, behind the transform of `recipe`, unless the
+    file has that inside.
 
     It detects; there are no losses.
     """
 
-    def __init__(self, call: Call, recipe: Recipe) -> None:
+    def __init__(self, file: File, recipe: Recipe) -> None:
         super().__init__()
-        self._call = call
-        self.transform = Transform(recipe.input)
+        self._call, self.prepares = file.call, file.prepares
+        self.transform = (AsDecoded if self.prepares else Transform)(recipe.input)
         self.score_thresh = recipe.roi_heads.score_thresh
         super().eval()
 
@@ -45,13 +65,22 @@ class ExportedDetector(Detector):
 
     def detect(self, images: PaddedImages, features: list[Tensor]) -> Detections:
         """The detections of the file, from `score_thresh` on, in px of the images as given."""
+        pixels, sizes = images.pixels.cpu(), images.sizes.cpu()
         with torch.no_grad():
-            found = self._call(images.pixels.cpu(), images.sizes.cpu())
+            found = self._one_by_one(pixels, sizes) if self.prepares else self._call(pixels, sizes)
         box, scores, labels = (part.to(images.pixels.device) for part in found)
         valid = (labels > 0) & (scores >= self.score_thresh)
         return Detections(rescale(box, images.original_sizes / images.sizes), scores, labels, valid)
 
+    def _one_by_one(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Of images without their padding: the file takes a batch of one size only."""
+        found = [
+            self._call(image[None, :, :h, :w].byte())
+            for image, (h, w) in zip(pixels, sizes.int().tolist(), strict=True)
+        ]
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
-def read(path: Path) -> tuple[Call, str]:
-    """What the file at `path` computes, and its metadata. Raises CheckpointError or UsageError."""
+
+def read(path: Path) -> File:
+    """The exported file at `path`. Raises CheckpointError or UsageError."""
     return FILES[path.suffix].read(path)

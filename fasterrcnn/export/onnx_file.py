@@ -6,7 +6,8 @@ extra onnx of this package.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import INPUTS, OUTPUTS, Call
+from fasterrcnn.export.program import INPUTS, OUTPUTS, File
 
 _KEY = "fasterrcnn"  # of the metadata
 _OPSET = 18
+_INSIDE = "network_"  # before the names of what follows the preparation
+_PREPARED = tuple(f"prepared_{name}" for name in INPUTS)
 
 
 def need() -> None:
@@ -43,29 +46,50 @@ def check(program: ExportedProgram) -> None:
         )
 
 
-def write(program: ExportedProgram, path: Path, metadata: str) -> None:
-    """Write `program` and the json text `metadata` to `path`. Raises UsageError, OSError."""
+def write(
+    program: ExportedProgram,
+    path: Path,
+    metadata: str,
+    preparation: ExportedProgram | None = None,
+) -> None:
+    """Write the network `program`, with its `preparation` before it if there is one, and the json
+    text `metadata` to `path`. Raises UsageError, OSError."""
     import onnx
 
     check(program)
-
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        opset_version=_OPSET,
-        input_names=INPUTS,
-        output_names=OUTPUTS,
-        custom_translation_table=_translations(),
-        verbose=False,
-    )
-    assert exported is not None
-    model = exported.model_proto
+    model = _translated(program, INPUTS[: 2 if preparation is None else 3], OUTPUTS)
+    if preparation is not None:
+        model = _joined(_translated(preparation, INPUTS[:1], _PREPARED), model)
     onnx.helper.set_model_props(model, {_KEY: metadata})
     onnx.save(model, path)
 
 
-def read(path: Path) -> tuple[Call, str]:
-    """The function of `Program.forward` on the CPU, and the metadata. Raises CheckpointError."""
+def _translated(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """The ModelProto of `program`, whose inputs and outputs have these names."""
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=_OPSET,
+        input_names=inputs,
+        output_names=outputs,
+        custom_translation_table=_translations(),
+        verbose=False,
+    )
+    assert exported is not None
+    return exported.model_proto
+
+
+def _joined(preparation: Any, network: Any) -> Any:
+    """One ModelProto that does both."""
+    from onnx import compose
+
+    network = compose.add_prefix(network, _INSIDE, rename_outputs=False)
+    joints = [(made, _INSIDE + name) for made, name in zip(_PREPARED, INPUTS, strict=True)]
+    return compose.merge_models(preparation, network, io_map=joints)
+
+
+def read(path: Path) -> File:
+    """The file at `path`, in ONNX Runtime. Raises CheckpointError."""
     need()
     import onnxruntime
 
@@ -83,11 +107,13 @@ def read(path: Path) -> tuple[Call, str]:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read: {reason}; export it again") from None
 
-    def call(image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        inputs = {"image": image.contiguous().numpy(), "sizes": sizes.numpy()}
-        return tuple(torch.from_numpy(out) for out in session.run(list(OUTPUTS), inputs))
+    names = [entry.name for entry in session.get_inputs()]
 
-    return call, metadata
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        given = {name: x.contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
+        return tuple(torch.from_numpy(out) for out in session.run(list(OUTPUTS), given))
+
+    return File(call, metadata, prepares=len(names) == 1)
 
 
 def _translations() -> dict[Callable, Callable]:
@@ -125,7 +151,18 @@ def _translations() -> dict[Callable, Callable]:
         pooled = op.MaxRoiPool(x, rois, pooled_shape=[height, width], spatial_scale=spatial_scale)
         return pooled, op.Cast(pooled, to=6)
 
+    def true_division(a: Any, b: Any) -> Any:
+        """Of sizes, in float64 as in Python: float32 would round some to another pixel."""
+        return op.Div(op.Cast(a, to=11), op.Cast(b, to=11))
+
+    def addition(a: Any, b: Any) -> Any:
+        """Of sizes: a Python number is of the type of the other, not float32."""
+        return op.Add(a, op.CastLike(b, a))
+
     return {
+        operator.add: addition,
+        operator.truediv: true_division,
+        torch.sym_float: lambda size: op.Cast(size, to=11),
         torch.ops.fasterrcnn.nms.default: nms_lists,
         torch.ops.torchvision.roi_pool.default: roi_pool,
     }

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import Detector
 
 BOX = 0.05  # px
@@ -50,21 +52,22 @@ HEADER = " short  long     eager  exported different  box (px)     score"
 def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) -> list[Agreement]:
     """The detections in uint8 `images` ``(3, H, W)`` at three sizes, in batches of 1 and 3.
 
-    The sizes of both transforms are restored.
+    Images are resized to three sizes, for which the transforms are changed and restored; where the
+    file resizes them itself, they are made smaller before.
     """
+    inside = isinstance(exported, ExportedDetector) and exported.prepares
     configs = detector.transform.config, exported.transform.config
     found = []
     try:
         for scale in _SCALES:
             size = tuple(
-                max(_SMALLEST, int(side * scale))
+                max(_SMALLEST, int(side * (1.0 if inside else scale)))
                 for side in (configs[0].min_size, configs[0].max_size)
             )
+            given = [_smaller(image, scale) for image in images] if inside else images
             for model, config in zip((detector, exported), configs, strict=True):
                 model.transform.config = replace(config, min_size=size[0], max_size=size[1])
-            pairs = [
-                pair for batch in _batches(images) for pair in _both(detector, exported, batch)
-            ]
+            pairs = [pair for batch in _batches(given) for pair in _both(detector, exported, batch)]
             found.append(_agreement((size[0], size[1]), pairs))
     finally:
         detector.transform.config, exported.transform.config = configs
@@ -72,6 +75,14 @@ def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) ->
 
 
 Found = dict[str, Tensor]
+
+
+def _smaller(image: Tensor, scale: float) -> Tensor:
+    """uint8 ``(3, H, W)`` with sides times `scale`."""
+    pixels = functional.interpolate(
+        image[None].float(), scale_factor=scale, mode="bilinear", antialias=True
+    )
+    return pixels[0].round().byte()
 
 
 def _batches(images: Sequence[Tensor]) -> list[list[Tensor]]:

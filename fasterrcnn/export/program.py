@@ -1,57 +1,138 @@
-"""A detector as one program of torch.export: every N, H and W in one graph, no Python inside.
+"""A detector as programs of torch.export: every N, H and W in one graph, no Python inside.
 
-What is outside: resizing, normalizing and padding (`models.transform`). Shapes: N images, D places
-for detections.
+`Network` is what detects; `Preparation` resizes, normalizes and pads for it. They are two programs,
+because torch.export takes minutes where the network's sizes are formulas of an image's. Shapes: N
+images, D places for detections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.image_sizes import STRIDE
 from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
-from fasterrcnn.models.backbones import MobileNetFPN
 from fasterrcnn.models.build import Detector, FastRCNN
-from fasterrcnn.models.transform import PaddedImages
+from fasterrcnn.models.transform import Transform, without_targets
+from fasterrcnn.recipes import Input
 
-INPUTS = ("image", "sizes")
+INPUTS = ("image", "sizes", "original_sizes")  # of a `Network`; the last may be left out
 OUTPUTS = ("boxes", "scores", "labels")
 SMALLEST = 64  # px: torch.export sees a level of one cell as another program
-Call = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # what `Program.forward` is
 
 
-class Program(nn.Module):
-    """What is exported: the network from padded pixels to detections."""
+class File(NamedTuple):
+    """What is read from an exported file."""
+
+    call: Callable[..., tuple[Tensor, ...]]  # inputs to `OUTPUTS`, on the CPU
+    metadata: str  # as written
+    prepares: bool = False  # its input is a decoded image; else what `Preparation` makes
+
+
+class Network(nn.Module):
+    """From padded pixels to detections."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
-    def forward(self, image: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, sizes: Tensor, original_sizes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Detections in images that were resized, normalized and padded.
 
-        `image` float32 ``(N, 3, H, W)``, `sizes` float32 ``(N, 2)``: H, W of each image without its
-        padding (px). Returns boxes ``(N, D, 4)`` x1 y1 x2 y2 in px of `image`, scores ``(N, D)``,
-        labels int64 ``(N, D)`` in 1..K; in places without a detection all are 0.
+        `image` float32 ``(N, 3, H, W)``, `sizes` and `original_sizes` float32 ``(N, 2)``: H, W of
+        each image without its padding, and as it was before (px). Returns boxes ``(N, D, 4)`` x1 y1
+        x2 y2 in px of the image as it was, by default of `image`; scores ``(N, D)``; labels int64
+        ``(N, D)`` in 1..K. In places without a detection all are 0.
         """
-        n = image.shape[0]
-        none = image.new_zeros((n, 8, 4)), sizes.new_zeros((n, 8)).long()
-        images = PaddedImages(image, sizes, sizes, *none, none[1] > 0)
+        original = sizes if original_sizes is None else original_sizes
+        images = without_targets(image, sizes, original)
         found = self.detector.detect(images, self.detector.features(images))
         valid = found.valid
         return found.boxes * valid[..., None], found.scores * valid, found.labels * valid
 
 
-def export(detector: Detector) -> ExportedProgram:
-    """The program of `detector`, which is on the CPU and in evaluation mode.
+class Preparation(nn.Module):
+    """From decoded images to the inputs of a `Network`, as `models.transform.Transform`."""
 
-    H and W may be any multiple of the recipe's `size_divisible` above 64 px.
-    Raises UsageError for a detector that is no such program.
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uint8 RGB images of one size ``(N, 3, H, W)`` to `INPUTS`."""
+        config = self.transform.config
+        n, old = image.shape[0], image.shape[2:]
+        new = resized(old, config)
+        step = config.size_divisible
+        bottom, right = ((side + step - 1) // step * step - side for side in new)
+        pixels = functional.pad(self.transform.normalize(image, new), (0, right, 0, bottom))
+        return pixels, _as_tensor(new).expand(n, 2), _as_tensor(old).expand(n, 2)
+
+
+def resized(size: Sequence[int], config: Input) -> tuple[int, int]:
+    """`image_sizes.resized` of a `size` (H, W; px) of symbols, which cannot be compared."""
+    height, width = size
+    scale = torch.sym_min(
+        config.min_size / torch.sym_min(height, width),
+        config.max_size / torch.sym_max(height, width),
+    )
+    half = 0.5 if config.rounding == "nearest" else 0.0
+    new = [torch.sym_max(1, math.floor(side * scale + half)) for side in size]
+    return new[0], new[1]
+
+
+def _as_tensor(size: Sequence[int]) -> Tensor:
+    """float32 ``(2,)`` of a size of symbols."""
+    return torch.cat([torch.full((1,), side, dtype=torch.float32) for side in size])
+
+
+class WholeWindows(TorchFunctionMode):
+    """Max pooling whose windows end where the input ends.
+
+    Otherwise the operator asks whether cells are left over, and torch.export takes only the sizes
+    with the example's answer.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.max_pool2d:
+            args = whole_windows(*args, **kwargs), *args[1:]
+        return function(*args, **kwargs)
+
+
+def whole_windows(
+    x: Tensor, kernel_size: int, stride: int, padding: int = 0, **others: Any
+) -> Tensor:
+    """`x` ``(N, C, H, W)`` without the cells that no window reads; where a window reads beyond the
+    end, with the last cell once more, which changes no maximum."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        beyond = size + 2 * padding - kernel_size
+        if not any(statically_known_true(beyond % stride == rest) for rest in range(stride)):
+            cells = torch.arange(beyond // stride * stride + kernel_size - padding)
+            x = x.index_select(axis, cells.clamp(max=size - 1))
+            x = x.contiguous(memory_format=torch.channels_last)  # as it was: the same bits follow
+    return x
+
+
+def export(detector: Detector, *, original_sizes: bool = False) -> ExportedProgram:
+    """The network of `detector`, which is on the CPU and in evaluation mode; with the input
+    `original_sizes` or without.
+
+    H and W may be any multiple of the recipe's `size_divisible` above 64 px. Raises UsageError for
+    a detector that is no such program.
     """
     if isinstance(detector, FastRCNN):
         raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
@@ -62,16 +143,24 @@ def export(detector: Detector) -> ExportedProgram:
             "one size of images; exported are networks of convolutions and batch norms"
         )
     step = detector.transform.config.size_divisible
-    if isinstance(detector.backbone, MobileNetFPN) or step % STRIDE:
-        raise UsageError(
-            "--checkpoint: this detector pools odd and even numbers of cells, of which "
-            "torch.export takes only one kind; exported are those padded to multiples of "
-            f"{STRIDE} px"
-        )
-    n, h, w = Dim("n"), Dim("h", min=3), Dim("w", min=3)
-    shape = {0: n, 2: step * h, 3: step * w}
-    example = torch.zeros(2, 3, 8 * step, 10 * step), torch.full((2, 2), 8.0 * step)
-    with torch.no_grad():
+    n, (h, w) = Dim("n"), (Dim(name, min=SMALLEST // step + 1) for name in "hw")
+    cells = math.ceil(256 / step)
+    pixels, size = torch.zeros(2, 3, cells * step, (cells + 2) * step), torch.full((2, 2), 256.0)
+    inputs = (pixels, size, size.clone()) if original_sizes else (pixels, size)
+    shapes = ({0: n, 2: step * h, 3: step * w}, *[{0: n}] * (len(inputs) - 1))
+    with torch.no_grad(), WholeWindows():
         return torch.export.export(
-            Program(detector).eval(), example, dynamic_shapes=(shape, {0: n}), strict=False
+            Network(detector).eval(), inputs, dynamic_shapes=shapes, strict=False
         )
+
+
+def export_preparation(transform: Transform) -> ExportedProgram:
+    """The preparation of images of any size, from 2 x 2 px on."""
+    shape = {0: Dim("n"), 2: Dim("h", min=2), 3: Dim("w", min=2)}
+    return torch.export.export(
+        Preparation(transform).eval(),
+        (torch.zeros(2, 3, 250, 320, dtype=torch.uint8),),
+        dynamic_shapes=(shape,),
+        strict=False,
+        prefer_deferred_runtime_asserts_over_guards=True,  # sizes are formulas of H and W
+    )

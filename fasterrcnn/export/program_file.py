@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import SMALLEST, Call
+from fasterrcnn.export.program import SMALLEST, File
 from fasterrcnn.models import nms  # noqa: F401  # registers the operator that programs call
 
 _FILE = "fasterrcnn.json"  # of the metadata
@@ -20,8 +20,8 @@ def write(program: ExportedProgram, path: Path, metadata: str) -> None:
     torch.export.save(program, path, extra_files={_FILE: metadata})
 
 
-def read(path: Path) -> tuple[Call, str]:
-    """The function of `Program.forward` on the CPU, and the metadata. Raises CheckpointError."""
+def read(path: Path) -> File:
+    """The file at `path`. Raises CheckpointError."""
     extra = {_FILE: ""}
     try:
         module = torch.export.load(path, extra_files=extra).module()
@@ -40,4 +40,4 @@ def read(path: Path) -> tuple[Call, str]:
         with torch.autocast(image.device.type, enabled=False):  # as exported, in float32
             return module(image, sizes)
 
-    return call, extra[_FILE]
+    return File(call, extra[_FILE])

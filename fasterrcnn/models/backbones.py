@@ -180,19 +180,6 @@ class Backbone(nn.Module, ABC):
         return Pyramid(self(x))
 
 
-class EveryOtherCell(LastLevelMaxPool):
-    """torchvision's pooling with a kernel of one cell; in exported programs a slice, because the
-    operator holds them to an even or to an odd number of cells."""
-
-    def forward(
-        self, x: list[Tensor], y: list[Tensor], names: list[str]
-    ) -> tuple[list[Tensor], list[str]]:
-        """The levels `x` and their `names`, with one more."""
-        if torch.compiler.is_exporting():
-            return [*x, x[-1][:, :, ::2, ::2]], [*names, "pool"]
-        return super().forward(x, y, names)
-
-
 class BackboneWithFPN(Backbone):
     """A ResNet and a feature pyramid network: levels of strides 4, 8, 16, 32 and 64."""
 
@@ -205,7 +192,7 @@ class BackboneWithFPN(Backbone):
         self.fpn = FeaturePyramidNetwork(
             body.channels,
             out_channels,
-            EveryOtherCell(),
+            LastLevelMaxPool(),
             norm_layer=nn.BatchNorm2d if norm == "batch" else None,
         )
         self.out_channels = out_channels

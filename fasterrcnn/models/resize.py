@@ -14,39 +14,49 @@ Shapes: C channels, H W input pixels, M output pixels along an axis, T weights o
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fasterrcnn.models.transfer import to_device
 
+Axis = tuple[Tensor, Tensor]  # input pixels of each output pixel, and their weights
+
 _PILLOW_BITS = 22
 _OPENCV_BITS = 11
 
 
-def pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 ``(C, H, W)`` -> int32 ``(C, *size)`` as ``Image.resize(..., BILINEAR)``."""
+def pillow(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 ``(..., H, W)`` -> int32 ``(..., *size)`` as ``Image.resize(..., BILINEAR)``."""
     half = 1 << (_PILLOW_BITS - 1)
-    pixels = image.int()
-    for axis in (2, 1):
-        index, weight = _pillow_axis(pixels.shape[axis], size[axis - 1], image.device)
+    pixels = images.int()
+    for axis in (-1, -2):
+        index, weight = _pillow_axis(pixels.shape[axis], size[axis], images.device)
         pixels = (_weighted(pixels, axis, index, weight) + half) >> _PILLOW_BITS
     return pixels
 
 
-def opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 ``(C, H, W)`` -> int32 ``(C, *size)`` as ``cv2.resize(..., INTER_LINEAR)``."""
-    index, weight = _opencv_axis(image.shape[2], size[1], True, image.device)
-    wide = _weighted(image.int(), 2, index, weight) >> 4
-    index, weight = _opencv_axis(image.shape[1], size[0], False, image.device)
-    above, below = ((wide[:, index[:, t]] * weight[:, t, None]) >> 16 for t in range(2))
+def opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 ``(..., H, W)`` -> int32 ``(..., *size)`` as ``cv2.resize(..., INTER_LINEAR)``."""
+    index, weight = _opencv_axis(images.shape[-1], size[1], True, images.device)
+    wide = _weighted(images.int(), -1, index, weight) >> 4
+    index, weight = _opencv_axis(images.shape[-2], size[0], False, images.device)
+    above, below = (
+        (wide.index_select(-2, index[:, t]) * weight[:, t, None]) >> 16 for t in range(2)
+    )
     return (above + below + 2) >> 2
 
 
 def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
     """Sums along `axis` of the input pixels `index` ``(M, T)`` times `weight` ``(M, T)`` int32."""
-    if axis == 1:
+    if torch.compiler.is_exporting():  # then T is a symbol
+        taps = pixels.index_select(axis, index.flatten()).unflatten(axis, index.shape)
+        weight = weight if axis == -1 else weight[:, :, None]
+        return (taps * weight).sum(dim=axis, dtype=torch.int32)
+    if axis == -2:
         weight = weight[:, :, None]
     total = pixels.new_zeros(())
     for t in range(index.shape[1]):
@@ -54,12 +64,23 @@ def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tenso
     return total
 
 
-@lru_cache(1024)
-def _pillow_axis(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _cached(function: Callable[..., Axis]) -> Callable[..., Axis]:
+    """Results are kept, but for programs of torch.export, whose sizes are symbols."""
+    kept = lru_cache(1024)(function)
+
+    @wraps(function)
+    def call(*sizes: Any) -> Axis:
+        return function(*sizes) if torch.compiler.is_exporting() else kept(*sizes)
+
+    return call
+
+
+@_cached
+def _pillow_axis(old: int, new: int, device: torch.device) -> Axis:
     """Input pixels and weights ``(M, T)`` of a triangle filter. To each side it reaches one output
     pixel, but at least one input pixel."""
     scale = old / new
-    reach = max(scale, 1.0)
+    reach = torch.sym_max(old, new) / new  # at least 1
     center = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
     first = (center - reach + 0.5).floor().clamp(min=0).long()
     last = (center + reach + 0.5).floor().clamp(max=old).long()
@@ -71,8 +92,8 @@ def _pillow_axis(old: int, new: int, device: torch.device) -> tuple[Tensor, Tens
     return to_device(index.clamp(max=old - 1), device), to_device(fixed.int(), device)
 
 
-@lru_cache(1024)
-def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+@_cached
+def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> Axis:
     """Input pixels before and after each output pixel, and their weights, ``(M, 2)`` each. `ends`:
     beyond the first and last input pixel, the other one has no weight."""
     scale = 1.0 / (new / old)

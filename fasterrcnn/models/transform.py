@@ -49,6 +49,13 @@ class PaddedImages(NamedTuple):
         )
 
 
+def without_targets(pixels: Tensor, sizes: Tensor, original_sizes: Tensor) -> PaddedImages:
+    """Padded images without ground truth."""
+    n = pixels.shape[0]
+    boxes, labels = pixels.new_zeros((n, 8, 4)), sizes.new_zeros((n, 8)).long()
+    return PaddedImages(pixels, sizes, original_sizes, boxes, labels, labels > 0)
+
+
 class Transform(nn.Module):
     """Normalize, resize and pad; by default as torchvision's GeneralizedRCNNTransform."""
 
@@ -84,7 +91,7 @@ class Transform(nn.Module):
         shape = len(images), 3, *self._padded_shape(new, planned)
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, size in zip(pixels, images, new, strict=True):
-            row[:, : size[0], : size[1]] = self._normalize(image, size)
+            row[:, : size[0], : size[1]] = self.normalize(image[None], size)[0]
         targets = targets or []
         has_proposals = "proposals" in (targets or [{}])[0]
         stored = [target["proposal_size"] for target in targets] if has_proposals else old
@@ -121,25 +128,26 @@ class Transform(nn.Module):
             shapes = [padded(size, self.config) for size in sizes]
         return max(h for h, _ in shapes), max(w for _, w in shapes)
 
-    def _normalize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """The image resized to `size`: float32 ``(3, *size)`` in the network's channel order."""
+    def normalize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """uint8 RGB ``(N, 3, H, W)`` -> float32 ``(N, 3, *size)``: resized to `size` (px), in the
+        network's channel order, without its mean and scaled."""
         config = self.config
         if config.channel_order == "bgr":
-            image = image.flip(0)
+            images = images.flip(1)
         if config.resize != "float":
-            image = _resized(image, size, config.resize)
-        image = (image.float() / config.pixel_scale - self.mean) / self.std
+            images = _resized(images, size, config.resize)
+        images = (images.float() / config.pixel_scale - self.mean) / self.std
         if config.resize == "float":
-            image = functional.interpolate(image[None], size=size, mode="bilinear")[0]
-        return image
+            images = functional.interpolate(images, size=size, mode="bilinear")
+        return images
 
 
-def _resized(image: Tensor, size: tuple[int, int], resize: str) -> Tensor:
-    """An image resized before it is normalized. One of more than 8 bits is not rounded."""
-    if not image.is_floating_point():
-        return _RESIZE[resize](image, size)
+def _resized(images: Tensor, size: tuple[int, int], resize: str) -> Tensor:
+    """Images resized before they are normalized. Those of more than 8 bits are not rounded."""
+    if not images.is_floating_point():
+        return _RESIZE[resize](images, size)
     smooth = resize == "pillow"  # whose filter widens where an image shrinks
-    return functional.interpolate(image[None], size=size, mode="bilinear", antialias=smooth)[0]
+    return functional.interpolate(images, size=size, mode="bilinear", antialias=smooth)
 
 
 def _padded(boxes: int) -> int:

@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fasterrcnn import load
 from fasterrcnn.commands import evaluate, export, predict
@@ -15,7 +17,6 @@ from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export import parity, program_file
 from fasterrcnn.export import program as programs
-from fasterrcnn.models import build
 from fasterrcnn.safe_load import reading
 from tests.commands import runs
 
@@ -148,6 +149,41 @@ def test_predict_takes_a_file_and_a_higher_threshold(files, shapes_folder: Path,
     assert min(scores(middle)) >= middle
 
 
+@pytest.mark.slow
+def test_a_file_that_prepares_images(run: Path, shapes_folder: Path, tmp_path: Path, capsys):
+    """It takes decoded images in any program, and measures as the run."""
+    file = tmp_path / "whole.onnx"
+    command = ["--checkpoint", run, "--format", "onnx", "--preprocess", "in", "-o", file]
+    export.main([str(word) for word in command])
+    assert metrics(file, tmp_path)["AP"] == pytest.approx(metrics(run, tmp_path)["AP"], abs=1e-4)
+    image = Image.open(min(shapes_folder.rglob("*.png"))).convert("RGB")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    session = onnxruntime.InferenceSession(file)
+    pixels = np.asarray(image).transpose(2, 0, 1)[None]
+    boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"image": pixels})
+    (ours,) = load(run, device="cpu", amp="off")([image])
+    assert (labels[0] > 0).sum() == len(ours) > 0
+    np.testing.assert_allclose(boxes[0][: len(ours)], ours.boxes, atol=parity.BOX)
+    np.testing.assert_allclose(scores[0][: len(ours)], ours.scores, atol=parity.SCORE)
+    with pytest.raises(UsageError, match="--min-size: is fixed inside"):
+        metrics(file, tmp_path, "--min-size", 100)
+
+
+def test_only_onnx_files_prepare_images(run: Path, tmp_path: Path):
+    command = [
+        "--checkpoint",
+        run,
+        "--format",
+        "pt2",
+        "--preprocess",
+        "in",
+        "-o",
+        tmp_path / "m.pt2",
+    ]
+    with pytest.raises(UsageError, match="--preprocess: in: is for --format onnx"):
+        export.main([str(word) for word in command])
+
+
 def test_what_takes_no_exported_file_says_what_does(files):
     with pytest.raises(CheckpointError, match="writes what compare takes"):
         checkpoint.find(files["pt2"])
@@ -172,10 +208,3 @@ def test_other_files_are_named(tmp_path: Path):
         file.write_bytes(b"not a model")
         with pytest.raises(CheckpointError, match=f"model.{suffix}: cannot be read"):
             checkpoint.load_detector(file)
-
-
-def test_odd_sizes_are_refused(run: Path):
-    _, state, _ = checkpoint.load_detector(run)
-    recipe = replace(state.recipe, input=replace(state.recipe.input, size_divisible=1))
-    with pytest.raises(UsageError, match="multiples of 32 px"):
-        programs.export(build.build(recipe, 3).eval())

@@ -21,7 +21,7 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import download, initial_weights, runtime
 from fasterrcnn.engine.step import make_training, train_step
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import Program, export
+from fasterrcnn.export.program import Network, export
 from fasterrcnn.image_sizes import buckets
 from fasterrcnn.importers.translate import check_expressible
 from fasterrcnn.models import cost, timm_networks
@@ -366,7 +366,7 @@ def test_networks_of_convolutions_are_exported(name: str):
     program = export(model).module()
     image, sizes = torch.randn(2, 3, 96, 160), torch.tensor([[96.0, 160.0]] * 2)
     with torch.no_grad():
-        found, expected = program(image, sizes), Program(model)(image, sizes)
+        found, expected = program(image, sizes), Network(model)(image, sizes)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 

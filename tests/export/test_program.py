@@ -1,0 +1,107 @@
+"""One program for every number and size of images, whatever the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fasterrcnn import recipes
+from fasterrcnn.data import images
+from fasterrcnn.export import detector as exported
+from fasterrcnn.export import parity, program
+from fasterrcnn.importers import recognize, translate
+from fasterrcnn.importers.recognize import Hints
+from fasterrcnn.models import build
+from fasterrcnn.models.build import Detector
+from fasterrcnn.models.transform import Transform
+from fasterrcnn.recipes import Recipe
+from fasterrcnn.safe_load import reading
+from tests.importers import peers
+
+SIZES = ((97, 130), (130, 97), (227, 301), (128, 192), (211, 160))  # H, W (px)
+
+
+def small(name: str, **others: object) -> Recipe:
+    recipe = recipes.get(name)
+    size = replace(recipe.input, min_size=128, max_size=200, **others)
+    heads = replace(recipe.roi_heads, score_thresh=0.02, representation_size=64)
+    rpn = replace(recipe.rpn, post_nms_top_n_test=50)
+    return replace(recipe, input=size, rpn=rpn, roi_heads=heads)
+
+
+def with_width(recipe: Recipe, channels: int) -> Recipe:
+    return replace(recipe, backbone=replace(recipe.backbone, base_channels=channels))
+
+
+NETWORKS = {
+    "pyramid": small("fasterrcnn_r10_fpn_shapes", size_divisible=1),
+    "vgg": with_width(small("fasterrcnn_vgg16_voc"), 8),
+    "rpn": small("rpn_r10_fpn_shapes", size_divisible=16),
+    "mobilenet": small("fasterrcnn_mobilenet_v3_large_320_fpn_torchvision"),
+    "c4": small("fasterrcnn_r50_c4_1x_detectron2"),
+}
+QUICK = ("pyramid", "vgg")
+
+
+def agree(one: Detector, other: Detector, pictures: Sequence[torch.Tensor]) -> None:
+    for found in parity.compare(one, other, pictures):
+        print(found)
+        assert found.holds and found.counts[0], str(found)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
+def test_any_size_and_number_of_images(name: str):
+    """Sizes that pooling divides without a rest, and others."""
+    torch.manual_seed(0)
+    recipe = NETWORKS[name]
+    detector = build.build(recipe, 4).eval()
+    call = program.export(detector).module().forward  # a module would be switched to evaluation
+    pictures = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in SIZES]
+    agree(detector, exported.ExportedDetector(program.File(call, ""), recipe), pictures)
+
+
+@pytest.mark.parametrize(
+    ("resize", "rounding", "channels"),
+    [
+        ("float", "floor", "rgb"),
+        ("opencv", "nearest", "rgb"),
+        pytest.param("pillow", "nearest", "bgr", marks=pytest.mark.slow),
+    ],
+)
+def test_preparation_is_the_transform(resize: str, rounding: str, channels: str):
+    """To the bit, for images that grow, shrink, and are limited by their long side."""
+    config = small(
+        "fasterrcnn_r10_fpn_shapes", resize=resize, rounding=rounding, channel_order=channels
+    ).input
+    transform = Transform(config).eval()
+    prepare = program.export_preparation(transform).module()
+    for size in (*SIZES, (427, 640), (500, 81)):
+        batch = torch.randint(256, (2, 3, *size), dtype=torch.uint8)
+        ours = transform([*batch])
+        made = prepare(batch)
+        for mine, other in zip((ours.pixels, ours.sizes, ours.original_sizes), made, strict=True):
+            assert mine.equal(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", peers.NAMES)
+@pytest.mark.parametrize("suffix", exported.FILES)
+def test_other_frameworks_detectors_at_their_own_size(name: str, suffix: str, tmp_path, coco_tiny):
+    """COCO images in landscape and portrait, at 800/1333, 600/999 and 400/666 px."""
+    file = reading.read(peers.peer(name, tmp_path).file)
+    found = recognize.recognize(file, Hints())
+    model, _ = translate.load(file, found)
+    path = tmp_path / f"model{suffix}"
+    exported.FILES[suffix].write(program.export(model.eval()), path, "{}")
+    pictures = [
+        images.decode(image, apply_orientation=True)
+        for image in sorted(coco_tiny.rglob("*.jpg"))[:8]
+    ]
+    shapes = {image.shape[1] > image.shape[2] for image in pictures}
+    assert shapes == {True, False}
+    agree(model, exported.ExportedDetector(exported.read(path), found.recipe), pictures)
