@@ -64,10 +64,11 @@ def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) ->
                 max(_SMALLEST, int(side * (1.0 if inside else scale)))
                 for side in (configs[0].min_size, configs[0].max_size)
             )
-            given = [_smaller(image, scale) for image in images] if inside else images
+            # One by one for such a file: the detector pads a batch to its largest image.
+            batches = [[_smaller(image, scale)] for image in images] if inside else _batches(images)
             for model, config in zip((detector, exported), configs, strict=True):
                 model.transform.config = replace(config, min_size=size[0], max_size=size[1])
-            pairs = [pair for batch in _batches(given) for pair in _both(detector, exported, batch)]
+            pairs = [pair for batch in batches for pair in _both(detector, exported, batch)]
             found.append(_agreement((size[0], size[1]), pairs))
     finally:
         detector.transform.config, exported.transform.config = configs
