@@ -53,6 +53,8 @@ def _of_array(array: np.ndarray) -> Tensor:
         raise ValueError(f"an array of {array.dtype}; give uint8 (H, W, 3), 0 to 255, in RGB")
     if array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(f"an array of shape {array.shape}; give uint8 (H, W, 3) in RGB")
+    if not array.flags.writeable:  # as np.asarray of a PIL image; torch would warn
+        array = array.copy()
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
 
 
