@@ -64,6 +64,8 @@ def _of_array(array: np.ndarray, value_range: str) -> Tensor:
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise ValueError(f"{(~np.isfinite(array)).sum()} of its values are NaN or infinite")
+    elif not array.flags.writeable:  # as np.asarray of a PIL image; torch would warn
+        array = array.copy()
     pixels = torch.from_numpy(np.ascontiguousarray(array))
     return scaled(pixels, depth, value_range).permute(2, 0, 1)
 

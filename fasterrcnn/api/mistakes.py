@@ -19,6 +19,6 @@ def value_errors() -> Iterator[None]:
             yield
     except (UsageError, DataError, CheckpointError) as failure:
         line = re.sub(r"( \(--help lists them\)|; --help lists the flags)$", "", str(failure))
-        flag = r"--([a-z][a-z_.-]*[a-z])"
+        flag = r"(?<![\w/.-])--([a-z][a-z_.-]*[a-z])"  # not inside a path
         line = re.sub(flag, lambda found: found[1].replace("-", "_"), line)
         raise ValueError(line) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -98,7 +99,10 @@ class Predictor:
                 raise UsageError(f"images_per_batch: {images_per_batch}: must be 1 or more")
             options = self._options
             if score_threshold is not None:
-                options = dataclasses.replace(options, score_threshold=score_threshold)
+                if not isinstance(score_threshold, Real):
+                    raise UsageError(f"score_threshold: {score_threshold!r}: give a number, 0 to 1")
+                # float: bounds are not checked of numpy's numbers
+                options = dataclasses.replace(options, score_threshold=float(score_threshold))
             recipe, _ = self._apply(options)
         return self._stream(images, options, recipe, images_per_batch)
 

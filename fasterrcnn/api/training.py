@@ -28,6 +28,5 @@ def train(
     """
     given = {"recipe": recipe, "data_path": data_path, "output_dir": output, **fields}
     command = import_module(names.module_of("train"))
-    argv = as_flags(given, command.Options)
     with value_errors(), runtime.settings_kept():
-        return command.main(argv)
+        return command.main(as_flags(given, command.Options))

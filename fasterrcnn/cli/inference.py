@@ -109,13 +109,14 @@ def _apply_to_exported(model: ExportedDetector, recipe: Recipe, options: Inferen
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is fixed inside an exported file; use the run it is of")
     if options.score_threshold is None:
+        model.score_thresh = model.lowest  # an earlier call may have raised it
         return
     if recipe.detector == "rpn":
         raise UsageError("--score-threshold: this file proposes, but detects no classes")
-    if options.score_threshold < recipe.roi_heads.score_thresh:
+    if options.score_threshold < model.lowest:
         raise UsageError(
             f"--score-threshold: {options.score_threshold}: the file leaves out detections below "
-            f"{recipe.roi_heads.score_thresh}; give no less, or use the run it is of"
+            f"{model.lowest}; give no less, or use the run it is of"
         )
     model.score_thresh = options.score_threshold
 

@@ -47,7 +47,9 @@ class ExportedDetector(Detector):
         super().__init__()
         self._call, self.prepares = file.call, file.prepares
         self.transform = (AsDecoded if self.prepares else Transform)(recipe.input)
-        self.score_thresh = recipe.roi_heads.score_thresh
+        # A proposal network's file holds all proposals, whatever their score.
+        self.lowest = 0.0 if recipe.detector == "rpn" else recipe.roi_heads.score_thresh
+        self.score_thresh = self.lowest
         super().eval()
 
     def train(self, mode: bool = True) -> ExportedDetector:

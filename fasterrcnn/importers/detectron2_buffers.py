@@ -53,6 +53,8 @@ def _anchors(stated: Stated, levels: list[Tensor]) -> None:
 
 def _grid(anchors: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """The sizes (px) and ratios (height / width) of which `anchors` are the product, or None."""
+    if anchors.dim() != 2 or anchors.shape[1] != 4 or not len(anchors):
+        return None
     x1, y1, x2, y2 = anchors.double().unbind(1)
     width, height = x2 - x1, y2 - y1
     if (width <= 0).any() or (height <= 0).any() or max((x1 + x2).abs().max(),

@@ -14,8 +14,7 @@ Shapes: C channels, H W input pixels, M output pixels along an axis, T weights o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,16 +33,16 @@ def pillow(images: Tensor, size: tuple[int, int]) -> Tensor:
     half = 1 << (_PILLOW_BITS - 1)
     pixels = images.int()
     for axis in (-1, -2):
-        index, weight = _pillow_axis(pixels.shape[axis], size[axis], images.device)
+        index, weight = _axis(_pillow_axis, pixels.shape[axis], size[axis], images.device)
         pixels = (_weighted(pixels, axis, index, weight) + half) >> _PILLOW_BITS
     return pixels
 
 
 def opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 ``(..., H, W)`` -> int32 ``(..., *size)`` as ``cv2.resize(..., INTER_LINEAR)``."""
-    index, weight = _opencv_axis(images.shape[-1], size[1], True, images.device)
+    index, weight = _axis(_opencv_axis, images.shape[-1], size[1], True, images.device)
     wide = _weighted(images.int(), -1, index, weight) >> 4
-    index, weight = _opencv_axis(images.shape[-2], size[0], False, images.device)
+    index, weight = _axis(_opencv_axis, images.shape[-2], size[0], False, images.device)
     above, below = (
         (wide.index_select(-2, index[:, t]) * weight[:, t, None]) >> 16 for t in range(2)
     )
@@ -64,18 +63,12 @@ def _weighted(pixels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tenso
     return total
 
 
-def _cached(function: Callable[..., Axis]) -> Callable[..., Axis]:
-    """Results are kept, but for programs of torch.export, whose sizes are symbols."""
-    kept = lru_cache(1024)(function)
-
-    @wraps(function)
-    def call(*sizes: Any) -> Axis:
-        return function(*sizes) if torch.compiler.is_exporting() else kept(*sizes)
-
-    return call
+def _axis(weights: Any, *sizes: Any) -> Axis:
+    """The `weights` of one axis, kept; not for torch.export, whose sizes are symbols."""
+    return (weights.__wrapped__ if torch.compiler.is_exporting() else weights)(*sizes)
 
 
-@_cached
+@lru_cache(1024)
 def _pillow_axis(old: int, new: int, device: torch.device) -> Axis:
     """Input pixels and weights ``(M, T)`` of a triangle filter. To each side it reaches one output
     pixel, but at least one input pixel."""
@@ -92,7 +85,7 @@ def _pillow_axis(old: int, new: int, device: torch.device) -> Axis:
     return to_device(index.clamp(max=old - 1), device), to_device(fixed.int(), device)
 
 
-@_cached
+@lru_cache(1024)
 def _opencv_axis(old: int, new: int, ends: bool, device: torch.device) -> Axis:
     """Input pixels before and after each output pixel, and their weights, ``(M, 2)`` each. `ends`:
     beyond the first and last input pixel, the other one has no weight."""

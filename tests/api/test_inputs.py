@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ def test_floats_of_an_8_bit_image_give_it_back(dtype: torch.dtype):
     assert pixels(every.to(dtype) / 255).equal(every)
     for error in (1 - 1e-6, 1 + 1e-6):  # of other arithmetic
         assert pixels((every.to(dtype) / 255 * error).clamp(max=1)).equal(every)
+
+
+def test_a_read_only_array_is_taken_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.set_warn_always(True)  # torch warns once in a process
+        try:
+            assert pixels(np.asarray(Image.fromarray(RGB))).equal(TENSOR)
+        finally:
+            torch.set_warn_always(False)
 
 
 def test_arrays_and_tensors_are_taken_as_they_are():

@@ -10,9 +10,10 @@ from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageErr
 
 @pytest.mark.parametrize("kind", [UsageError, DataError, CheckpointError])
 def test_flags_become_parameters(kind: type[Exception]):
-    line = "--min-size: 9: larger than --input.max-size 3; see a--b, -- and /x/--y-"
+    line = "--min-size: 9: larger than --input.max-size 3; see a--bc, -- and /x/--yz (--lr)"
     with pytest.raises(
-        ValueError, match=r"^min_size: 9: larger than input\.max_size 3; see a--b, -- and"
+        ValueError,
+        match=r"^min_size: 9: larger than input\.max_size 3; see a--bc, -- and /x/--yz \(lr\)$",
     ):
         with value_errors():
             raise kind(line)

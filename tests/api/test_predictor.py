@@ -157,6 +157,7 @@ def test_a_wrong_load_is_one_line(run: Path, tmp_path: Path):
     assert "no usable checkpoint; there is no such folder" in load_error(tmp_path / "nope")
     assert load_error(run, min_siz=3) == "min_siz=3: unknown flag; did you mean min_size?"
     assert load_error(run, min_size="x") == "min_size: invalid int value: 'x'"
+    assert load_error(run, help=True).startswith("help: unknown parameter")
     assert load_error(run, limit=3) == "limit: is for predict; give fewer images"
     assert load_error(run, min_size=0) == "min_size: 0: must be 1 or more"
     assert load_error(run, slice=3) == "slice: 3: must be 32 or more"
@@ -177,8 +178,12 @@ def test_wrong_images_are_one_line(detector: Predictor, files: list[Path]):
         with pytest.raises(ValueError, match=message) as error:
             detector(images)
         assert len(str(error.value).splitlines()) == 1
-    with pytest.raises(ValueError, match="score_threshold: 7: must be 0 to 1"):
+    with pytest.raises(ValueError, match=r"score_threshold: 7\.0: must be 0 to 1"):
         detector(files, 7)
+    with pytest.raises(ValueError, match=r"score_threshold: 2\.0: must be 0 to 1"):
+        detector(files, np.float32(2))
+    with pytest.raises(ValueError, match=r"score_threshold: '0\.5': give a number, 0 to 1"):
+        detector(files, "0.5")
     with pytest.raises(ValueError, match="images_per_batch: 0: must be 1 or more"):
         detector(files, images_per_batch=0)
 

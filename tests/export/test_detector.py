@@ -17,6 +17,7 @@ from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export import parity, program_file
 from fasterrcnn.export import program as programs
+from fasterrcnn.models import build
 from fasterrcnn.safe_load import reading
 from tests.commands import runs
 
@@ -124,6 +125,19 @@ def test_damage_is_found(run: Path, tmp_path: Path, damage, monkeypatch):
     assert output.read_text() == "older"
 
 
+def test_proposals_of_low_score_are_in_the_file(run: Path, tmp_path: Path, monkeypatch):
+    """Those of a trained network have scores far below the threshold of a box head."""
+    _, state, _ = checkpoint.load_detector(run)
+    recipe = replace(state.recipe, detector="rpn")
+    model = build.build(recipe, state.classes.num_classes).eval()
+    torch.nn.init.constant_(model.rpn.head.cls_logits.bias, -6.0)
+    monkeypatch.setattr(export, "_IMAGES", 2)
+    file = tmp_path / "rpn.pt2"
+    export.write_program(model, replace(state, recipe=recipe), file)
+    (found,) = checkpoint.load_detector(file)[0](export.some_images(state)[:1])
+    assert len(found["scores"]) and found["scores"].max() < recipe.roi_heads.score_thresh
+
+
 def test_flags_of_what_is_inside_are_refused(files, tmp_path: Path):
     inside = (("--nms-threshold", 0.3), ("--detections-per-image", 5), ("--amp", "bf16"))
     for flag, value in inside:
@@ -198,6 +212,10 @@ def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
     for one, other in zip(ours, theirs, strict=True):
         assert len(one) and one.names == other.names
         torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=parity.BOX)
+    detector = load(files["pt2"], device="cpu")
+    every = detector(images[0])
+    assert len(detector(images[0], float(every.scores.median()))) < len(every)
+    assert len(detector(images[0])) == len(every), "a threshold is that of one call"
     with pytest.raises(ValueError, match="slice: is for the whole detector of a run; an exported"):
         load(files["pt2"], device="cpu", slice=64)
 

@@ -89,9 +89,12 @@ def test_several_sizes_of_a_level_change_places():
 
 @pytest.mark.parametrize(("buffers", "message"), [
     ({f"{PREFIX}0": anchors((32,)).round() + 3}, "cell_anchors: are not sizes times aspect"),
+    ({f"{PREFIX}0": torch.zeros(0, 4)}, "cell_anchors: are not sizes times aspect"),
+    ({f"{PREFIX}0": torch.zeros(4)}, "cell_anchors: are not sizes times aspect"),
+    ({f"{PREFIX}0": torch.zeros(3, 5)}, "cell_anchors: are not sizes times aspect"),
     (levels((32,), (64,)) | {f"{PREFIX}2": anchors((128,), (1.0,))}, "cell_anchors: levels have"),
     ({"pixel_mean": torch.ones(1, 1, 1)}, "number of values of pixel_mean is 1; only 3"),
-], ids=["moved", "other ratios", "gray"])  # fmt: skip
+], ids=["moved", "none", "one list", "five corners", "other ratios", "gray"])  # fmt: skip
 def test_what_is_not_computed_here_is_refused(buffers: dict[str, Tensor], message: str):
     with pytest.raises(CheckpointError, match=message):
         recognize.recognize(file_of(buffers), Hints())

@@ -121,7 +121,10 @@ def detections(run: Path, stored: Path | None = None):
     model, state, _ = checkpoint.load_detector(run)
     state.data["val_split"] = "others"
     data = evaluation.read_split(
-        evaluation.find_source(state, None, None, None), state.classes, Problems()
+        evaluation.find_source(state, None, None, None),
+        state.classes,
+        Problems(),
+        value_range=state.recipe.input.value_range,
     )
     rt = runtime.start("cpu")
     return evaluation.evaluate(
