@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasterrcnn import load
-from fasterrcnn.commands import evaluate, export, predict
+from fasterrcnn import load, recipes
+from fasterrcnn.commands import evaluate, export, predict, propose
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export import parity, program_file
@@ -147,9 +147,15 @@ def test_predict_takes_a_file_and_a_higher_threshold(files, shapes_folder: Path,
     assert min(scores(middle)) >= middle
 
 
-def test_what_takes_no_exported_file_says_what_does(files):
+def test_what_takes_no_exported_file_says_what_does(files, tmp_path: Path):
     with pytest.raises(CheckpointError, match="writes what compare takes"):
         checkpoint.find(files["pt2"])
+    with pytest.raises(UsageError, match="is an exported file; give the run it is of"):
+        propose.main(["--checkpoint", str(files["pt2"]), "--proposals", str(tmp_path / "x.npz")])
+    with pytest.raises(UsageError, match="is exported; give the run it is of"):
+        export.main(
+            ["--checkpoint", str(files["pt2"]), "--format", "hub", "-o", str(tmp_path / "hub")]
+        )
     with pytest.raises(CheckpointError, match="holds no state dict; give its run"):
         reading.read(files["pt2"])
 
@@ -169,12 +175,39 @@ def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
         load(files["pt2"], device="cpu", slice=64)
 
 
+def test_validation_data_that_has_changed_is_replaced_by_shapes(run, tmp_path: Path, capsys):
+    _, state, _ = checkpoint.load_detector(run)
+    moved = replace(state, data={**state.data, "path": str(tmp_path)})  # no split is in it
+    drawn = export.some_images(moved)
+    out = capsys.readouterr().out
+    assert f"note: {tmp_path}: the run's validation data cannot be read" in out
+    nowhere = replace(state, data={**state.data, "path": ""})
+    assert all(a.equal(b) for a, b in zip(drawn, export.some_images(nowhere), strict=True))
+
+
+@pytest.mark.slow
+def test_a_comparison_of_nothing_says_so(files, run: Path, tmp_path: Path, capsys, monkeypatch):
+    model, state, _ = checkpoint.load_detector(run)
+    monkeypatch.setattr(export, "_IMAGES", 1)
+    export.check(model, state, files["pt2"])
+    assert "nothing is detected" not in capsys.readouterr().out
+    strict = recipes.change(state.recipe, roi_heads=dict(score_thresh=0.999))
+    model = build.build(strict, state.classes.num_classes).eval()
+    export.write_program(model, replace(state, recipe=strict), tmp_path / "model.pt2")
+    assert "note: nothing is detected in these images" in capsys.readouterr().out
+
+
 def test_other_files_are_named(tmp_path: Path):
     for suffix in SUFFIXES:
         file = tmp_path / f"model.{suffix}"
         file.write_bytes(b"not a model")
         with pytest.raises(CheckpointError, match=f"model.{suffix}: cannot be read"):
             checkpoint.load_detector(file)
+    # Said before torch sees the file, which would log a traceback.
+    with pytest.raises(
+        CheckpointError, match=r"it is incomplete, or no \.pt2 file; export it again"
+    ):
+        program_file.read(tmp_path / "model.pt2")
 
 
 def test_odd_sizes_are_refused(run: Path):
