@@ -20,7 +20,7 @@ from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, shapes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, hub
-from fasterrcnn.errors import CheckpointError, StorageError, UsageError
+from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageError
 from fasterrcnn.export import detector as exported
 from fasterrcnn.export import onnx_file, parity, program
 from fasterrcnn.importers import mmdetection_text, torchvision_script, translate
@@ -56,6 +56,8 @@ class Options:
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     options = flags.parse(Options, argv, __doc__)
+    if options.checkpoint.suffix in exported.FILES:
+        raise UsageError(f"--checkpoint: {options.checkpoint}: is exported; give the run it is of")
     if options.format == "hub":
         export_to_hub(options)
         return
@@ -71,8 +73,6 @@ def main(argv: list[str] | None = None) -> None:
     if options.output.suffix not in suffixes:
         raise UsageError(f"--output: {options.output}: must end in {' or '.join(suffixes)}")
     shared.check_outputs({"--output": options.output})
-    if options.checkpoint.suffix in exported.FILES:
-        raise UsageError(f"--checkpoint: {options.checkpoint}: is exported; give the run it is of")
     if options.format == "onnx":
         onnx_file.need()
     model, state, path = checkpoint.load_detector(options.checkpoint)
@@ -151,6 +151,8 @@ def check(model: Detector, state: checkpoint.State, file: Path) -> None:
     print(parity.HEADER)
     for agreement in agreements:
         print(agreement)
+    if not any(sum(a.counts) for a in agreements):
+        print("note: nothing is detected in these images, so no detections were compared")
     if written.classes != state.classes or not all(a.holds for a in agreements):
         raise CheckpointError(
             "the exported file detects something else (or has other classes) and was removed; "
@@ -163,16 +165,25 @@ def some_images(state: checkpoint.State) -> list[Tensor]:
     """The first images of the run's validation data; where it is not there, drawn shapes. uint8
     ``(3, H, W)`` each."""
     if state.data["path"] and Path(state.data["path"]).is_dir():
-        source = evaluation.find_source(state, None, None, None)
-        data = evaluation.read_split(
-            source, state.classes, Problems(skip=True), value_range=state.recipe.input.value_range
-        )
-        return [
-            images.decode(
-                data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+        try:
+            source = evaluation.find_source(state, None, None, None)
+            data = evaluation.read_split(
+                source,
+                state.classes,
+                Problems(skip=True),
+                value_range=state.recipe.input.value_range,
             )
-            for i in range(min(_IMAGES, len(data)))
-        ]
+            return [
+                images.decode(
+                    data.path(i),
+                    apply_orientation=bool(data.rotate[i]),
+                    value_range=data.value_range,
+                )
+                for i in range(min(_IMAGES, len(data)))
+            ]
+        except (UsageError, DataError, ValueError):  # it has changed since; no flag could help
+            print(f"note: {state.data['path']}: the run's validation data cannot be read")
+    print("compared on drawn shapes:")
     return [torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES)]
 
 

@@ -21,6 +21,7 @@ from fasterrcnn.data.proposals import ImageProposals
 from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import checkpoint, evaluation, runtime
 from fasterrcnn.errors import UsageError
+from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import FasterRCNN, ProposalNetwork, split
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.reports import drawing, picture_files
@@ -62,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     images.limit_pixels(options.max_image_pixels)
     files = find(options.images) if options.images else []
     model, state, path = checkpoint.load_detector(options.checkpoint)
+    if isinstance(model, ExportedDetector):
+        raise UsageError(f"--checkpoint: {path}: is an exported file; give the run it is of")
     if not isinstance(model, (FasterRCNN, ProposalNetwork)):
         raise UsageError(f"--checkpoint: {path}: Fast R-CNN proposes nothing; give an RPN's run")
     amp = rt.resolve_amp(options.amp or state.recipe.amp)

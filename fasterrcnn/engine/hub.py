@@ -88,9 +88,11 @@ def load(folder: Path) -> tuple[Detector, checkpoint.State]:
     try:
         recipe = recipes.from_dict(config["recipe"])
         classes = classes_of(config)
-        step = config["step"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / _CONFIG}: {error!r}; export it again") from None
+        step = int(config["step"])
+        recipes.check(recipe)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        why = error if isinstance(error, UsageError) else repr(error)
+        raise CheckpointError(f"{folder / _CONFIG}: {why}; export it again") from None
     model = build(recipe, classes.num_classes)
     checkpoint.load_into(model, folder / _WEIGHTS)
     data = {"digest": "", "path": "", "dataset": "auto", "val_split": "val"}
@@ -99,9 +101,14 @@ def load(folder: Path) -> tuple[Detector, checkpoint.State]:
 
 
 def classes_of(config: dict[str, Any]) -> Classes:
-    """The classes in config.json, in whatever order another program has written them."""
+    """The classes in config.json, in whatever order another program has written them.
+
+    Raises ValueError, or what a damaged file leads to."""
     names = {int(label): name for label, name in config["id2label"].items()}
-    return Classes(tuple(names[label] for label in sorted(names)), tuple(config["category_ids"]))
+    ids = tuple(map(int, config["category_ids"]))
+    if len(ids) != len(names):
+        raise ValueError(f"{len(ids)} category_ids for {len(names)} names in id2label")
+    return Classes(tuple(names[label] for label in sorted(names)), ids)
 
 
 def is_name(source: str) -> bool:

@@ -146,9 +146,16 @@ def test_wrong_use(run: Path, tmp_path: Path):
                      "--base-model", "a/b"])  # fmt: skip
     folder = write(run, tmp_path / "a")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "recipe": {"x": 1}}))
-    with pytest.raises(CheckpointError, match=r"config\.json: .*; export it again"):
-        detectors.load(str(folder))
+    nms = {**config["recipe"], "rpn": {**config["recipe"]["rpn"], "nms_thresh": 7}}
+    for entry, value, message in (
+        ("recipe", {"x": 1}, "x: unknown recipe field"),
+        ("recipe", nms, "--rpn.nms-thresh: 7: must be"),
+        ("category_ids", [1], "1 category_ids for 2 names"),
+        ("category_ids", ["a", "b"], "invalid literal for int"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, entry: value}))
+        with pytest.raises(CheckpointError, match=rf"config\.json: .*{message}.*; export it again"):
+            detectors.load(str(folder))
 
 
 def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fasterrcnn import load
-from fasterrcnn.commands import evaluate, export, predict
+from fasterrcnn import load, recipes
+from fasterrcnn.commands import evaluate, export, predict, propose
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.export import parity, program_file
@@ -184,23 +184,21 @@ def test_a_file_that_prepares_images(run: Path, shapes_folder: Path, tmp_path: P
 
 
 def test_only_onnx_files_prepare_images(run: Path, tmp_path: Path):
-    command = [
-        "--checkpoint",
-        run,
-        "--format",
-        "pt2",
-        "--preprocess",
-        "in",
-        "-o",
-        tmp_path / "m.pt2",
-    ]
+    file = tmp_path / "model.pt2"
+    command = ["--checkpoint", run, "--format", "pt2", "--preprocess", "in", "-o", file]
     with pytest.raises(UsageError, match="--preprocess: in: is for --format onnx"):
         export.main([str(word) for word in command])
 
 
-def test_what_takes_no_exported_file_says_what_does(files):
+def test_what_takes_no_exported_file_says_what_does(files, tmp_path: Path):
     with pytest.raises(CheckpointError, match="writes what compare takes"):
         checkpoint.find(files["pt2"])
+    with pytest.raises(UsageError, match="is an exported file; give the run it is of"):
+        propose.main(["--checkpoint", str(files["pt2"]), "--proposals", str(tmp_path / "x.npz")])
+    with pytest.raises(UsageError, match="is exported; give the run it is of"):
+        export.main(
+            ["--checkpoint", str(files["pt2"]), "--format", "hub", "-o", str(tmp_path / "hub")]
+        )
     with pytest.raises(CheckpointError, match="holds no state dict; give its run"):
         reading.read(files["pt2"])
 
@@ -220,9 +218,34 @@ def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
         load(files["pt2"], device="cpu", slice=64)
 
 
+def test_validation_data_that_has_changed_is_replaced_by_shapes(run, tmp_path: Path, capsys):
+    _, state, _ = checkpoint.load_detector(run)
+    moved = replace(state, data={**state.data, "path": str(tmp_path)})  # no split is in it
+    drawn = export.some_images(moved)
+    out = capsys.readouterr().out
+    assert f"note: {tmp_path}: the run's validation data cannot be read" in out
+    nowhere = replace(state, data={**state.data, "path": ""})
+    assert all(a.equal(b) for a, b in zip(drawn, export.some_images(nowhere), strict=True))
+
+
+@pytest.mark.slow
+def test_a_comparison_of_nothing_says_so(files, run: Path, tmp_path: Path, capsys, monkeypatch):
+    model, state, _ = checkpoint.load_detector(run)
+    monkeypatch.setattr(export, "_IMAGES", 1)
+    export.check(model, state, files["pt2"])
+    assert "nothing is detected" not in capsys.readouterr().out
+    strict = recipes.change(state.recipe, roi_heads=dict(score_thresh=0.999))
+    model = build.build(strict, state.classes.num_classes).eval()
+    export.write_program(model, replace(state, recipe=strict), tmp_path / "model.pt2")
+    assert "note: nothing is detected in these images" in capsys.readouterr().out
+
+
 def test_other_files_are_named(tmp_path: Path):
     for suffix in SUFFIXES:
         file = tmp_path / f"model.{suffix}"
         file.write_bytes(b"not a model")
         with pytest.raises(CheckpointError, match=f"model.{suffix}: cannot be read"):
             checkpoint.load_detector(file)
+    # Said before torch sees the file, which would log a traceback.
+    with pytest.raises(CheckpointError, match=r"incomplete, or no \.pt2 file; export it again"):
+        program_file.read(tmp_path / "model.pt2")
