@@ -128,9 +128,9 @@ def write_program(
     try:
         metadata = checkpoint.to_json(replace(state, recipe=recipe))
         if prepares:
-            if value_range.limits(recipe.input.value_range) is not None:
+            if recipe.input.value_range not in (value_range.DATASET, value_range.FULL):
                 raise UsageError(
-                    "--preprocess: in: the values of this run are scaled before, by "
+                    "--preprocess: in: is for images of 8 bits, and this run has "
                     f"--input.value-range {recipe.input.value_range}; leave it out"
                 )
             network = program.export(model, original_sizes=True)
@@ -162,8 +162,8 @@ def check(model: Detector, state: checkpoint.State, file: Path) -> None:
 
 
 def some_images(state: checkpoint.State) -> list[Tensor]:
-    """The first images of the run's validation data; where it is not there, drawn shapes. uint8
-    ``(3, H, W)`` each."""
+    """The first images of the run's validation data ``(3, H, W)``, as `images.decode` gives them;
+    where it is not there, drawn shapes."""
     if state.data["path"] and Path(state.data["path"]).is_dir():
         try:
             source = evaluation.find_source(state, None, None, None)

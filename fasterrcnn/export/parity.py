@@ -60,16 +60,15 @@ def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) ->
     found = []
     try:
         for scale in _SCALES:
-            size = tuple(
-                max(_SMALLEST, int(side * (1.0 if inside else scale)))
-                for side in (configs[0].min_size, configs[0].max_size)
-            )
+            size = configs[0].min_size, configs[0].max_size
+            if not inside:
+                size = max(_SMALLEST, int(size[0] * scale)), max(_SMALLEST, int(size[1] * scale))
             # One by one for such a file: the detector pads a batch to its largest image.
             batches = [[_smaller(image, scale)] for image in images] if inside else _batches(images)
             for model, config in zip((detector, exported), configs, strict=True):
                 model.transform.config = replace(config, min_size=size[0], max_size=size[1])
             pairs = [pair for batch in batches for pair in _both(detector, exported, batch)]
-            found.append(_agreement((size[0], size[1]), pairs))
+            found.append(_agreement(size, pairs))
     finally:
         detector.transform.config, exported.transform.config = configs
     return found

@@ -236,10 +236,10 @@ def named_as(body: Body, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A classifier's tensors under the names of `body`, as far as it has them."""
     if isinstance(body, TimmBody):
         return body.from_classifier(tensors)
-    return with_current_names(tensors)
+    return densenet_names(tensors)
 
 
-def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def densenet_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A classifier's tensors under today's names: DenseNet's were published under older ones."""
     old = r"(denselayer\d+\.(?:norm|conv))\.(\d\.)"
     return {re.sub(old, r"\1\2", name): tensor for name, tensor in tensors.items()}

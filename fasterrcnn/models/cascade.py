@@ -56,14 +56,13 @@ class CascadeRoIHeads(RoIHeads):
 
     def predict(self, features: list[Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores ``(N, R, K)`` averaged over the stages, and boxes ``(N, R, 1, 4)`` of the last."""
-        found = []
+        found, of_scores = [], self.config.stage_average == "scores"
         for stage in range(self.config.stages):
             logits, deltas = self.head_of(stage, features, rois)
-            averages_scores = self.config.stage_average == "scores"
-            found.append(logits.softmax(dim=-1) if averages_scores else logits)
+            found.append(logits.softmax(dim=-1) if of_scores else logits)
             rois = self.refine(stage, rois, deltas, sizes)
         mean = torch.stack(found).mean(dim=0)
-        scores = mean if self.config.stage_average == "scores" else mean.softmax(dim=-1)
+        scores = mean if of_scores else mean.softmax(dim=-1)
         return scores[..., 1:], rois[:, :, None]
 
     def losses(
@@ -85,6 +84,8 @@ class CascadeRoIHeads(RoIHeads):
             losses |= {f"{name}_stage{stage}": loss * weight for name, loss in of_stage.items()}
             found |= diagnostics(logits.detach(), sampled.labels)
             found[f"roi_positives_stage{stage}"] = found["roi_positives"]
+            if stage + 1 == config.stages:
+                break
             with torch.no_grad():
                 box = self.refine(stage, sampled.rois, deltas.detach(), images.sizes)
                 # A sampler adds the gt boxes again; without one, empty boxes are left out.

@@ -40,7 +40,7 @@ def deformable_conv(
 ) -> Tensor:
     """``(N, C, H, W)`` through `conv` with other weights, its taps moved by what `offset` says.
 
-    In float32: in half precision an offset would be off by a part of a cell.
+    Samples are taken in float32; autocast computes the offsets in its own precision.
     """
     moved, weights = offset(x).float(), None
     if isinstance(offset, ModulatedOffsets):

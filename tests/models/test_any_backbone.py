@@ -27,10 +27,10 @@ from fasterrcnn.importers.translate import check_expressible
 from fasterrcnn.models import cost, timm_networks
 from fasterrcnn.models.any_backbone import (
     build_backbone,
+    densenet_names,
     describe_backbone,
     describe_network,
     stated,
-    with_current_names,
 )
 from fasterrcnn.models.build import Detector, build
 from fasterrcnn.models.stages import OnMeta, use_any_size
@@ -320,7 +320,7 @@ def test_imagenet_is_the_default_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_densenet_as_it_was_published():
     old = "features.denseblock1.denselayer1.norm.1.weight"
-    assert [*with_current_names({old: torch.zeros(1)})] == [
+    assert [*densenet_names({old: torch.zeros(1)})] == [
         "features.denseblock1.denselayer1.norm1.weight"
     ]
 
