@@ -113,10 +113,20 @@ class WholeWindows(TorchFunctionMode):
 
 
 def whole_windows(
-    x: Tensor, kernel_size: int, stride: int, padding: int = 0, **others: Any
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    **others: Any,
 ) -> Tensor:
     """`x` ``(N, C, H, W)`` without the cells that no window reads; where a window reads beyond the
-    end, with the last cell once more, which changes no maximum."""
+    end, with the last cell once more, which changes no maximum. As it is for pooling other than
+    with square windows, rounded down."""
+    square = all(isinstance(number, int) for number in (kernel_size, stride, padding))
+    if not square or dilation != 1 or ceil_mode:
+        return x
     for axis in (2, 3):
         size = x.shape[axis]
         beyond = size + 2 * padding - kernel_size
