@@ -43,10 +43,16 @@ class _Parser(argparse.ArgumentParser):
 
     def parse(self, argv: list[str] | None) -> dict[str, Any]:
         """The values given, by field name."""
-        values, unknown = self.parse_known_args(argv)
+        required = [a for a in self._actions if a.required and a.option_strings]
+        for action in required:  # only after the unknown flags: one of them may be what is missing
+            action.required = False
+        found, unknown = self.parse_known_args(argv)
         if unknown:
             raise UsageError(f"{unknown[0]}: {self._hint(unknown[0].split('=')[0])}")
-        return vars(values)
+        values = vars(found)
+        if missing := ["/".join(a.option_strings) for a in required if a.dest not in values]:
+            self.error(f"the following arguments are required: {', '.join(missing)}")
+        return values
 
     def _hint(self, flag: str) -> str:
         """What may have been meant by an unknown flag."""

@@ -97,5 +97,7 @@ class _Options:
 def test_positional_and_required():
     options = flags.parse(_Options, ["--checkpoint", "c", "a", "b"], "test")
     assert options == _Options((Path("a"), Path("b")), Path("c"))
+    with pytest.raises(UsageError, match="--chekpoint: unknown flag; did you mean --checkpoint"):
+        flags.parse(_Options, ["--chekpoint", "c", "a"], "test")
     with pytest.raises(UsageError, match="--checkpoint"):
         flags.parse(_Options, ["a"], "test")
