@@ -86,10 +86,11 @@ def apply(
     elif isinstance(model, (FasterRCNN, FastRCNN)):
         heads = model.roi_heads
         heads.config, heads.score_thresh = changed.roi_heads, changed.roi_heads.score_thresh
+        heads.wanted = None
         if options.classes:
             kept = classes.subset(options.classes).names
-            thresholds = [heads.score_thresh if n in kept else torch.inf for n in classes.names]
-            heads.score_thresh = torch.tensor(thresholds, device=next(model.parameters()).device)
+            wanted = [name in kept for name in classes.names]
+            heads.wanted = torch.tensor(wanted, device=next(model.parameters()).device)
             lines.append(f"classes: {', '.join(kept)} of {len(classes.names)}")
     elif given := [name for name in _OF_BOX_HEAD if getattr(options, name) not in (None, ())]:
         flag = given[0].replace("_", "-")

@@ -3,7 +3,8 @@
 The bitmask method of torchvision's CUDA kernel, with its second half on the device too. Boxes are
 in blocks of 64, the bits of a word: for every box, `_overlaps` writes one word per block, whose
 bits are the later boxes that it would suppress; `_sweep` goes through the blocks of a list by
-descending score and ORs the words of the boxes that are kept. Imported only with Triton.
+descending score and ORs the words of the boxes that are kept. Blocks without a valid box cost next to nothing:
+lists may be as long as they could ever have to be. Imported only with Triton.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = tl.constexpr(64)
+ROWS = tl.constexpr(32)  # read at a time: of 512 words more would spill
 
 
 @triton.jit
@@ -30,16 +32,22 @@ def _corners(boxes, rows, inside):  # type: ignore[no-untyped-def]  # Triton has
 
 @triton.jit
 def _overlaps(  # type: ignore[no-untyped-def]  # see above
-    boxes, group, words, count, blocks, threshold
+    boxes, group, valid, words, count, blocks, threshold
 ):
-    """words[list, i, block]: bit j is set if box i suppresses the later box 64 * block + j."""
+    """words[list, i, block]: bit j is set if box i suppresses the later box 64 * block + j; not
+    written where no box of either block is valid."""
     which, row_block, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     if block < row_block:
         return
     boxes += which * count * 4
     group += which * count
+    valid += which * count
     i = row_block * BLOCK + tl.arange(0, BLOCK)
     j = block * BLOCK + tl.arange(0, BLOCK)
+    usable_i = tl.max(tl.load(valid + i, mask=i < count, other=0))
+    usable_j = tl.max(tl.load(valid + j, mask=j < count, other=0))
+    if (usable_i == 0) | (usable_j == 0):
+        return
     x1, y1, x2, y2 = _corners(boxes, i, i < count)
     u1, v1, u2, v2 = _corners(boxes, j, j < count)
     width = tl.minimum(x2[:, None], u2[None, :]) - tl.maximum(x1[:, None], u1[None, :])
@@ -75,22 +83,26 @@ def _sweep(  # type: ignore[no-untyped-def]  # see above
     for block in range(WORDS):  # a constant: the code is the same for many numbers of blocks
         if block < blocks:
             i = block * BLOCK + lane
-            row = words + i.to(tl.int64) * blocks
-            own = tl.load(row + block, mask=i < count, other=0)
+            own = tl.load(words + i.to(tl.int64) * blocks + block, mask=i < count, other=0)
             usable = tl.load(valid + i, mask=i < count, other=0).to(tl.int64)
             usable = tl.sum(usable << lane.to(tl.int64))
-            gone = tl.sum(tl.where(word == block, removed, 0))
-            alive = tl.zeros((), dtype=tl.int64)
-            for k in range(BLOCK):
-                one = usable & ~gone & (tl.full((), 1, tl.int64) << k)
-                if one != 0:
-                    gone |= tl.sum(tl.where(lane == k, own, 0))
-                    alive |= one
-            kept = (alive >> lane.to(tl.int64)) & 1
-            tl.store(keep + i, kept.to(tl.int8), mask=i < count)
-            later = (kept[:, None] != 0) & (word[None, :] > block) & (word[None, :] < blocks)
-            rows = tl.load(row[:, None] + word[None, :], mask=later, other=0)
-            removed = removed | tl.reduce(rows, 0, _or)
+            if usable != 0:
+                gone = tl.sum(tl.where(word == block, removed, 0))
+                alive = tl.zeros((), dtype=tl.int64)
+                for k in range(BLOCK):
+                    one = usable & ~gone & (tl.full((), 1, tl.int64) << k)
+                    if one != 0:
+                        gone |= tl.sum(tl.where(lane == k, own, 0))
+                        alive |= one
+                kept = (alive >> lane.to(tl.int64)) & 1
+                tl.store(keep + i, kept.to(tl.int8), mask=i < count)
+                for part in range(0, BLOCK, ROWS):
+                    some = tl.arange(0, ROWS) + part
+                    of_kept = ((alive >> some.to(tl.int64)) & 1) != 0
+                    later = of_kept[:, None] & (word[None, :] > block) & (word[None, :] < blocks)
+                    at = words + (some + block * BLOCK).to(tl.int64) * blocks
+                    rows = tl.load(at[:, None] + word[None, :], mask=later, other=0)
+                    removed = removed | tl.reduce(rows, 0, _or)
 
 
 def sweep_warps(words: int) -> int:
@@ -108,9 +120,9 @@ def nms_lists(boxes: Tensor, group: Tensor, valid: Tensor, iou_threshold: float)
     blocks = triton.cdiv(count, 64)
     words = torch.empty(lists, count, blocks, dtype=torch.int64, device=boxes.device)
     grid = (lists, blocks, blocks)
-    inputs = boxes.contiguous(), group.contiguous()
-    _overlaps[grid](*inputs, words, count, blocks, iou_threshold, num_warps=8)  # no spills
     usable = valid.to(torch.int8).contiguous()
+    inputs = boxes.contiguous(), group.contiguous(), usable
+    _overlaps[grid](*inputs, words, count, blocks, iou_threshold, num_warps=8)  # no spills
     width = triton.next_power_of_2(blocks)
     _sweep[(lists,)](words, usable, keep, count, blocks, WORDS=width, num_warps=sweep_warps(width))
     return keep.bool()

@@ -27,8 +27,6 @@ from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.roi_align import pool_cells, pyramid_roi_align
 from fasterrcnn.models.transform import PaddedImages
 
-_CANDIDATES = 2048  # highest scores per image that NMS looks at first
-
 
 class LastStage(nn.Module):
     """The box head of C4: the body's last stage on pooled rois, averaged over their bins."""
@@ -140,7 +138,8 @@ class RoIHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.score_thresh: float | Tensor = config.score_thresh  # or one for each class (K,)
+        self.score_thresh = config.score_thresh
+        self.wanted: Tensor | None = None  # bool (K,): the classes to detect; None: all
         self.strides = strides
         self.box_head = box_head
         self.box_predictor = box_predictor
@@ -240,44 +239,37 @@ class RoIHeads(nn.Module):
     def detect(
         self, images: PaddedImages, features: list[Tensor], proposals: Proposals
     ) -> Detections:
-        """The detections after class-wise NMS. Synchronizes with the device once, to be exact."""
+        """The detections after class-wise NMS, exact and without host synchronization."""
         config = self.config
         scores, box = self.predict(features, proposals.boxes, images.sizes)
         usable = (scores > self.score_thresh) & proposals.valid[..., None]
+        if self.wanted is not None:
+            usable &= self.wanted
         usable &= boxes.at_least(box, config.min_side)
         box = box.expand(*scores.shape, 4)
         scores = scores.masked_fill(~usable, -1.0)
-        if torch.compiler.is_exporting():  # a program cannot look twice
-            _, found = self._suppress(scores, box, self._most_candidates(*scores.shape[1:]))
-        else:
-            exact, found = self._suppress(scores, box, _CANDIDATES)
-            if not exact.all():
-                _, found = self._suppress(scores, box, scores[0].numel())
+        found = self._suppress(scores, box)
         valid = found.valid & boxes.has_area(found.boxes) if config.drop_empty else found.valid
         box = boxes.rescale(found.boxes, images.original_sizes / images.sizes)
         return Detections(box, found.scores, found.labels, valid)
 
+    def _suppress(self, scores: Tensor, box: Tensor) -> Detections:
+        """NMS within each class; scores below 0 are no candidates."""
+        most, classes = self.config.detections_per_img, scores.shape[2]
+        candidates = self._most_candidates(*scores.shape[1:])
+        box, scores = box.flatten(1, 2), scores.flatten(1)
+        top, index = scores.topk(candidates, dim=1)
+        box, label = boxes.take(box, index), index % classes + 1
+        keep = nms_lists(box, label, top >= 0, self.config.nms_thresh)
+        top, order = top.masked_fill(~keep, -1.0).topk(min(most, candidates), dim=1)
+        return Detections(boxes.take(box, order), top, label.gather(1, order), top >= 0)
+
     def _most_candidates(self, proposals: int, classes: int) -> int:
         """How many scores of an image can be above the threshold: those of a proposal sum to 1, up
         to float32's rounding."""
-        threshold = float(self.score_thresh)
+        threshold = self.score_thresh
         each = math.ceil((1 + 1e-5) / threshold) - 1 if threshold > 0 else classes
         return max(1, proposals * min(classes, each))
-
-    def _suppress(self, scores: Tensor, box: Tensor, candidates: int) -> tuple[Tensor, Detections]:
-        """NMS among the `candidates` highest scores of each image, and whether that is exact.
-
-        `exact` ``(N,)``: more candidates would change nothing, as a greedy decision never depends
-        on lower scores.
-        """
-        wanted, classes = self.config.detections_per_img, scores.shape[2]
-        box, scores = box.flatten(1, 2), scores.flatten(1)
-        top, index = scores.topk(min(candidates, scores.shape[1]), dim=1)
-        box, label = boxes.take(box, index), index % classes + 1
-        keep = nms_lists(box, label, top >= 0, self.config.nms_thresh)
-        exact = (keep.sum(dim=1) >= wanted) | ((scores >= 0).sum(dim=1) <= top.shape[1])
-        top, order = top.masked_fill(~keep, -1.0).topk(min(wanted, top.shape[1]), dim=1)
-        return exact, Detections(boxes.take(box, order), top, label.gather(1, order), top >= 0)
 
 
 def diagnostics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
