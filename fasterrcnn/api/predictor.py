@@ -155,7 +155,7 @@ def load(
         given = {"device": device, "amp": amp, **choices}
         options = flags.parse(Options, as_flags(given, Options), None)
         rt = runtime.alone(options.device)
-        model, state = detectors.load(str(source))
+        model, state, *_ = detectors.load(source)
         if state.recipe.detector != "faster_rcnn":
             raise UsageError(f"{source}: not a whole detector, but {state.recipe.detector}")
         return Predictor(rt.place(model), state, options, rt)

@@ -40,6 +40,16 @@ def checkpoint(default: Any = MISSING) -> Any:
     )
 
 
+def detector(default: Any = MISSING) -> Any:
+    """--checkpoint of what takes any detector."""
+    return setting(
+        default,
+        "run folder (its newest checkpoint), RUN/best, RUN/checkpoints/step-*, exported file, "
+        "file of another framework, name of a published one (mmdet:NAME), folder for the Hub or "
+        "its name there (hf:ORG/NAME)",
+    )
+
+
 def data_path(default: Any = None, shown: str = " (default: the run's)") -> Any:
     """--data-path: the folder of a data set."""
     return setting(default, f"folder of the data set{shown}")

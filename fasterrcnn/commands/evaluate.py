@@ -17,9 +17,8 @@ from fasterrcnn.cli import flags, inference, shared
 from fasterrcnn.data import coco_results, formats, images, proposals, voc
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
-from fasterrcnn.engine import checkpoint, evaluation, results, runtime
+from fasterrcnn.engine import checkpoint, detectors, evaluation, results, runtime
 from fasterrcnn.errors import UsageError
-from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.metrics import coco
 from fasterrcnn.metrics import voc as voc_metrics
 from fasterrcnn.models.build import FastRCNN
@@ -37,7 +36,7 @@ _OF_DETECTOR = (  # flags that mean nothing with --from
 class Options(inference.Inference):
     """What to evaluate, and on which data. The checkpoint knows its network and classes."""
 
-    checkpoint: Path | None = shared.checkpoint(None)
+    checkpoint: Path | None = shared.detector(None)
     from_file: Path | None = setting(
         None, "measure detections in COCO's result json instead of a detector's", flag="--from"
     )
@@ -108,7 +107,7 @@ def check(options: Options) -> None:
 
 def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> None:
     """Metrics on the terminal, where flags say, and in the run folder (`engine.results`)."""
-    model, state, path = checkpoint.load_detector(checkpoint_or_run)
+    model, state, path, folder, of_run = detectors.load(checkpoint_or_run)
     amp = rt.resolve_amp(options.amp or state.recipe.amp)
     recipe = recipes.change(state.recipe, amp=amp)
     proposals.check_given("--proposals", options.proposals, recipe.detector)
@@ -154,11 +153,10 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     )
     shown = chosen(data, detections, options)
     show(metrics, *shown, source, options)
-    pictures = checkpoint.run_of(path) / "pictures"
     try:
-        if len(data.labels) and not isinstance(model, ExportedDetector):
+        if len(data.labels) and of_run:
             results.save(done, metrics, detections, path, own=done.is_own(state))
-        draw(*shown, options, pictures, by_class=recipe.detector != "rpn")
+        draw(*shown, options, folder / "pictures", by_class=recipe.detector != "rpn")
     except OSError as error:
         rt.say(f"note: {error.filename}: {error.strerror}: nothing is kept in the run folder")
 

@@ -24,9 +24,8 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.frames import Frame
 from fasterrcnn.data.known_images import KnownImages
 from fasterrcnn.data.sources import Source
-from fasterrcnn.engine import checkpoint, prediction, runtime
+from fasterrcnn.engine import detectors, prediction, runtime
 from fasterrcnn.errors import DataError, ProcessDied, Stopped, UsageError
-from fasterrcnn.models.build import Detector
 from fasterrcnn.progress import Progress
 from fasterrcnn.reports import prediction_files
 from fasterrcnn.reports.detection_files import Tables
@@ -38,7 +37,7 @@ from fasterrcnn.settings import setting
 class Options(inference.Inference):
     """The detector, the images, and where results go."""
 
-    checkpoint: Path = shared.checkpoint()
+    checkpoint: Path = shared.detector()
     source: tuple[str, ...] = setting(
         help="images, folders of images, 'globs', lists of paths (.txt, or - for standard input), "
         "videos, cameras (/dev/video0)",
@@ -70,10 +69,10 @@ def main(argv: list[str] | None = None) -> None:
     check_flags(options)
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
-    model, state, path = load(options.checkpoint)
+    model, state, path, of_it, _ = load(options.checkpoint)
     recipe, changed = inference.apply(rt.place(model), state.recipe, state.classes, options)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(options.amp or recipe.amp))
-    folder = options.output_dir or checkpoint.run_of(path) / "predictions"
+    folder = options.output_dir or of_it / "predictions"
     found = sources.find(options.source, folder)
     asked = list(islice(found.sources.values(), options.limit))
     if any(source.is_video for source in asked):
@@ -233,12 +232,12 @@ def signals_received() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def load(path: Path) -> tuple[Detector, checkpoint.State, Path]:
-    """A whole detector, its state and its checkpoint. Raises UsageError for a part of one."""
-    model, state, found = checkpoint.load_detector(path)
-    if state.recipe.detector == "faster_rcnn":
-        return model, state, found
-    if state.recipe.detector == "rpn":
+def load(path: Path) -> detectors.Loaded:
+    """A whole detector. Raises UsageError for a part of one."""
+    found = detectors.load(path)
+    if found.state.recipe.detector == "faster_rcnn":
+        return found
+    if found.state.recipe.detector == "rpn":
         raise UsageError(
             f"--checkpoint: {path}: proposes, but detects no classes; use fasterrcnn propose"
         )

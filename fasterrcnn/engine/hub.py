@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import safetensors.torch
 
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
@@ -29,6 +29,7 @@ from fasterrcnn.reports import model_card
 
 _PREFIX = "hf:"
 _LIBRARY = "fasterrcnn"
+_UNFINISHED = ".tmp-"
 _CARD, _CONFIG, _WEIGHTS, _PREPROCESSOR = (
     "README.md", "config.json", "model.safetensors", "preprocessor_config.json"
 )  # fmt: skip
@@ -63,15 +64,21 @@ def write(
         "card_sha256": _sha256(card),
     }
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    files = {  # config.json last: it makes the folder ours
+        _WEIGHTS: safetensors.torch.save(tensors, {"format": "pt"}),
+        _PREPROCESSOR: (json.dumps(_preprocessor(recipe), indent=1) + "\n").encode(),
+        _CARD: card.encode(),
+        _CONFIG: (json.dumps(config, indent=1) + "\n").encode(),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-        (folder / _PREPROCESSOR).write_text(json.dumps(_preprocessor(recipe), indent=1) + "\n")
-        (folder / _CARD).write_text(card, encoding="utf-8")
-        (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{folder}: {reason}; give another --output") from None
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder) as unfinished:
+            for name, content in files.items():
+                (Path(unfinished) / name).write_bytes(content)
+            for name in files:
+                (Path(unfinished) / name).replace(folder / name)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}; give another --output") from None
 
 
 def is_ours(folder: Path) -> bool:
@@ -139,7 +146,8 @@ def _check_folder(folder: Path) -> None:
     """Raise UsageError where writing would overwrite what this has not written."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {folder}: is a file; give a folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    # What a write that was killed has left does not count.
+    if not folder.exists() or all(path.name.startswith(_UNFINISHED) for path in folder.iterdir()):
         return
     config = read_json(folder / _CONFIG)
     if config.get("library_name") != _LIBRARY:

@@ -17,7 +17,8 @@ def test_a_file_of_another_framework(tmp_path: Path):
     file = tmp_path / "model_final.pth"
     tensors = synthetic.filled(synthetic.detectron2(detector="rpn"))
     torch.save({"model": tensors, "__author__": "Detectron2 Model Zoo"}, file)
-    model, state = detectors.load(str(file))
+    model, state, path, folder, of_run = detectors.load(str(file))
+    assert (path, folder, of_run) == (file, tmp_path / "model_final", False)
     imported = importing.load(str(file), Hints(), {})
     assert not model.training
     assert state == imported.state

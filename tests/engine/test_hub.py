@@ -84,7 +84,9 @@ def test_no_file_names_a_place_of_this_machine(run: Path, shapes_folder: Path, t
 
 def test_the_detector_is_the_runs_to_the_bit(run: Path, tmp_path: Path):
     folder = write(run, tmp_path / "a")
-    model, state = detectors.load(str(folder))
+    model, state, *where, of_run = detectors.load(folder)
+    assert where == [folder, tmp_path / "a-results"]
+    assert not of_run
     theirs, before, _ = checkpoint.load_detector(run)
     assert not model.training
     assert (state.recipe, state.classes, state.step) == (before.recipe, before.classes, 10)
