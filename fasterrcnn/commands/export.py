@@ -22,7 +22,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, hub
 from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageError
 from fasterrcnn.export import detector as exported
-from fasterrcnn.export import onnx_file, parity, program
+from fasterrcnn.export import onnx_file, parity, program, program_file
 from fasterrcnn.importers import mmdetection_text, torchvision_script, translate
 from fasterrcnn.importers.published import PREFIXES
 from fasterrcnn.models.build import Detector, FasterRCNN
@@ -48,6 +48,9 @@ class Options:
         "file, or in the file, which then takes them as decoded (onnx only)",
         choices=("out", "in"),
     )
+    half: bool = setting(
+        False, "layers in fp16, all else in float32: a file of half the size (onnx only)"
+    )
     license: str | None = setting(None, "license of the detector, for its card on the hub: mit")
     datasets: tuple[str, ...] = setting((), "data sets on the hub that it was trained on")
     base_model: str | None = setting(None, "model on the hub that it was fine-tuned from: ORG/NAME")
@@ -65,8 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(options, name):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is for --format hub; leave it out")
-    if options.preprocess == "in" and options.format != "onnx":
-        raise UsageError("--preprocess: in: is for --format onnx; leave it out")
+    for flag, given in (("preprocess: in", options.preprocess == "in"), ("half", options.half)):
+        if given and options.format != "onnx":
+            raise UsageError(f"--{flag}: is for --format onnx; leave it out")
     suffixes = (".pth", ".pkl") if options.format == "detectron2" else (".pth",)
     if options.format in _PROGRAMS:
         suffixes = (f".{options.format}",)
@@ -78,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     model, state, path = checkpoint.load_detector(options.checkpoint)
     try:
         if options.format in _PROGRAMS:
-            write_program(model, state, options.output, prepares=options.preprocess == "in")
+            inside = options.preprocess == "in"
+            write_program(model, state, options.output, prepares=inside, half=options.half)
             said = f"{options.output} for {options.format}"
         else:
             count = write_checkpoint(model, state, options)
@@ -116,38 +121,45 @@ def write_checkpoint(model: Detector, state: checkpoint.State, options: Options)
 
 
 def write_program(
-    model: Detector, state: checkpoint.State, output: Path, *, prepares: bool = False
+    model: Detector,
+    state: checkpoint.State,
+    output: Path,
+    *,
+    prepares: bool = False,
+    half: bool = False,
 ) -> None:
     """Write an exported file that detects what `model` does; there is none if it does not.
 
-    prepares: the file resizes, normalizes and pads images itself (.onnx only). Raises
-    CheckpointError where it does not, OSError.
+    prepares: the file resizes, normalizes and pads images itself; half: its layers are in fp16
+    (both .onnx only). Raises CheckpointError where it detects something else, OSError.
     """
     recipe = recipes.change(state.recipe, amp="off")
     temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
     try:
         metadata = checkpoint.to_json(replace(state, recipe=recipe))
-        if prepares:
-            if recipe.input.value_range not in (value_range.DATASET, value_range.FULL):
-                raise UsageError(
-                    "--preprocess: in: is for images of 8 bits, and this run has "
-                    f"--input.value-range {recipe.input.value_range}; leave it out"
-                )
-            network = program.export(model, original_sizes=True)
-            preparation = program.export_preparation(model.transform)
-            onnx_file.write(network, temporary, metadata, preparation)
+        if prepares and recipe.input.value_range not in (value_range.DATASET, value_range.FULL):
+            raise UsageError(
+                "--preprocess: in: is for images of 8 bits, and this run has "
+                f"--input.value-range {recipe.input.value_range}; leave it out"
+            )
+        network = program.export(model, original_sizes=prepares)
+        if output.suffix == ".onnx":
+            preparation = program.export_preparation(model.transform) if prepares else None
+            onnx_file.write(network, temporary, metadata, preparation, half=half)
         else:
-            exported.FILES[output.suffix].write(program.export(model), temporary, metadata)
-        check(model, state, temporary)
+            program_file.write(network, temporary, metadata)
+        check(model, state, temporary, parity.HALF if half else parity.EXACT)
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def check(model: Detector, state: checkpoint.State, file: Path) -> None:
+def check(
+    model: Detector, state: checkpoint.State, file: Path, limits: parity.Limits = parity.EXACT
+) -> None:
     """Print how closely the exported `file` agrees with `model`. Raises CheckpointError."""
     other, written, _ = checkpoint.load_detector(file)
-    agreements = parity.compare(model, other, some_images(state))
+    agreements = parity.compare(model, other, some_images(state), limits)
     print(parity.HEADER)
     for agreement in agreements:
         print(agreement)
@@ -156,8 +168,7 @@ def check(model: Detector, state: checkpoint.State, file: Path) -> None:
     if written.classes != state.classes or not all(a.holds for a in agreements):
         raise CheckpointError(
             "the exported file detects something else (or has other classes) and was removed; "
-            f"boxes may differ by {parity.BOX} px, scores by {parity.SCORE}, 1 in {parity.TIES} "
-            "by more; report this with the table"
+            f"{limits}; report this with the table"
         )
 
 

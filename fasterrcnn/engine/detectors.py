@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fasterrcnn.engine import checkpoint, hub, importing
+from fasterrcnn.export import detector as exported
 from fasterrcnn.importers import published
 from fasterrcnn.importers.recognize import Hints
 from fasterrcnn.models.build import Detector
@@ -41,5 +42,5 @@ def load(source: str | Path) -> Loaded:
         folder = path.with_suffix("") if path.is_file() else Path(name.rpartition(":")[2])
         return Loaded(imported.model.eval(), imported.state, path, folder, of_run=False)
     model, state, path = checkpoint.load_detector(path)
-    of_run = path.suffix not in checkpoint.exported.FILES
+    of_run = path.suffix not in exported.FILES
     return Loaded(model, state, path, checkpoint.run_of(path), of_run)

@@ -21,6 +21,7 @@ from fasterrcnn.export.program import INPUTS, OUTPUTS, File
 _KEY = "fasterrcnn"  # of the metadata
 _OPSET = 18
 _INSIDE = "network_"  # before the names of what follows the preparation
+_LAYERS = {"Conv", "BatchNormalization", "Relu", "Gemm", "MatMul"}  # what fp16 is for
 _PREPARED = tuple(f"prepared_{name}" for name in INPUTS)
 
 
@@ -51,15 +52,22 @@ def write(
     path: Path,
     metadata: str,
     preparation: ExportedProgram | None = None,
+    *,
+    half: bool = False,
 ) -> None:
     """Write the network `program`, with its `preparation` before it if there is one, and the json
-    text `metadata` to `path`. Raises UsageError, OSError."""
+    text `metadata` to `path`.
+
+    half: layers and their weights in fp16, all else in float32. Raises UsageError, OSError.
+    """
     import onnx
 
     check(program)
     model = _translated(program, INPUTS[: 2 if preparation is None else 3], OUTPUTS)
     if preparation is not None:
         model = _joined(_translated(preparation, INPUTS[:1], _PREPARED), model)
+    if half:
+        model = _halved(model)
     onnx.helper.set_model_props(model, {_KEY: metadata})
     onnx.save(model, path)
 
@@ -77,6 +85,15 @@ def _translated(program: ExportedProgram, inputs: Sequence[str], outputs: Sequen
     )
     assert exported is not None
     return exported.model_proto
+
+
+def _halved(model: Any) -> Any:
+    """The ModelProto with `_LAYERS` in fp16, by ONNX Runtime's converter; inputs and outputs stay
+    as they are."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    others = sorted({node.op_type for node in model.graph.node} - _LAYERS)
+    return convert_float_to_float16(model, keep_io_types=True, op_block_list=others)
 
 
 def _joined(preparation: Any, network: Any) -> Any:

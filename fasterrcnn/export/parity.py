@@ -15,9 +15,23 @@ from torch.nn import functional
 from fasterrcnn.export.detector import ExportedDetector
 from fasterrcnn.models.build import Detector
 
-BOX = 0.05  # px
-SCORE = 1e-4
-TIES = 1000  # one detection in so many may differ: a near tie in NMS or top-k, as of README.md
+
+@dataclass(frozen=True)
+class Limits:
+    """How far the detections of a file may be from the detector's."""
+
+    box: float = 0.05  # px
+    score: float = 1e-4
+    ties: int = 1000  # one in so many may differ: a near tie in NMS or top-k, as of README.md
+
+    def __str__(self) -> str:
+        return (
+            f"boxes may differ by {self.box} px, scores by {self.score}, 1 in {self.ties} by more"
+        )
+
+
+EXACT = Limits()
+HALF = Limits(box=0.5, score=5e-3, ties=20)  # 11 bits: more of them are near ties
 _SCALES = (1.0, 0.75, 0.5)  # of the sizes that images are resized to
 _SMALLEST = 96  # px: files take no sides of 64 px or less
 _BATCHES = (1, 3)  # images at once, in turn
@@ -32,11 +46,12 @@ class Agreement:
     different: int  # detections of either without one of the same class, place and score
     box: float  # the largest difference of the others (px)
     score: float
+    limits: Limits
 
     @property
     def holds(self) -> bool:
         """Up to near ties, is everything the same?"""
-        return self.different <= sum(self.counts) / TIES
+        return self.different <= sum(self.counts) / self.limits.ties
 
     def __str__(self) -> str:
         ours, theirs = self.counts
@@ -49,7 +64,9 @@ class Agreement:
 HEADER = " short  long     eager  exported different  box (px)     score"
 
 
-def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) -> list[Agreement]:
+def compare(
+    detector: Detector, exported: Detector, images: Sequence[Tensor], limits: Limits = EXACT
+) -> list[Agreement]:
     """The detections in uint8 `images` ``(3, H, W)`` at three sizes, in batches of 1 and 3.
 
     Images are resized to three sizes, for which the transforms are changed and restored; where the
@@ -68,7 +85,7 @@ def compare(detector: Detector, exported: Detector, images: Sequence[Tensor]) ->
             for model, config in zip((detector, exported), configs, strict=True):
                 model.transform.config = replace(config, min_size=size[0], max_size=size[1])
             pairs = [pair for batch in batches for pair in _both(detector, exported, batch)]
-            found.append(_agreement(size, pairs))
+            found.append(_agreement(size, pairs, limits))
     finally:
         detector.transform.config, exported.transform.config = configs
     return found
@@ -102,24 +119,26 @@ def _both(a: Detector, b: Detector, batch: list[Tensor]) -> list[tuple[Found, Fo
     return list(zip(first, second, strict=True))
 
 
-def _agreement(size: tuple[int, int], pairs: list[tuple[Found, Found]]) -> Agreement:
+def _agreement(
+    size: tuple[int, int], pairs: list[tuple[Found, Found]], limits: Limits
+) -> Agreement:
     different, box, score = 0, 0.0, 0.0
     for a, b in pairs:
-        matched = _matched(a, b)
+        matched = _matched(a, b, limits)
         different += len(a["labels"]) + len(b["labels"]) - 2 * len(matched)
         for i, k in matched:
             box = max(box, float((a["boxes"][i] - b["boxes"][k]).abs().max()))
             score = max(score, float((a["scores"][i] - b["scores"][k]).abs()))
     first, second = (sum(len(pair[side]["labels"]) for pair in pairs) for side in (0, 1))
-    return Agreement(size, (first, second), different, box, score)
+    return Agreement(size, (first, second), different, box, score, limits)
 
 
-def _matched(a: Found, b: Found) -> list[tuple[int, int]]:
+def _matched(a: Found, b: Found, limits: Limits) -> list[tuple[int, int]]:
     """Pairs of detections of the same class whose boxes and scores agree, each in one pair; the
     nearest boxes first."""
     box = (a["boxes"][:, None] - b["boxes"][None]).abs().amax(dim=-1)
-    same = (a["labels"][:, None] == b["labels"]) & (box <= BOX)
-    same &= (a["scores"][:, None] - b["scores"]).abs() <= SCORE
+    same = (a["labels"][:, None] == b["labels"]) & (box <= limits.box)
+    same &= (a["scores"][:, None] - b["scores"]).abs() <= limits.score
     candidates = same.nonzero().tolist()
     candidates.sort(key=lambda pair: float(box[pair[0], pair[1]]))
     used: tuple[set[int], set[int]] = set(), set()

@@ -3,8 +3,8 @@
 The bitmask method of torchvision's CUDA kernel, with its second half on the device too. Boxes are
 in blocks of 64, the bits of a word: for every box, `_overlaps` writes one word per block, whose
 bits are the later boxes that it would suppress; `_sweep` goes through the blocks of a list by
-descending score and ORs the words of the boxes that are kept. Blocks without a valid box cost next to nothing:
-lists may be as long as they could ever have to be. Imported only with Triton.
+descending score and ORs the words of the boxes that are kept. Blocks without a valid box cost next
+to nothing, so a list may be as long as it could ever have to be. Imported only with Triton.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.export import ExportedProgram
 
 from fasterrcnn import load, recipes
 from fasterrcnn.commands import evaluate, export, predict, propose
@@ -104,18 +105,25 @@ def damage_names(model, state):
     return replace(state, classes=replace(state.classes, names=(names[1], names[0], *names[2:])))
 
 
+@pytest.fixture(scope="module")
+def network(run: Path) -> ExportedProgram:
+    """The run's, as it is."""
+    return programs.export(checkpoint.load_detector(run)[0])
+
+
 @pytest.mark.parametrize("damage", [damage_weight, damage_order, damage_mean, damage_names])
-def test_damage_is_found(run: Path, tmp_path: Path, damage, monkeypatch):
+def test_damage_is_found(run: Path, network, tmp_path: Path, damage, monkeypatch):
     """What is written is damaged on the way; no file is left, and an older one is kept."""
     model, state, _ = checkpoint.load_detector(run)
     output = tmp_path / "model.pt2"
     output.write_text("older")
     damaged, _, _ = checkpoint.load_detector(run)
     wrong = damage(damaged, state)
-    exported = programs.export(damaged)
+    changed = damage in (damage_weight, damage_order)
+    exported = programs.export(damaged) if changed else network
     real = program_file.write
     monkeypatch.setattr(export, "_IMAGES", 3)
-    monkeypatch.setattr(programs, "export", lambda _: exported)
+    monkeypatch.setattr(programs, "export", lambda *_, **__: exported)
     monkeypatch.setattr(
         program_file, "write", lambda p, file, _: real(p, file, checkpoint.to_json(wrong))
     )
@@ -123,6 +131,42 @@ def test_damage_is_found(run: Path, tmp_path: Path, damage, monkeypatch):
         export.write_program(model, state, output)
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
     assert output.read_text() == "older"
+
+
+@pytest.mark.slow
+def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
+    """Edited as another program would: one weight times 1.01, and another mean."""
+    onnx = pytest.importorskip("onnx")
+    model, state, _ = checkpoint.load_detector(run)
+    export.check(model, state, files["onnx"])
+    content = onnx.load(files["onnx"])
+    shape = [*model.roi_heads.box_head.fc6.weight.shape]
+    (weight,) = [w for w in content.graph.initializer if sorted(w.dims) == sorted(shape)]
+    damaged = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
+    weight.CopyFrom(onnx.numpy_helper.from_array(damaged, weight.name))
+    onnx.save(content, tmp_path / "weight.onnx")
+    content = onnx.load(files["onnx"])
+    (text,) = content.metadata_props
+    changed = json.loads(text.value)
+    changed["recipe"]["input"]["image_mean"][0] = 0.4
+    text.value = json.dumps(changed)
+    onnx.save(content, tmp_path / "mean.onnx")
+    for name in ("weight", "mean"):
+        with pytest.raises(CheckpointError, match="detects something else"):
+            export.check(model, state, tmp_path / f"{name}.onnx")
+
+
+@pytest.mark.slow
+def test_a_file_in_half_precision(files, shapes_folder: Path, tmp_path: Path):
+    """Half the size; `export` itself compares what it detects with the run, which has learned
+    something: scores of a fresh network lie too close together."""
+    run, half = tmp_path / "run", tmp_path / "half.onnx"
+    runs.run(shapes_folder, run, "--steps", 300, *SMALL)
+    export.main(["--checkpoint", str(run), "--format", "onnx", "--half", "-o", str(half)])
+    assert half.stat().st_size < 0.6 * files["onnx"].stat().st_size
+    ours = metrics(run, tmp_path)["AP"]
+    assert ours > 0.05
+    assert metrics(half, tmp_path)["AP"] == pytest.approx(ours, abs=0.01)
 
 
 def test_proposals_of_low_score_are_in_the_file(run: Path, tmp_path: Path, monkeypatch):
@@ -177,17 +221,19 @@ def test_a_file_that_prepares_images(run: Path, shapes_folder: Path, tmp_path: P
     boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"image": pixels})
     (ours,) = load(run, device="cpu", amp="off")([image])
     assert (labels[0] > 0).sum() == len(ours) > 0
-    np.testing.assert_allclose(boxes[0][: len(ours)], ours.boxes, atol=parity.BOX)
-    np.testing.assert_allclose(scores[0][: len(ours)], ours.scores, atol=parity.SCORE)
+    np.testing.assert_allclose(boxes[0][: len(ours)], ours.boxes, atol=parity.EXACT.box)
+    np.testing.assert_allclose(scores[0][: len(ours)], ours.scores, atol=parity.EXACT.score)
     with pytest.raises(UsageError, match="--min-size: is fixed inside"):
         metrics(file, tmp_path, "--min-size", 100)
 
 
-def test_only_onnx_files_prepare_images(run: Path, tmp_path: Path):
+def test_only_onnx_files_prepare_images_and_are_halved(run: Path, tmp_path: Path):
     file = tmp_path / "model.pt2"
     command = ["--checkpoint", run, "--format", "pt2", "--preprocess", "in", "-o", file]
     with pytest.raises(UsageError, match="--preprocess: in: is for --format onnx"):
         export.main([str(word) for word in command])
+    with pytest.raises(UsageError, match="--half: is for --format onnx"):
+        export.main(["--checkpoint", str(run), "--format", "pt2", "--half", "-o", str(file)])
 
 
 def test_what_takes_no_exported_file_says_what_does(files, tmp_path: Path):
@@ -209,7 +255,7 @@ def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
     theirs = load(files["pt2"], device="cpu")(images)
     for one, other in zip(ours, theirs, strict=True):
         assert len(one) and one.names == other.names
-        torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=parity.BOX)
+        torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=parity.EXACT.box)
     detector = load(files["pt2"], device="cpu")
     every = detector(images[0])
     assert len(detector(images[0], float(every.scores.median()))) < len(every)
