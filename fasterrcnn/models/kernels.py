@@ -25,8 +25,9 @@ def load(name: str, device: torch.device) -> ModuleType | str:
 
 @torch.compiler.assume_constant_result
 def usable(name: str, device: torch.device) -> bool:
-    """Whether `load` finds the module; in compiled programs, when they are compiled."""
-    return not isinstance(load(name, device), str)
+    """Whether `load` finds the module; in compiled programs, when they are compiled. Not asked of
+    a device on which nothing is computed."""
+    return device.type != "meta" and not isinstance(load(name, device), str)
 
 
 @cache

@@ -12,9 +12,10 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 
 @pytest.fixture(autouse=True)
 def _tried_anew():
-    kernels.tried.cache_clear()
+    tried = kernels.tried
+    tried.cache_clear()
     yield
-    kernels.tried.cache_clear()
+    tried.cache_clear()
 
 
 @pytest.mark.parametrize("name", kernels.MODULES.values())
@@ -53,9 +54,16 @@ def test_deterministic_algorithms_do_without_a_kernel_that_adds_in_any_order(mon
     monkeypatch.setattr(roi_align_kernels, "agrees", lambda device: True)
     for deterministic in (False, True, False):
         torch.use_deterministic_algorithms(deterministic)
-        assert kernels.usable("roi_align_kernels", META) != deterministic
+        used = kernels.load("roi_align_kernels", META) is roi_align_kernels
+        assert used != deterministic
     torch.use_deterministic_algorithms(True)
     assert "RoIAlign (it adds in no fixed order" in kernels.describe(META)
+
+
+def test_where_nothing_is_computed_no_kernel_is_tried(monkeypatch):
+    torch.use_deterministic_algorithms(False)
+    monkeypatch.setattr(kernels, "tried", lambda name, device: pytest.fail("tried"))
+    assert not kernels.usable("roi_align_kernels", META)
 
 
 @pytest.mark.gpu
