@@ -20,7 +20,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.deformable import deformable_conv, offset_conv
+from fasterrcnn.models.conv_norm import conv_norm
+from fasterrcnn.models.deformable import offset_conv
 from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 
 
@@ -34,29 +35,6 @@ class AffineBatchNorm2d(FrozenBatchNorm2d):
 
 
 _NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d}
-
-
-def conv_norm(
-    x: Tensor, conv: nn.Conv2d, norm: nn.Module, offset: nn.Conv2d | None = None
-) -> Tensor:
-    """``norm(conv(x))``, with a norm of fixed statistics folded into the convolution's weight.
-
-    Folding saves a pass over the activations and keeps autocast from promoting them to float32.
-    Gradients are those of the unfolded weights. A trained norm's weight is folded in float64: its
-    gradient is a difference of large sums, which float32 would round by up to 1.4e-4 of its norm.
-    With `offset`, the convolution is deformable.
-    """
-    if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
-    kind = torch.float64 if norm.weight.requires_grad else torch.float32
-    scale = norm.weight.to(kind) * (norm.running_var.to(kind) + norm.eps).rsqrt()
-    shift = (norm.bias - norm.running_mean * scale).float()
-    weight = (conv.weight * scale[:, None, None, None]).float()
-    if offset is not None:
-        return deformable_conv(x, conv, offset, weight, shift)
-    return functional.conv2d(
-        x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
 
 
 def _add_shortcut(out: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:

@@ -8,15 +8,31 @@ from types import ModuleType
 
 import torch
 
-MODULES = {"NMS": "nms_kernels", "matching": "matching_kernels"}
+MODULES = {"NMS": "nms_kernels", "matching": "matching_kernels", "RoIAlign": "roi_align_kernels"}
+_UNORDERED = ("roi_align_kernels",)  # whose sums are in no fixed order
+
+
+def load(name: str, device: torch.device) -> ModuleType | str:
+    """The module of kernels `name` if it is to be used on `device`, else why not.
+
+    It is not if its ``agrees(device)`` is false, nor where torch is to be deterministic and it is
+    not. The first call compiles the kernels and synchronizes.
+    """
+    if name in _UNORDERED and device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
+        return "it adds in no fixed order, and algorithms are to be deterministic"
+    return tried(name, device)
+
+
+@torch.compiler.assume_constant_result
+def usable(name: str, device: torch.device) -> bool:
+    """Whether `load` finds the module; in compiled programs, when they are compiled. Not asked of
+    a device on which nothing is computed."""
+    return device.type != "meta" and not isinstance(load(name, device), str)
 
 
 @cache
-def load(name: str, device: torch.device) -> ModuleType | str:
-    """The module of kernels `name` if its ``agrees(device)`` is true, else why it is not used.
-
-    The first call compiles the kernels and synchronizes.
-    """
+def tried(name: str, device: torch.device) -> ModuleType | str:
+    """The module of kernels `name` if its ``agrees(device)`` is true, else why it is not used."""
     if device.type == "cpu":
         return "no GPU"
     try:

@@ -1,9 +1,9 @@
 """RoIAlign over all levels of a pyramid at once, without reading values on the host; RoIPool.
 
-The same samples and weights as torchvision's `MultiScaleRoIAlign` and `roi_align`. With a fixed
-number of samples, every output bin is a weighted sum of pyramid cells. With all levels in one table
-of rows of C channels, that is what `embedding_bag` computes, forward and backward, channels last
-and without copies per level.
+The same samples and weights as torchvision's `MultiScaleRoIAlign` and `roi_align`. On GPUs, a
+Triton kernel computes it where it works. Else, with a fixed number of samples, every output bin is
+a weighted sum of pyramid cells. With all levels in one table of rows of C channels, that is what
+`embedding_bag` computes, forward and backward, channels last and without copies per level.
 
 Shapes: N images, R rois per image, C channels, L levels, P bins per side, T samples per side.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +20,36 @@ from torch.nn import functional
 from torchvision.ops import roi_align, roi_pool
 
 from fasterrcnn import recipes
+from fasterrcnn.models import kernels
 
 
 def pyramid_roi_align(
     features: list[Tensor], rois: Tensor, strides: tuple[int, ...], config: recipes.RoIHeads
 ) -> Tensor:
-    """L x ``(N, C, H_l, W_l)`` and ``(N, R, 4)`` px -> ``(N * R, C, P, P)`` float32.
+    """L x ``(N, C, H_l, W_l)`` and ``(N, R, 4)`` px -> ``(N * R, C, P, P)``, float32; by the kernel
+    in autocast's precision, to which autocast would round it next.
 
     Gradients flow to the features only.
     """
     rois = rois.detach()
     level = level_of(rois, strides, config.level_map)
+    if torch.compiler.is_exporting() or not kernels.usable("roi_align_kernels", rois.device):
+        return by_torch(features, rois, level, strides, config)
+    kind = rois.device.type
+    half = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if half else torch.float32
+    bins, samples, aligned = config.pool_size, config.sampling_ratio, config.aligned
+    return by_kernel(features, rois, level, [*strides], bins, samples, aligned, dtype)
+
+
+def by_torch(
+    features: list[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: tuple[int, ...],
+    config: recipes.RoIHeads,
+) -> Tensor:
+    """As `pyramid_roi_align`, each roi pooled from its level, int64 ``(N, R)``; always float32."""
     if config.sampling_ratio == 0 or torch.compiler.is_exporting():
         return _by_operator(features, rois, level, strides, config)
     table = torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in features]).float()
@@ -37,6 +57,90 @@ def pyramid_roi_align(
     pooled = functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
     bins = config.pool_size
     return pooled.view(-1, bins, bins, table.shape[1]).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("fasterrcnn::roi_align", mutates_args=())
+def by_kernel(
+    features: list[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: list[int],
+    bins: int,
+    samples: int,
+    aligned: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """As `by_torch`, of P `bins` and T `samples` per side (0: one per cell of a bin), summed in
+    float32 and rounded to `dtype`. Rois that are not finite give zeros."""
+    from fasterrcnn.models import roi_align_kernels
+
+    return roi_align_kernels.align(features, rois, level, strides, bins, samples, aligned, dtype)
+
+
+@by_kernel.register_fake
+def _(
+    features: list[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: list[int],
+    bins: int,
+    samples: int,
+    aligned: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    n, r = level.shape
+    shape = n * r, bins, bins, features[0].shape[1]
+    return features[0].new_empty(shape, dtype=dtype).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("fasterrcnn::roi_align_gradients", mutates_args=())
+def gradients_by_kernel(
+    gradient: Tensor,
+    sizes: list[int],
+    rois: Tensor,
+    level: Tensor,
+    strides: list[int],
+    samples: int,
+    aligned: bool,
+) -> list[Tensor]:
+    """The gradients of the features of `by_kernel`, float32, of `sizes` H_0 W_0 H_1 ..., from that
+    of its result."""
+    from fasterrcnn.models import roi_align_kernels
+
+    return roi_align_kernels.gradients(gradient, sizes, rois, level, strides, samples, aligned)
+
+
+@gradients_by_kernel.register_fake
+def _(
+    gradient: Tensor,
+    sizes: list[int],
+    rois: Tensor,
+    level: Tensor,
+    strides: list[int],
+    samples: int,
+    aligned: bool,
+) -> list[Tensor]:
+    n, channels = len(rois), gradient.shape[1]
+    return [
+        rois.new_empty(n, height, width, channels).permute(0, 3, 1, 2)
+        for height, width in zip(sizes[::2], sizes[1::2], strict=True)
+    ]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """What the backward pass needs: no features, only their sizes."""
+    features, rois, level, strides, _, samples, aligned, _ = inputs
+    ctx.save_for_backward(rois, level)
+    ctx.sizes = [side for feature in features for side in feature.shape[2:]]
+    ctx.sampling = strides, samples, aligned
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    found = gradients_by_kernel(gradient, ctx.sizes, *ctx.saved_tensors, *ctx.sampling)
+    return found, *(None,) * 7  # autograd rounds them to the features' dtype
+
+
+by_kernel.register_autograd(_backward, setup_context=_keep)
 
 
 def level_of(rois: Tensor, strides: tuple[int, ...], level_map: str = "torchvision") -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -25,17 +26,20 @@ def compile_kernel(
     constants: dict[str, int],
     warps: int,
     capability: int,
+    *,
+    divisible: Collection[str] = (),
     **options: Any,
 ) -> Code:
     """The code of `fasterrcnn.models.MODULE.NAME` for a compute capability (80, 90); skips the test
-    where there is no Triton."""
+    where there is no Triton. `divisible`: the arguments that are multiples of 16."""
     triton = pytest.importorskip("triton", reason="this torch has no Triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel = getattr(import_module(f"fasterrcnn.models.{module}"), name)
     places = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=places)
+    facts = {(kernel.arg_names.index(key),): [["tt.divisibility", 16]] for key in divisible}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=facts)
     made: Any = triton.compile(
         source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, **options}
     )

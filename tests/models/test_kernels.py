@@ -12,9 +12,10 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 
 @pytest.fixture(autouse=True)
 def _tried_anew():
-    kernels.load.cache_clear()
+    tried = kernels.tried
+    tried.cache_clear()
     yield
-    kernels.load.cache_clear()
+    tried.cache_clear()
 
 
 @pytest.mark.parametrize("name", kernels.MODULES.values())
@@ -33,17 +34,40 @@ def test_what_a_kernel_raises_is_said(name: str):
 
 def test_kernels_that_disagree_are_not_used(monkeypatch):
     pytest.importorskip("triton", reason="this torch has no Triton")
-    from fasterrcnn.models import matching_kernels, nms_kernels
+    from fasterrcnn.models import matching_kernels, nms_kernels, roi_align_kernels
 
     monkeypatch.setattr(nms_kernels, "agrees", lambda device: False)
     monkeypatch.setattr(matching_kernels, "agrees", lambda device: True)
+    monkeypatch.setattr(roi_align_kernels, "agrees", lambda device: True)
+    torch.use_deterministic_algorithms(False)
     assert kernels.load("matching_kernels", META) is matching_kernels
     assert kernels.describe(META) == (
-        "by Triton kernels: matching; by torch's operators: NMS (it gives other results than torch)"
+        "by Triton kernels: matching, RoIAlign; by torch's operators: "
+        "NMS (it gives other results than torch)"
     )
+
+
+def test_deterministic_algorithms_do_without_a_kernel_that_adds_in_any_order(monkeypatch):
+    pytest.importorskip("triton", reason="this torch has no Triton")
+    from fasterrcnn.models import roi_align_kernels
+
+    monkeypatch.setattr(roi_align_kernels, "agrees", lambda device: True)
+    for deterministic in (False, True, False):
+        torch.use_deterministic_algorithms(deterministic)
+        used = kernels.load("roi_align_kernels", META) is roi_align_kernels
+        assert used != deterministic
+    torch.use_deterministic_algorithms(True)
+    assert "RoIAlign (it adds in no fixed order" in kernels.describe(META)
+
+
+def test_where_nothing_is_computed_no_kernel_is_tried(monkeypatch):
+    torch.use_deterministic_algorithms(False)
+    monkeypatch.setattr(kernels, "tried", lambda name, device: pytest.fail("tried"))
+    assert not kernels.usable("roi_align_kernels", META)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", kernels.MODULES.values())
 def test_a_gpu_has_all(name: str):
+    torch.use_deterministic_algorithms(False)
     assert not isinstance(kernels.load(name, torch.device("cuda", 0)), str)
