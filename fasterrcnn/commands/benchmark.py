@@ -8,6 +8,8 @@ that torchvision does not have are measured alone.
 Memory and inference are what the published tables call Mem and fps: the largest memory of the GPU's
 allocator in training (of the process on a CPU), and images per second at batch 1 from decoded
 images to final boxes, NMS included, reading and decoding files excluded.
+
+With --count nothing is measured: what a training step does on a GPU is counted, without one.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
@@ -33,8 +36,9 @@ from fasterrcnn.data import augment, formats, loader, shapes, value_ranges
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
-from fasterrcnn.engine import benchmark_sides, profiling, run_data, runtime
-from fasterrcnn.engine.benchmark_sides import Side, make_sides
+from fasterrcnn.engine import benchmark_sides, counting, profiling, run_data, runtime
+from fasterrcnn.engine.benchmark_sides import NUM_CLASSES, Side, make_sides
+from fasterrcnn.engine.fake_gpu import FakeGpu
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import Diverged, UsageError
 from fasterrcnn.export import onnx_file
@@ -45,6 +49,7 @@ from fasterrcnn.settings import setting
 
 _VAL2017 = 5000  # images
 _DECODED = 100  # images that each worker decodes
+_IMAGE, _BOXES = (480, 640), 32  # of the images of a step that is counted: H, W (px); each
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class Options:
     data_path: Path | None = setting(None, "folder of real images (default: synthetic shapes)")
     rounds: int = setting(5, "rounds in which the two sides alternate", least=1)
     steps: int = setting(4, "training steps per side and round", least=1)
+    count: bool = setting(
+        False,
+        "count operators, bytes and FLOPs of a training step on a GPU instead of measuring; needs "
+        "no GPU",
+    )
     quick: bool = setting(False, "2 rounds of 1 step, for a first impression")
     inference: tuple[int, ...] = setting((1, 16), "batch sizes for inference", least=1, filled=True)
     onnx: bool = setting(False, "measure inference of the exported ONNX file too; in float32")
@@ -69,6 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     recipes.check(recipe)
     if recipe.detector == "fast_rcnn":
         raise UsageError("--detector: fast_rcnn: not measured alone; measure faster_rcnn")
+    if options.count:
+        report(count(recipe), count_table, options.json)
+        return
     if options.onnx:
         onnx_file.need()
     rt = runtime.start(options.device, deterministic=options.deterministic)
@@ -76,10 +89,51 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("--onnx: is measured on the CPU; say --device cpu")
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp), weights="none")
     rt.say(rt.describe())
-    results = benchmark(recipe, options, rt)
-    print(table(results))
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    report(benchmark(recipe, options, rt), table, options.json)
+
+
+def report(
+    results: dict[str, Any], as_text: Callable[[dict[str, Any]], str], file: Path | None
+) -> None:
+    """Print the results as text, and write them to `file` as json."""
+    print(as_text(results))
+    if file is not None:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def count(recipe: Recipe) -> dict[str, Any]:
+    """What a training step does on a GPU, by part: in micro-batches of the recipe's size, and with
+    all images of its step in one."""
+    recipe = recipes.change(recipe, amp=FakeGpu().resolve_amp(recipe.amp))
+    schedule = recipe.schedule
+    steps = {}
+    for images in sorted({schedule.images_per_gpu, schedule.images_per_step}):
+        parts, peak = counting.count_step(recipe, NUM_CLASSES, images, _IMAGE, _BOXES)
+        total = counting.total(parts)
+        found = {name: asdict(cost) for name, cost in (parts | {"all": total}).items()}
+        steps[images] = {"parts": found, "peak_bytes": peak}
+    return {
+        "recipe": recipe.name, "amp": recipe.amp, "image": _IMAGE, "boxes": _BOXES,
+        "steps": steps, "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def count_table(results: dict[str, Any]) -> str:
+    """What was counted, as text for the terminal."""
+    (h, w), boxes = results["image"], results["boxes"]
+    lines = [
+        f"{results['recipe']}, {results['amp']}: a training step on a GPU, counted, not measured; "
+        f"images of {w} x {h} px with {boxes} boxes each"
+    ]
+    for images, step in results["steps"].items():
+        lines += ["", f"{f'{images} images':10}  operators  GB read  GB written  TFLOP"]
+        lines += [
+            f"{name:10}  {c['operators']:9,}  {c['read'] / 1e9:7.2f}  {c['written'] / 1e9:10.2f}  "
+            f"{c['flops'] / 1e12:5.2f}"
+            for name, c in step["parts"].items()
+        ]
+        lines.append(f"at most {step['peak_bytes'] / 2**30:.2f} GiB of tensors at a time")
+    return "\n".join(lines)
 
 
 def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:

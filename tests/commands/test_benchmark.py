@@ -111,6 +111,24 @@ def test_what_torchvision_does_not_have_is_measured_alone(name: str, tmp_path: P
     assert f", ONNX {results['inference']['ONNX_images_per_s']:.2f} (" in out
 
 
+def test_a_step_on_a_gpu_is_counted_without_one(tmp_path: Path, capsys):
+    small = ("--recipe", "rpn_r10_fpn_shapes", "--amp", "auto", "--images-per-step", "4")
+    benchmark.main([*small, "--images-per-gpu", "1", "--count", "--json", str(tmp_path / "c.json")])
+    results = json.loads((tmp_path / "c.json").read_text())
+    assert (results["amp"], [*results["steps"]]) == ("fp16", ["1", "4"])
+    for step in results["steps"].values():
+        parts = dict(step["parts"])
+        whole = parts.pop("all")
+        for what in ("operators", "read", "written", "flops"):
+            assert whole[what] == sum(part[what] for part in parts.values()) > 0
+        assert step["peak_bytes"] > 0
+    one, four = results["steps"].values()
+    assert four["parts"]["all"]["flops"] == pytest.approx(
+        4 * one["parts"]["all"]["flops"], rel=0.01
+    )
+    assert "counted, not measured" in capsys.readouterr().out
+
+
 def test_only_networks_of_torchvision_are_compared():
     stock = recipes.fasterrcnn_r50_fpn_1x()
     small = recipes.change(stock, input=dict(min_size=64, max_size=96))
