@@ -14,14 +14,11 @@ With --count nothing is measured: what a training step does on a GPU is counted,
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,11 +29,16 @@ import torch
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import augment, formats, loader, shapes, value_ranges
+from fasterrcnn.data import loader
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.problems import Problems
-from fasterrcnn.data.sampler import MicroBatch, Plan
-from fasterrcnn.engine import benchmark_sides, counting, profiling, run_data, runtime
+from fasterrcnn.engine import (
+    benchmark_data,
+    benchmark_sides,
+    counting,
+    profiling,
+    runtime,
+    trials,
+)
 from fasterrcnn.engine.benchmark_sides import NUM_CLASSES, Side, make_sides
 from fasterrcnn.engine.fake_gpu import FakeGpu
 from fasterrcnn.engine.runtime import Runtime
@@ -48,8 +50,7 @@ from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
 _VAL2017 = 5000  # images
-_DECODED = 100  # images that each worker decodes
-_IMAGE, _BOXES = (480, 640), 32  # of the images of a step that is counted: H, W (px); each
+_IMAGE = (480, 640)  # H, W of the images of a step that is counted (px)
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,12 @@ def count(recipe: Recipe) -> dict[str, Any]:
     schedule = recipe.schedule
     steps = {}
     for images in sorted({schedule.images_per_gpu, schedule.images_per_step}):
-        parts, peak = counting.count_step(recipe, NUM_CLASSES, images, _IMAGE, _BOXES)
+        parts, peak = counting.count_step(recipe, NUM_CLASSES, images, _IMAGE, trials.BOXES)
         total = counting.total(parts)
         found = {name: asdict(cost) for name, cost in (parts | {"all": total}).items()}
         steps[images] = {"parts": found, "peak_bytes": peak}
     return {
-        "recipe": recipe.name, "amp": recipe.amp, "image": _IMAGE, "boxes": _BOXES,
+        "recipe": recipe.name, "amp": recipe.amp, "image": _IMAGE, "boxes": trials.BOXES,
         "steps": steps, "torch": torch.__version__,
     }  # fmt: skip
 
@@ -139,10 +140,10 @@ def count_table(results: dict[str, Any]) -> str:
 def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
     """All measurements by name. Raises Diverged for losses that are not finite or do not change."""
     rounds, steps = (2, 1) if options.quick else (options.rounds, options.steps)
-    with data_folder(options.data_path) as folder:
-        data = read(folder, recipe)
+    with benchmark_data.data_folder(options.data_path) as folder:
+        data = benchmark_data.read(folder, recipe)
         images, pinned = recipe.schedule.images_per_gpu, rt.pin_memory
-        stream = batches(data, recipe, images, rounds * steps + 1, pinned=pinned)
+        stream = benchmark_data.batches(data, recipe, images, rounds * steps + 1, pinned=pinned)
         training = [stream[1 + r * steps : 1 + (r + 1) * steps] for r in range(rounds)]
         sides = {}
         for name, side in make_sides(recipe, rt, compiled=options.compile):
@@ -160,13 +161,13 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         inference = {}
         for n in options.inference:
             plain = recipes.change(recipe, augment=recipes.Augment())
-            some = batches(data, plain, n, rounds, pinned=pinned)
+            some = benchmark_data.batches(data, plain, n, rounds, pinned=pinned)
             for side in detecting.values():
                 side.model.eval()
                 for batch in some:
                     side.detect(batch)
             inference[n] = speed(alternate(detecting, "detect", [[b] for b in some], rt), n)
-        decoding = decoding_speed(data, recipe, rt)
+        decoding = benchmark_data.decoding_speed(data, recipe, rt)
     for side in sides.values():
         side.model.train()
     first = {name: partial(side.step, stream[0]) for name, side in sides.items()}
@@ -206,63 +207,6 @@ def warm_up(side: Side, stream: list[loader.Batch], rt: Runtime) -> None:
         side.losses.append(float(side.step(batch)))
         if i == 0:
             side.memory_gb = rt.peak_memory_gb()
-
-
-@contextmanager
-def data_folder(path: Path | None) -> Iterator[Path]:
-    """The user's folder, or a temporary one with synthetic shapes."""
-    if path is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        shapes.write(Path(folder), train=64, val=0)
-        yield Path(folder)
-
-
-def read(folder: Path, recipe: Recipe) -> Annotations:
-    """The training images with boxes."""
-    data = formats.read(folder, recipe.data.train_split, "auto", (), Problems())
-    value_range, _ = value_ranges.resolve([data], recipe.input.value_range)
-    return value_ranges.of_run(data.select(data.with_boxes()), value_range)
-
-
-def batches(
-    data: Annotations, recipe: Recipe, images: int, count: int, *, pinned: bool
-) -> list[loader.Batch]:
-    """The first `count` micro-batches of `images` images of training, decoded and augmented."""
-    bucket = run_data.buckets(data, recipe)
-    plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
-    dataset, chosen = (
-        loader.Images(data, flip=recipe.input.flip, augment=augment.of(recipe)),
-        plan.micro_batches(0, count, 0, 1),
-    )
-    return list(loader.load(dataset, chosen, workers=0, pin_memory=pinned))
-
-
-def decoding_speed(data: Annotations, recipe: Recipe, rt: Runtime) -> dict[str, float]:
-    """Images decoded and augmented per second by one core and by all loader workers, in the
-    recipe's micro-batches; megapixels per image."""
-    dataset = loader.Images(data, augment=augment.of(recipe))
-    images, workers = recipe.schedule.images_per_gpu, rt.loader_workers(None)
-    position, per_worker = itertools.cycle(range(len(data))), math.ceil(_DECODED / images)
-    every = [
-        MicroBatch(0, 0, 0, tuple(itertools.islice(position, images)))
-        for _ in range(per_worker * (workers + 1))
-    ]
-    started = time.perf_counter()
-    own = loader.load(dataset, every[:per_worker], workers=0, pin_memory=False)
-    alone = sum(len(batch.names) for batch in own)
-    rate = alone / (time.perf_counter() - started)
-    stream = loader.load(dataset, every, workers=workers, pin_memory=rt.pin_memory)
-    next(stream)  # when the workers have started
-    started = time.perf_counter()
-    count = sum(len(batch.names) for batch in stream)
-    return {
-        "images_per_s_per_core": rate,
-        "images_per_s": count / (time.perf_counter() - started),
-        "workers": workers,
-        "megapixels": float(data.sizes.astype(float).prod(axis=1).mean()) / 1e6,
-    }
 
 
 def evaluation_seconds(data: Annotations) -> float:

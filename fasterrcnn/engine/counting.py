@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from fasterrcnn.engine.fake_gpu import fake_batch, fake_training
+from fasterrcnn.engine import trials
+from fasterrcnn.engine.fake_gpu import fake_training
 from fasterrcnn.engine.step import train_step
 from fasterrcnn.recipes import Recipe
 
@@ -63,7 +64,7 @@ def count_step(
     """
     counter = _Counter()
     with fake_training(recipe, num_classes, counter.enter_part_of) as (training, rt):
-        batch, lr = fake_batch(images, size, boxes), recipe.schedule.lr
+        batch, lr = trials.make_batch(images, size, boxes), recipe.schedule.lr
         for tensor in _tensors([training.detector.state_dict(), training.optimizer.state_dict()]):
             counter.remember(tensor)
         with counter, _parts_told(training.detector, counter):

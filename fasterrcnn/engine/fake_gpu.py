@@ -21,8 +21,6 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fasterrcnn.data.loader import Batch
-from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine.runtime import Module, Runtime
 from fasterrcnn.engine.step import Training, make_training
 from fasterrcnn.models import resize
@@ -117,20 +115,6 @@ def fake_training(
     finally:  # what resizing keeps must not be fake afterwards
         resize._pillow_axis.cache_clear()
         resize._opencv_axis.cache_clear()
-
-
-def fake_batch(images: int, size: tuple[int, int], boxes: int) -> Batch:
-    """A batch of `images` of one `size` (H, W; px) with so many boxes each, made inside
-    `fake_training`."""
-    return Batch(
-        MicroBatch(0, 0, 0, tuple(range(images))),
-        names=[""] * images,
-        sizes=[size] * images,
-        counts=[boxes] * images,
-        pixels=torch.zeros(images * size[0] * size[1] * 3, dtype=torch.uint8),
-        boxes=torch.zeros(images * boxes, 4),
-        labels=torch.ones(images * boxes, dtype=torch.int64),
-    )
 
 
 @contextmanager

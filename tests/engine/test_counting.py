@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fasterrcnn import recipes
-from fasterrcnn.engine import counting, fake_gpu
+from fasterrcnn.engine import counting, fake_gpu, trials
 from fasterrcnn.engine.step import train_step
 
 STOCK = recipes.change(recipes.fasterrcnn_r50_fpn_1x(), amp="fp16")
@@ -46,7 +46,7 @@ class Products(TorchDispatchMode):
 def test_products_are_in_half_precision_and_losses_in_float32(name: str, amp: str):
     recipe = recipes.change(recipes.get(name), amp=amp)
     with fake_gpu.fake_training(recipe, 7) as (training, rt):
-        batch = fake_gpu.fake_batch(2, (96, 128), 3)
+        batch = trials.make_batch(2, (96, 128), 3)
         with Products() as products:
             (scalars,), norm = train_step(training, [batch], recipe, 0.01, rt, micro_batches=1)
         assert {*scalars.values(), norm} and {v.device for v in scalars.values()} == {rt.device}
