@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from fasterrcnn import recipes
 from fasterrcnn.data.loader import Batch
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import gpu
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, make_training, train_step
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import ProcessDied, UsageError
 from fasterrcnn.image_sizes import buckets, training_sizes
 from fasterrcnn.models.build import build
 from fasterrcnn.recipes import Recipe
@@ -99,6 +100,44 @@ def candidates(images_per_step: int, ranks: int) -> list[int]:
             f"NGPU: {ranks}: more processes than images in a step; use NGPU=1 to {images_per_step}"
         )
     return [n for n in range(1, images_per_step // ranks + 1) if images_per_step % n == 0]
+
+
+def choose(recipe: Recipe, num_classes: int, saved: Recipe | None, rt: Runtime) -> tuple[int, str]:
+    """The number of images that ``--images-per-gpu auto`` stands for, and a log line. For rank 0.
+
+    `saved`: the recipe of the run if it is continued, which keeps its number, since that decides
+    which images are trained on together. Raises UsageError for more ranks than images in a step,
+    ProcessDied if not one image fits into the GPU's memory.
+    """
+    if saved is not None:
+        number = saved.schedule.images_per_gpu
+        return number, f"--images-per-gpu auto: {number}, as when this run began"
+    sizes = candidates(recipe.schedule.images_per_step, rt.ranks)
+    if rt.device.type == "cpu":
+        own = recipes.get(recipe.name).schedule.images_per_gpu
+        number = max(n for n in sizes if n <= own)
+        return number, f"--images-per-gpu auto: {number}; on a CPU nothing is tried out"
+    if recipe.detector == "fast_rcnn":
+        raise UsageError("--images-per-gpu: auto: not with stored proposals; give a number")
+    found = [*measure(sizes, _trial(recipe, num_classes, rt.device))]
+    gpu.free_memory(rt.device)
+    if not found:
+        raise ProcessDied("GPU memory: one image does not fit; lower --input.max-size")
+    number = fastest(found).images
+    shown = ", ".join(f"{t.images}: {t.images_per_s:.0f}" for t in found)
+    most = recipe.schedule.images_per_step // number
+    processes = f"1 to {most} processes" if most > 1 else "1 process"
+    return number, (
+        f"--images-per-gpu auto: {number} (images/s on one GPU by size: {shown}); recorded, so "
+        f"that this run continues with it, on {processes}"
+    )
+
+
+def _trial(recipe: Recipe, num_classes: int, device: torch.device) -> Callable[[int], Trial | None]:
+    """Trials of one detector on `device`, in this process alone."""
+    alone = Runtime(device)
+    training = make(recipe, num_classes, alone)
+    return lambda images: try_out(training, recipe, alone, images)
 
 
 def measure(sizes: list[int], trial: Callable[[int], Trial | None]) -> Iterator[Trial]:

@@ -130,34 +130,3 @@ def test_why_there_is_no_gpu(monkeypatch):
     assert "nvidia-smi" in (gpu.why_none() or "")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert gpu.why_none() is None
-
-
-def test_trials_end_at_what_does_not_fit():
-    rates = {1: 10.0, 2: 20.0, 4: 20.5}
-    tried = []
-
-    def trial(images: int) -> trials.Trial | None:
-        tried.append(images)
-        return trials.Trial(images, rates[images], 1.0) if images in rates else None
-
-    found = [*trials.measure(trials.candidates(16, 1), trial)]
-    assert tried == [1, 2, 4, 8]
-    assert [t.images for t in found] == [1, 2, 4]
-    assert trials.fastest(found).images == 2  # 4 are hardly faster
-    assert trials.candidates(16, 3) == [1, 2, 4]
-    assert trials.candidates(12, 2) == [1, 2, 3, 4, 6]
-
-
-def test_memory_that_does_not_suffice(subject: Subject, monkeypatch):
-    training = trials.make(TINY, 7, subject.rt)
-    monkeypatch.setattr(gpu, "memory_gb", lambda device: 1e-3)
-    assert trials.try_out(training, TINY, subject.rt, 1) is None
-
-    class OutOfMemoryError(RuntimeError):
-        pass
-
-    def step(*args, **named):
-        raise OutOfMemoryError
-
-    monkeypatch.setattr(trials, "train_step", step)
-    assert trials.try_out(training, TINY, subject.rt, 1) is None
