@@ -53,12 +53,14 @@ def setting(
     flag: str = "",
     choices: tuple[str, ...] | None = None,
     positional: bool = False,
+    words: dict[str, int] | None = None,
     **bounds: Any,
 ) -> Any:
     """A dataclass field that `cli.flags` turns into a flag.
 
     `flag`: additional flag names, separated by spaces (``"-o"``, ``"--lr"``). `positional`: the
-    field collects the arguments that are not flags. `bounds`: of a number or of a tuple's, the
+    field collects the arguments that are not flags. `words`: what may be given in place of a number
+    within the bounds, and the number that stands for it. `bounds`: of a number or of a tuple's, the
     fields of `Bounds`.
     """
     metadata = {
@@ -66,6 +68,7 @@ def setting(
         "flags": flag.split(),
         "choices": choices,
         "positional": positional,
+        "words": words or {},
         "bounds": Bounds(**bounds),
     }
     return field(default=default, metadata=metadata)

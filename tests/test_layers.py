@@ -67,7 +67,7 @@ def forbidden(name: str, source: str) -> list[str]:
         wrong += [f"uses {word}" for word in names & {"print", "input", "argparse"}]
         wrong += [f"uses {word}" for word in _dotted(tree) & {"sys.stdout", "sys.stderr"}]
         wrong += ["names a device"] * ("cuda" in constants)
-    if name not in ("engine.runtime", "commands.torchrun"):
+    if name not in ("engine.runtime", "engine.gpu", "commands.torchrun"):
         used = _dotted(tree)
         wrong += [f"uses {word}" for word in ("torch.cuda", "torch.distributed") if word in used]
     return wrong

@@ -30,7 +30,7 @@ TYPED = sorted(
     set(re.findall(r"`(?:\.venv/bin/)?fasterrcnn ([a-z][^`]*)`", EVERYTHING))
     | set(re.findall(r"^ +\.venv/bin/fasterrcnn ([a-z][^#\n]*)", EVERYTHING, re.MULTILINE))
 )
-WITH_RECIPE = ("train", "benchmark", "check-data")
+WITH_RECIPE = ("train", "benchmark", "check-data", "check-gpu")
 FIXED = (
     "bash start_scripts/init_torch.sh",
     "bash start_scripts/train_fasterrcnn_resnet50_amp_torch.sh",

@@ -228,9 +228,12 @@ def _converter(kind: Any) -> Callable[[str], Any]:
 
 
 def _checked(convert: Callable[[str], Any], flag: str, field: Any) -> Callable[[str], Any]:
-    """`convert` that raises UsageError for a value outside the bounds of its field."""
+    """`convert` that raises UsageError for a value outside the bounds of its field, which has no
+    word for it."""
 
     def convert_and_check(text: str) -> Any:
+        if text in field.metadata["words"]:
+            return field.metadata["words"][text]
         value = convert(text)
         check(flag, field, value)
         return value

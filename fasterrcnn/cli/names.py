@@ -17,6 +17,7 @@ COMMANDS = {  # name: module in `fasterrcnn.commands`
     "check-data": "check_data",
     "recipes": "recipes",
     "benchmark": "benchmark",
+    "check-gpu": "check_gpu",
     "report": "report",
     "compare": "compare",
     "tables": "tables",

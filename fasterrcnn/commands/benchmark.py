@@ -8,33 +8,39 @@ that torchvision does not have are measured alone.
 Memory and inference are what the published tables call Mem and fps: the largest memory of the GPU's
 allocator in training (of the process on a CPU), and images per second at batch 1 from decoded
 images to final boxes, NMS included, reading and decoding files excluded.
+
+With --count nothing is measured: what a training step does on a GPU is counted, without one.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import augment, formats, loader, shapes, value_ranges
+from fasterrcnn.data import loader
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.problems import Problems
-from fasterrcnn.data.sampler import MicroBatch, Plan
-from fasterrcnn.engine import benchmark_sides, profiling, run_data, runtime
-from fasterrcnn.engine.benchmark_sides import Side, make_sides
+from fasterrcnn.engine import (
+    benchmark_data,
+    benchmark_sides,
+    counting,
+    profiling,
+    runtime,
+    trials,
+)
+from fasterrcnn.engine.benchmark_sides import NUM_CLASSES, Side, make_sides
+from fasterrcnn.engine.fake_gpu import FakeGpu
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.errors import Diverged, UsageError
 from fasterrcnn.export import onnx_file
@@ -44,7 +50,7 @@ from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import setting
 
 _VAL2017 = 5000  # images
-_DECODED = 100  # images that each worker decodes
+_IMAGE = (480, 640)  # H, W of the images of a step that is counted (px)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class Options:
     data_path: Path | None = setting(None, "folder of real images (default: synthetic shapes)")
     rounds: int = setting(5, "rounds in which the two sides alternate", least=1)
     steps: int = setting(4, "training steps per side and round", least=1)
+    count: bool = setting(
+        False,
+        "count operators, bytes and FLOPs of a training step on a GPU instead of measuring; needs "
+        "no GPU",
+    )
     quick: bool = setting(False, "2 rounds of 1 step, for a first impression")
     inference: tuple[int, ...] = setting((1, 16), "batch sizes for inference", least=1, filled=True)
     onnx: bool = setting(False, "measure inference of the exported ONNX file too; in float32")
@@ -69,6 +80,9 @@ def main(argv: list[str] | None = None) -> None:
     recipes.check(recipe)
     if recipe.detector == "fast_rcnn":
         raise UsageError("--detector: fast_rcnn: not measured alone; measure faster_rcnn")
+    if options.count:
+        report(count(recipe), count_table, options.json)
+        return
     if options.onnx:
         onnx_file.need()
     rt = runtime.start(options.device, deterministic=options.deterministic)
@@ -76,19 +90,60 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("--onnx: is measured on the CPU; say --device cpu")
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp), weights="none")
     rt.say(rt.describe())
-    results = benchmark(recipe, options, rt)
-    print(table(results))
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    report(benchmark(recipe, options, rt), table, options.json)
+
+
+def report(
+    results: dict[str, Any], as_text: Callable[[dict[str, Any]], str], file: Path | None
+) -> None:
+    """Print the results as text, and write them to `file` as json."""
+    print(as_text(results))
+    if file is not None:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def count(recipe: Recipe) -> dict[str, Any]:
+    """What a training step does on a GPU, by part: in micro-batches of the recipe's size, and with
+    all images of its step in one."""
+    recipe = recipes.change(recipe, amp=FakeGpu().resolve_amp(recipe.amp))
+    schedule = recipe.schedule
+    steps = {}
+    for images in sorted({schedule.images_per_gpu, schedule.images_per_step}):
+        parts, peak = counting.count_step(recipe, NUM_CLASSES, images, _IMAGE, trials.BOXES)
+        total = counting.total(parts)
+        found = {name: asdict(cost) for name, cost in (parts | {"all": total}).items()}
+        steps[images] = {"parts": found, "peak_bytes": peak}
+    return {
+        "recipe": recipe.name, "amp": recipe.amp, "image": _IMAGE, "boxes": trials.BOXES,
+        "steps": steps, "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def count_table(results: dict[str, Any]) -> str:
+    """What was counted, as text for the terminal."""
+    (h, w), boxes = results["image"], results["boxes"]
+    lines = [
+        f"{results['recipe']}, {results['amp']}: a training step on a GPU, counted, not measured; "
+        f"images of {w} x {h} px with {boxes} boxes each"
+    ]
+    for images, step in results["steps"].items():
+        lines += ["", f"{f'{images} images':10}  operators  GB read  GB written  TFLOP"]
+        lines += [
+            f"{name:10}  {c['operators']:9,}  {c['read'] / 1e9:7.2f}  {c['written'] / 1e9:10.2f}  "
+            f"{c['flops'] / 1e12:5.2f}"
+            for name, c in step["parts"].items()
+        ]
+        lines.append(f"at most {step['peak_bytes'] / 2**30:.2f} GiB of tensors at a time")
+    return "\n".join(lines)
 
 
 def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
     """All measurements by name. Raises Diverged for losses that are not finite or do not change."""
     rounds, steps = (2, 1) if options.quick else (options.rounds, options.steps)
-    with data_folder(options.data_path) as folder:
-        data = read(folder, recipe)
+    with benchmark_data.data_folder(options.data_path) as folder:
+        data = benchmark_data.read(folder, recipe)
         images, pinned = recipe.schedule.images_per_gpu, rt.pin_memory
-        stream = batches(data, recipe, images, rounds * steps + 1, pinned=pinned)
+        stream = benchmark_data.batches(data, recipe, images, rounds * steps + 1, pinned=pinned)
         training = [stream[1 + r * steps : 1 + (r + 1) * steps] for r in range(rounds)]
         sides = {}
         for name, side in make_sides(recipe, rt, compiled=options.compile):
@@ -106,13 +161,13 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
         inference = {}
         for n in options.inference:
             plain = recipes.change(recipe, augment=recipes.Augment())
-            some = batches(data, plain, n, rounds, pinned=pinned)
+            some = benchmark_data.batches(data, plain, n, rounds, pinned=pinned)
             for side in detecting.values():
                 side.model.eval()
                 for batch in some:
                     side.detect(batch)
             inference[n] = speed(alternate(detecting, "detect", [[b] for b in some], rt), n)
-        decoding = decoding_speed(data, recipe, rt)
+        decoding = benchmark_data.decoding_speed(data, recipe, rt)
     for side in sides.values():
         side.model.train()
     first = {name: partial(side.step, stream[0]) for name, side in sides.items()}
@@ -152,63 +207,6 @@ def warm_up(side: Side, stream: list[loader.Batch], rt: Runtime) -> None:
         side.losses.append(float(side.step(batch)))
         if i == 0:
             side.memory_gb = rt.peak_memory_gb()
-
-
-@contextmanager
-def data_folder(path: Path | None) -> Iterator[Path]:
-    """The user's folder, or a temporary one with synthetic shapes."""
-    if path is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        shapes.write(Path(folder), train=64, val=0)
-        yield Path(folder)
-
-
-def read(folder: Path, recipe: Recipe) -> Annotations:
-    """The training images with boxes."""
-    data = formats.read(folder, recipe.data.train_split, "auto", (), Problems())
-    value_range, _ = value_ranges.resolve([data], recipe.input.value_range)
-    return value_ranges.of_run(data.select(data.with_boxes()), value_range)
-
-
-def batches(
-    data: Annotations, recipe: Recipe, images: int, count: int, *, pinned: bool
-) -> list[loader.Batch]:
-    """The first `count` micro-batches of `images` images of training, decoded and augmented."""
-    bucket = run_data.buckets(data, recipe)
-    plan = Plan(data.ids, bucket, seed=0, images_per_gpu=images, micro_batches_per_step=1)
-    dataset, chosen = (
-        loader.Images(data, flip=recipe.input.flip, augment=augment.of(recipe)),
-        plan.micro_batches(0, count, 0, 1),
-    )
-    return list(loader.load(dataset, chosen, workers=0, pin_memory=pinned))
-
-
-def decoding_speed(data: Annotations, recipe: Recipe, rt: Runtime) -> dict[str, float]:
-    """Images decoded and augmented per second by one core and by all loader workers, in the
-    recipe's micro-batches; megapixels per image."""
-    dataset = loader.Images(data, augment=augment.of(recipe))
-    images, workers = recipe.schedule.images_per_gpu, rt.loader_workers(None)
-    position, per_worker = itertools.cycle(range(len(data))), math.ceil(_DECODED / images)
-    every = [
-        MicroBatch(0, 0, 0, tuple(itertools.islice(position, images)))
-        for _ in range(per_worker * (workers + 1))
-    ]
-    started = time.perf_counter()
-    own = loader.load(dataset, every[:per_worker], workers=0, pin_memory=False)
-    alone = sum(len(batch.names) for batch in own)
-    rate = alone / (time.perf_counter() - started)
-    stream = loader.load(dataset, every, workers=workers, pin_memory=rt.pin_memory)
-    next(stream)  # when the workers have started
-    started = time.perf_counter()
-    count = sum(len(batch.names) for batch in stream)
-    return {
-        "images_per_s_per_core": rate,
-        "images_per_s": count / (time.perf_counter() - started),
-        "workers": workers,
-        "megapixels": float(data.sizes.astype(float).prod(axis=1).mean()) / 1e6,
-    }
 
 
 def evaluation_seconds(data: Annotations) -> float:

@@ -17,7 +17,16 @@ from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, proposals
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, check_ranks
-from fasterrcnn.engine import bad_images, checkpoint, resume, run_data, runtime, tracking, training
+from fasterrcnn.engine import (
+    bad_images,
+    checkpoint,
+    resume,
+    run_data,
+    runtime,
+    tracking,
+    training,
+    trials,
+)
 from fasterrcnn.engine.resume import Start
 from fasterrcnn.engine.run_data import DataSource, RunData
 from fasterrcnn.engine.run_folder import RunFolder
@@ -26,7 +35,7 @@ from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import any_backbone, kernels
 from fasterrcnn.models.checkpointing import checkpoint_activations
-from fasterrcnn.recipes import Recipe
+from fasterrcnn.recipes import Recipe, Schedule
 from fasterrcnn.settings import setting
 
 
@@ -109,21 +118,24 @@ def run(
     recipe: Recipe, options: Options, folder: RunFolder, rt: Runtime, status: dict[str, Any]
 ) -> None:
     """The whole run. Raises Stopped, with the state saved, when signaled."""
+    if auto := recipe.schedule.images_per_gpu == recipes.AUTO:  # until the data is there
+        recipe = recipes.change(recipe, schedule=dict(images_per_gpu=1))
     check(recipe, options)
-    micro_batches = recipe.schedule.images_per_step // recipe.schedule.images_per_gpu
-    check_ranks(rt.ranks, micro_batches, recipe.schedule.images_per_gpu)
+    check_shares(recipe.schedule, rt)
     rt.on_main(folder.open)
     folder.is_ours = True
     describe(recipe, rt)
     start = rt.on_main(lambda: resume.find_start(folder, resume=options.resume))
     data = read_data(recipe, options, folder, start, rt)
     recipe = recipes.change(recipe, input=dict(value_range=data.train.value_range))
+    if auto:
+        recipe = choose_images_per_gpu(recipe, data, start, rt)
     plan = Plan(
         data.train.ids,
         run_data.buckets(data.train, recipe),
         seed=recipe.seed,
         images_per_gpu=recipe.schedule.images_per_gpu,
-        micro_batches_per_step=micro_batches,
+        micro_batches_per_step=check_shares(recipe.schedule, rt),
         repeats=data.repeats(recipe),
     )
     state = first_state(recipe, options, data, plan, rt)
@@ -184,6 +196,22 @@ def check(recipe: Recipe, options: Options) -> None:
         raise UsageError(
             "--patience: needs evaluations during the run: a --val-split, and --eval-every N"
         )
+
+
+def check_shares(config: Schedule, rt: Runtime) -> int:
+    """The micro-batches of a step. Raises UsageError if there are fewer than ranks."""
+    micro_batches = config.images_per_step // config.images_per_gpu
+    check_ranks(rt.ranks, micro_batches, config.images_per_gpu)
+    return micro_batches
+
+
+def choose_images_per_gpu(recipe: Recipe, data: RunData, start: Start, rt: Runtime) -> Recipe:
+    """The recipe with the number of images that ``--images-per-gpu auto`` stands for."""
+    saved = None if start.state is None else start.state.recipe
+    classes = data.train.classes.num_classes
+    number, line = rt.on_main(lambda: trials.choose(recipe, classes, saved, rt), slow=True)
+    rt.say(line)
+    return recipes.change(recipe, schedule=dict(images_per_gpu=number))
 
 
 def describe(recipe: Recipe, rt: Runtime) -> None:

@@ -21,7 +21,7 @@ from fasterrcnn.recipes.changes import (
     with_optimizer,
 )
 from fasterrcnn.recipes.checks import check
-from fasterrcnn.recipes.fields import Augment, Backbone, Data, Input, Recipe, Schedule
+from fasterrcnn.recipes.fields import AUTO, Augment, Backbone, Data, Input, Recipe, Schedule
 from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.recipes.zoo import RECIPES, describe, find, get
 from fasterrcnn.recipes.zoo.entry import Entry, Published
@@ -29,9 +29,10 @@ from fasterrcnn.recipes.zoo.of_torchvision import fasterrcnn_r50_fpn_1x
 from fasterrcnn.recipes.zoo.shapes import fasterrcnn_r10_fpn_shapes
 
 __all__ = [
-    "RECIPES", "RENAMED_FIELDS", "RENAMED_RECIPES", "RPN", "Augment", "Backbone", "Data", "Entry",
-    "Input", "Published", "Recipe", "RoIHeads", "Schedule", "as_flags", "as_text", "change",
-    "check", "describe", "difference", "fasterrcnn_r10_fpn_shapes", "fasterrcnn_r50_fpn_1x", "find",
-    "flat", "former_names", "from_dict", "get", "with_coco_weights", "with_epochs",
-    "with_images_per_step", "with_lr_scheduler", "with_optimizer",
+    "AUTO", "RECIPES", "RENAMED_FIELDS", "RENAMED_RECIPES", "RPN", "Augment", "Backbone", "Data",
+    "Entry", "Input", "Published", "Recipe", "RoIHeads", "Schedule", "as_flags", "as_text",
+    "change", "check", "describe", "difference", "fasterrcnn_r10_fpn_shapes",
+    "fasterrcnn_r50_fpn_1x", "find", "flat", "former_names", "from_dict", "get",
+    "with_coco_weights", "with_epochs", "with_images_per_step", "with_lr_scheduler",
+    "with_optimizer",
 ]  # fmt: skip

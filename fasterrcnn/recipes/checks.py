@@ -6,13 +6,15 @@ from dataclasses import fields
 
 from fasterrcnn import value_range
 from fasterrcnn.errors import UsageError
-from fasterrcnn.recipes.fields import Backbone, Input, Recipe, Schedule
+from fasterrcnn.recipes.fields import AUTO, Backbone, Input, Recipe, Schedule
 from fasterrcnn.recipes.head_fields import RoIHeads
 from fasterrcnn.settings import as_flag, check_fields
 
 
 def check(recipe: Recipe) -> None:
     """Raise UsageError for values that cannot mean what they say."""
+    if recipe.schedule.images_per_gpu == AUTO:
+        raise UsageError("--images-per-gpu: auto: only when a run begins; give a number")
     check_fields(recipe)
     _check_sizes(recipe.input)
     _check_value_range(recipe.input)

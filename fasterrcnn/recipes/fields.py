@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.settings import setting
 
+AUTO = -1  # images per GPU that are chosen when a run begins
+
 
 @dataclass(frozen=True)
 class Input:
@@ -230,7 +232,12 @@ class Schedule:
         least=1,
     )
     images_per_gpu: int = setting(
-        2, "micro-batch size: images per GPU and forward pass", flag="--images-per-gpu", least=1
+        2,
+        "micro-batch size: images per GPU and forward pass; auto: when a run begins, the fastest "
+        "that fits its GPU",
+        flag="--images-per-gpu",
+        words={"auto": AUTO},
+        least=1,
     )
     clip_grad_norm: float = setting(0.0, "maximum L2 norm of the gradient; 0: no clipping", least=0)
     ema_decay: float = setting(

@@ -11,7 +11,8 @@ import torch
 
 from fasterrcnn import recipes
 from fasterrcnn.commands import benchmark
-from fasterrcnn.engine import benchmark_sides, runtime
+from fasterrcnn.engine import benchmark_data, benchmark_sides, counting, runtime
+from fasterrcnn.engine.counting import Cost
 from fasterrcnn.errors import Diverged
 
 SMALL = (
@@ -23,7 +24,7 @@ SMALL = (
 @pytest.fixture(autouse=True)
 def _fewer_images(monkeypatch):
     monkeypatch.setattr(benchmark, "_VAL2017", 100)
-    monkeypatch.setattr(benchmark, "_DECODED", 10)
+    monkeypatch.setattr(benchmark_data, "DECODED", 10)
 
 
 def test_both_sides_are_measured(tmp_path: Path, capsys):
@@ -65,8 +66,9 @@ def test_the_sides_start_equal():
         {type(m).__name__ for m in side.model.backbone.body.modules()} for side in (ours, theirs)
     ]
     assert "FrozenBatchNorm2d" in kinds[0] & kinds[1]
-    with benchmark.data_folder(None) as folder:
-        (batch,) = benchmark.batches(benchmark.read(folder, recipe), recipe, 2, 1, pinned=False)
+    with benchmark_data.data_folder(None) as folder:
+        data = benchmark_data.read(folder, recipe)
+        (batch,) = benchmark_data.batches(data, recipe, 2, 1, pinned=False)
     first = [float(side.step(batch)) for side in (ours, theirs)]
     assert first[0] == pytest.approx(first[1], rel=0.05)
 
@@ -111,6 +113,25 @@ def test_what_torchvision_does_not_have_is_measured_alone(name: str, tmp_path: P
     assert "torchvision has no such network" in out
     if detects:
         assert f", ONNX {results['inference']['ONNX_images_per_s']:.2f} (" in out
+
+
+def test_a_step_on_a_gpu_is_counted_without_one(tmp_path: Path, monkeypatch, capsys):
+    """With a micro-batch, and with all images of a step; what is counted: tests/engine."""
+
+    def count_step(recipe: recipes.Recipe, classes: int, images: int, *_: object):
+        assert recipe.amp == "fp16"
+        return {"RPN": Cost(1200, images * 10**9, 10**9, 10**12), "FPN": Cost(1)}, images * 2**29
+
+    monkeypatch.setattr(counting, "count_step", count_step)
+    benchmark.main(["--count", "--amp", "auto", "--json", str(tmp_path / "count.json")])
+    steps = json.loads((tmp_path / "count.json").read_text())["steps"]
+    assert {n: step["parts"]["all"]["read"] for n, step in steps.items()} == {
+        "2": 2 * 10**9, "16": 16 * 10**9
+    }  # fmt: skip
+    out = capsys.readouterr().out
+    assert "counted, not measured" in out
+    assert "RPN             1,200    16.00        1.00   1.00" in out
+    assert "at most 8.00 GiB" in out
 
 
 def test_only_networks_of_torchvision_are_compared():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,19 @@ def test_another_choice_is_another_run(shapes_folder: Path, tmp_path: Path, flag
     run(shapes_folder, tmp_path / "run", "--val-split", "none", "--steps", "1")
     with pytest.raises(UsageError, match=f"holds another run .*{flags[1]}"):
         run(shapes_folder, tmp_path / "run", "--val-split", "none", "--steps", "2", *flags)
+
+
+@pytest.mark.slow
+def test_a_chosen_micro_batch_is_part_of_the_run(shapes_folder: Path, tmp_path: Path, capsys):
+    """On a CPU it is the recipe's own; a run that began with another number keeps that."""
+    flags = ("--images-per-gpu", "auto", "--val-split", "none", "--save-every", 1)
+    run(shapes_folder, tmp_path / "a", *flags, "--steps", 1)
+    assert "--images-per-gpu auto: 4; on a CPU" in capsys.readouterr().out
+    recipe = json.loads((tmp_path / "a" / "recipe.json").read_text())
+    assert recipe["schedule"]["images_per_gpu"] == 4
+
+    run(shapes_folder, tmp_path / "b", *flags, "--images-per-gpu", 2, "--steps", 1)
+    continued = run(shapes_folder, tmp_path / "b", *flags, "--steps", 2, "--resume")
+    assert "--images-per-gpu auto: 2, as when this run began" in capsys.readouterr().out
+    whole = run(shapes_folder, tmp_path / "c", *flags, "--images-per-gpu", 2, "--steps", 2)
+    assert_same_bits(continued, whole)
