@@ -52,7 +52,7 @@ class BasicBlock(resnet.BasicBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, planes, H / stride, W / stride)``."""
-        out = conv_norm(x, self.conv1, self.bn1).relu_()
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
         return _add_shortcut(conv_norm(out, self.conv2, self.bn2), x, self)
 
 
@@ -68,8 +68,8 @@ class Bottleneck(resnet.Bottleneck):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, 4 * planes, H / stride, W / stride)``."""
-        out = conv_norm(x, self.conv1, self.bn1).relu_()
-        out = conv_norm(out, self.conv2, self.bn2, self.conv2_offset).relu_()
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        out = conv_norm(out, self.conv2, self.bn2, self.conv2_offset, relu=True)
         return _add_shortcut(conv_norm(out, self.conv3, self.bn3), x, self)
 
 
@@ -114,7 +114,7 @@ class ResNet(resnet.ResNet):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Features "0" to "3" of the stages that are there, strides 4, 8, 16 and 32."""
-        x = self.maxpool(conv_norm(x, self.conv1, self.bn1).relu_())
+        x = self.maxpool(conv_norm(x, self.conv1, self.bn1, relu=True))
         features = {}
         for i, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
             if name in self._modules:

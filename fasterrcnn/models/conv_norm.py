@@ -10,28 +10,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
+from fasterrcnn.models.cpu import conv_relu
 from fasterrcnn.models.deformable import deformable_conv
 
 
 def conv_norm(
-    x: Tensor, conv: nn.Conv2d, norm: nn.Module, offset: nn.Conv2d | None = None
+    x: Tensor,
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    offset: nn.Conv2d | None = None,
+    *,
+    relu: bool = False,
 ) -> Tensor:
-    """``norm(conv(x))``, with a norm of fixed statistics folded into the convolution's weight.
+    """``norm(conv(x))``, with a norm of fixed statistics folded into the convolution's weight; of
+    that ``relu``, if asked for.
 
     Folding saves a pass over the activations and keeps autocast from promoting them to float32.
     Gradients are those of the unfolded weights. With `offset`, the convolution is deformable.
     """
     if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
+        out = norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
+        return out.relu_() if relu else out
     half = offset is None and torch.is_autocast_enabled(x.device.type)
     dtype = torch.get_autocast_dtype(x.device.type) if half else torch.float32
     scale, shift = _scale_and_shift(norm, dtype)
     weight = (conv.weight * scale).float()
     if offset is not None:
-        return deformable_conv(x, conv, offset, weight, shift)
-    return functional.conv2d(
-        x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
+        out = deformable_conv(x, conv, offset, weight, shift)
+        return out.relu_() if relu else out
+    compute = conv_relu if relu else functional.conv2d
+    return compute(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class _Kept(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterrcnn import recipes
@@ -88,6 +89,19 @@ def test_large_weight_gradients_are_matrix_products(monkeypatch):
         assert len(calls) == products
         assert (ours - exact).norm() <= (torchs - exact).norm() * 1.5
         assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 1), (1, 2, 32)])
+def test_a_convolution_and_its_relu_in_one_pass_have_the_same_bits(stride, dilation, groups):
+    torch.manual_seed(0)
+    x, weight = _channels_last(1, 64, 96, 96), torch.randn(32, 64 // groups, 3, 3)
+    geometry = (stride, stride), (dilation, dilation), (dilation, dilation), groups
+    bias = torch.randn(32)
+    plain = cpu.conv_relu(x, weight, bias, *geometry)
+    with torch.no_grad(), profile(acc_events=True) as passes:
+        fused = cpu.conv_relu(x, weight, bias, *geometry)
+    assert fused.equal(plain)
+    assert {event.name for event in passes.events()}.isdisjoint({"aten::relu_", "aten::clamp_min_"})
 
 
 def test_the_work_of_matrix_products_is_counted():
