@@ -31,8 +31,10 @@ def conv_norm(
     if not isinstance(norm, FrozenBatchNorm2d):
         out = norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
         return out.relu_() if relu else out
-    half = offset is None and torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if half else torch.float32
+    kind = x.device.type
+    half = offset is None and torch.amp.is_autocast_available(kind)  # not on meta tensors
+    half = half and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if half else torch.float32
     scale, shift = _scale_and_shift(norm, dtype)
     weight = (conv.weight * scale).float()
     if offset is not None:

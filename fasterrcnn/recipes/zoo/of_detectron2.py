@@ -11,11 +11,12 @@ from fasterrcnn.recipes.conventions import C4, CASCADE_DETECTRON2, DC5, DETECTRO
 from fasterrcnn.recipes.zoo.entry import Entry, Published, combined
 
 _COCO_STEPS = 7330  # an epoch: COCO's 117,266 images with boxes
+_VOC_STEPS = 16_551 / 16  # an epoch: the images of VOC 2007 and 2012 trainval
 
 
-def _iterations(total: int, *drops: int) -> dict:
-    milestones = tuple(step / _COCO_STEPS for step in drops)
-    return dict(schedule=dict(epochs=total / _COCO_STEPS, milestones=milestones))
+def _iterations(total: int, *drops: int, epoch: float = _COCO_STEPS) -> dict:
+    milestones = tuple(step / epoch for step in drops)
+    return dict(schedule=dict(epochs=total / epoch, milestones=milestones))
 
 
 _ONE = _iterations(90_000, 60_000, 80_000)
@@ -25,6 +26,12 @@ _DC5 = dict(DC5, input=dict(size_divisible=1))
 _DEFORMABLE = dict(backbone=dict(deformable="v1"))
 # An RPN alone keeps more candidates for its evaluation than as the first half of a detector.
 _RPN = dict(detector="rpn", rpn=dict(post_nms_top_n_test=2000))
+_FAST_RCNN = dict(detector="fast_rcnn", rpn=dict(post_nms_top_n_train=2000))
+_VOC = dict(
+    input=dict(train_min_sizes=tuple(range(480, 801, 32))),
+    data=dict(train_split="07+12"),
+    schedule=dict(warmup_steps=100),
+)
 _RPN_C4 = dict(rpn=dict(pre_nms_top_n_test=12000))
 
 
@@ -137,6 +144,20 @@ ENTRIES = (
         schedule="3x", config="COCO-Detection/faster_rcnn_R_101_DC5_3x.yaml",
         parts=(_DC5, R101, _THREE),
         box_ap=40.6, memory_gb=6.1, fps=11.6,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_c4_voc_detectron2",
+        "Faster R-CNN, R-50-C4, VOC 2007 and 2012 trainval, 18,000 steps",
+        schedule="18k", config="PascalVOC-Detection/faster_rcnn_R_50_C4.yaml",
+        parts=(_C4, _VOC, _iterations(18_000, 12_000, 16_000, epoch=_VOC_STEPS)),
+        box_ap=51.9, memory_gb=4.8, fps=12.3,
+    ),
+    _faster_rcnn(
+        "fast_rcnn_r50_fpn_1x_detectron2",
+        "Fast R-CNN, R-50-FPN, COCO, 90,000 steps",
+        schedule="1x", config="COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml",
+        parts=(_FAST_RCNN, _ONE),
+        box_ap=37.8, memory_gb=2.6, fps=34.5,
     ),
     _faster_rcnn(
         "fasterrcnn_r50_fpn_1x_dconv_c3_c5_detectron2",
