@@ -29,7 +29,7 @@ import numpy as np
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import augment, formats, loader, shapes, value_ranges
+from fasterrcnn.data import augment, channels, formats, loader, shapes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
@@ -86,7 +86,7 @@ def benchmark(recipe: Recipe, options: Options, rt: Runtime) -> dict[str, Any]:
     """All measurements by name. Raises Diverged for losses that are not finite or do not change."""
     rounds, steps = (2, 1) if options.quick else (options.rounds, options.steps)
     with data_folder(options.data_path) as folder:
-        data = read(folder, recipe)
+        data, recipe = read(folder, recipe)
         images, pinned = recipe.schedule.images_per_gpu, rt.pin_memory
         stream = batches(data, recipe, images, rounds * steps + 1, pinned=pinned)
         training = [stream[1 + r * steps : 1 + (r + 1) * steps] for r in range(rounds)]
@@ -165,11 +165,12 @@ def data_folder(path: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def read(folder: Path, recipe: Recipe) -> Annotations:
-    """The training images with boxes."""
+def read(folder: Path, recipe: Recipe) -> tuple[Annotations, Recipe]:
+    """The training images with boxes, and the recipe with what they decide of its input."""
     data = formats.read(folder, recipe.data.train_split, "auto", (), Problems())
-    value_range, _ = value_ranges.resolve([data], recipe.input.value_range)
-    return value_ranges.of_run(data.select(data.with_boxes()), value_range)
+    config, _ = channels.resolve([data], recipe.input)
+    data = channels.of_run(data.select(data.with_boxes()), config)
+    return data, recipes.change(recipe, input=config)
 
 
 def batches(

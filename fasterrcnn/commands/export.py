@@ -171,13 +171,13 @@ def some_images(state: checkpoint.State) -> list[Tensor]:
                 source,
                 state.classes,
                 Problems(skip=True),
-                value_range=state.recipe.input.value_range,
+                config=state.recipe.input,
             )
             return [
                 images.decode(
                     data.path(i),
                     apply_orientation=bool(data.rotate[i]),
-                    value_range=data.value_range,
+                    pixel_format=data.pixel_format,
                 )
                 for i in range(min(_IMAGES, len(data)))
             ]

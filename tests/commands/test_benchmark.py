@@ -66,7 +66,7 @@ def test_the_sides_start_equal():
     ]
     assert "FrozenBatchNorm2d" in kinds[0] & kinds[1]
     with benchmark.data_folder(None) as folder:
-        (batch,) = benchmark.batches(benchmark.read(folder, recipe), recipe, 2, 1, pinned=False)
+        (batch,) = benchmark.batches(benchmark.read(folder, recipe)[0], recipe, 2, 1, pinned=False)
     first = [float(side.step(batch)) for side in (ours, theirs)]
     assert first[0] == pytest.approx(first[1], rel=0.05)
 
