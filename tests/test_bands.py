@@ -10,34 +10,59 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.commands import train
-from fasterrcnn.data import shapes
 from tests.data.test_tiff_files import write
 
 _TRAIN, _VAL = 480, 96
+_HEIGHT, _WIDTH = 136, 160
+_CLASSES = ("disc", "block", "ring")
+
+
+def background(random: np.random.RandomState) -> np.ndarray:
+    """Noise of two scales around 90, float ``(H, W)``."""
+    coarse = np.kron(random.normal(0, 12, (_HEIGHT // 8, _WIDTH // 8)), np.ones((8, 8)))
+    return 90 + coarse + random.normal(0, 12, (_HEIGHT, _WIDTH))
+
+
+def scene(seed: int) -> tuple[np.ndarray, list[dict]]:
+    """Two to five objects, some overlapping, brighter than the background; uint8 ``(H, W)`` and
+    COCO's annotations of them."""
+    random = np.random.RandomState(seed)
+    image, objects = background(random), []
+    y, x = np.mgrid[:_HEIGHT, :_WIDTH]
+    for _ in range(random.randint(2, 6)):
+        kind, radius = random.randint(3), random.randint(9, 25)
+        cx, cy = random.randint(radius, _WIDTH - radius), random.randint(radius, _HEIGHT - radius)
+        distance = np.hypot(x - cx, y - cy)
+        mask = distance < radius
+        if kind == 1:
+            mask = np.maximum(abs(x - cx), abs(y - cy)) < radius
+        elif kind == 2:
+            mask &= distance > 0.6 * radius
+        image[mask] += random.uniform(60, 90)
+        corner, side = [cx - radius + 1, cy - radius + 1], 2 * radius - 1
+        objects.append({"bbox": [*corner, side, side], "area": side**2, "iscrowd": 0,
+                        "category_id": kind + 1})  # fmt: skip
+    return image.clip(0, 255).astype(np.uint8), objects
 
 
 def scenes(root: Path, kind: str) -> Path:
-    """Shapes drawn in gray: as gray PNG; or as the fourth band of a TIFF file whose other bands
-    are the backgrounds of other images."""
+    """Scenes as gray PNG; or as the fourth band of TIFF, whose other bands are background."""
     for split, first, count in (("train", 0, _TRAIN), ("val", 10_000, _VAL)):
         images, annotations = [], []
         (root / split).mkdir(parents=True)
         for seed in range(first, first + count):
-            rgb, objects = shapes.draw(seed)
-            gray = np.asarray(Image.fromarray(rgb).convert("L"))
-            height, width = gray.shape
+            gray, objects = scene(seed)
+            name = f"{seed}.png" if kind == "gray" else f"{seed}.tif"
             if kind == "gray":
-                name = f"{seed}.png"
                 Image.fromarray(gray).save(root / split / name)
             else:
-                name = f"{seed}.tif"
-                random = np.random.RandomState(seed + 50_000)
-                empty = shapes._background(random, height, width)
-                write(root / split / name, [np.dstack([empty, gray])], photometric=2)
-            images.append({"id": seed, "file_name": name, "height": height, "width": width})
+                random = np.random.RandomState(50_000 + seed)
+                empty = [background(random).clip(0, 255).astype(np.uint8) for _ in range(3)]
+                write(root / split / name, [np.dstack([*empty, gray])], photometric=2)
+            images.append({"id": seed, "file_name": name, "height": _HEIGHT, "width": _WIDTH})
             for item in objects:
                 annotations.append({"id": len(annotations) + 1, "image_id": seed, **item})
-        categories = [{"id": i, "name": name} for i, name in enumerate(shapes.CLASSES, start=1)]
+        categories = [{"id": i, "name": name} for i, name in enumerate(_CLASSES, start=1)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations").mkdir(exist_ok=True)
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
@@ -50,22 +75,18 @@ def ap(data: Path, out: Path, *flags: str) -> float:
         "--recipe", "fasterrcnn_r10_fpn_shapes", "--data-path", str(data), "--output-dir", str(out),
         "--amp", "auto", "--device", "cpu", "--eval-every", "0", "--workers", "0", *flags,
     ])  # fmt: skip
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return next(100 * line["AP"] for line in reversed(lines) if "AP" in line)
+    return 100 * json.loads((out / "evaluations.jsonl").read_text().splitlines()[-1])["AP"]
 
 
 @pytest.mark.slow
 def test_objects_in_the_fourth_band(tmp_path: Path):
-    """510 steps each, four minutes on two CPU cores that do nothing else."""
+    """518 steps each."""
     gray, four = scenes(tmp_path / "gray", "gray"), scenes(tmp_path / "four", "four")
     found = {
         "gray": ap(gray, tmp_path / "a"),
-        "one channel": ap(gray, tmp_path / "b", "--input.channels", "1"),
-        "four bands": ap(four, tmp_path / "c", "--input.channels", "4"),
-        "the fourth": ap(four, tmp_path / "d", "--input.bands", "4"),
-        "the first three": ap(four, tmp_path / "e"),
+        "four bands": ap(four, tmp_path / "b", "--input.channels", "4"),
+        "the first three": ap(four, tmp_path / "c"),
     }
     print({name: round(value, 1) for name, value in found.items()})
-    for name in ("one channel", "four bands", "the fourth"):
-        assert abs(found[name] - found["gray"]) < 5, found
+    assert abs(found["four bands"] - found["gray"]) < 5, found
     assert found["the first three"] < 5, found

@@ -79,7 +79,8 @@ def open_tiff(file: IO[bytes]) -> Stored | None:
     extra = first.tags.get(_EXTRA, ())
     alpha = bool(extra) and extra[-1] in (1, 2)
     colors = 3 if photometric == 2 else 1
-    if samples == colors + alpha and first.dtype == np.uint8 and first.get(_PLANAR, 1) == 1:
+    together = first.get(_PLANAR, 1) == 1 or first.get(_COMPRESSION) in _JPEG
+    if samples == colors + alpha and first.dtype == np.uint8 and together:
         return None
     return _stored(first, samples, Layout.ALPHA if alpha else Layout.PLAIN, pages[:1])
 
