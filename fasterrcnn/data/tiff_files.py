@@ -37,6 +37,7 @@ _JPEG = (6, 7)
 class _Page(NamedTuple):
     """A directory of the file."""
 
+    place: int  # among all directories
     tags: dict[int, Any]
 
     def get(self, tag: int, default: Any = None) -> Any:
@@ -59,10 +60,9 @@ class _Page(NamedTuple):
 
 
 def open_tiff(file: IO[bytes]) -> Stored | None:
-    """The image in a file, whose directories are read; None for those that Pillow takes as they
-    are. Raises an exception of Pillow's if they are damaged, ValueError with a phrase if no decoder
-    here could take them."""
-    pages = [page for page in _pages(file) if not int(page.get(_SUBFILE, 0)) & 5]
+    """The image in a file, whose directories are read; None for those that are left to Pillow.
+    Raises what Pillow raises if they are damaged."""
+    pages = [*_pages(file)]
     if not pages:
         return None
     first, samples = pages[0], int(pages[0].get(_SAMPLES, 1))
@@ -70,10 +70,7 @@ def open_tiff(file: IO[bytes]) -> Stored | None:
     if photometric not in (1, 2):
         return None
     if samples == 1:
-        alike = all(
-            page.tags.get(_SAMPLES, 1) == 1 and _kind(page) == _kind(first) for page in pages
-        )
-        if len(pages) == 1 or not alike or first.dtype is None:
+        if len(pages) == 1 or first.dtype is None or {*map(_kind, pages)} != {_kind(first)}:
             return None
         return _stored(first, len(pages), Layout.PAGES, pages)
     extra = first.tags.get(_EXTRA, ())
@@ -87,7 +84,7 @@ def open_tiff(file: IO[bytes]) -> Stored | None:
 
 def odd_page(file: IO[bytes]) -> str | None:
     """A phrase about the first page that is unlike the first one, for which pages are no bands."""
-    pages = [page for page in _pages(file) if not int(page.get(_SUBFILE, 0)) & 5]
+    pages = [*_pages(file)]
     for number, page in enumerate(pages, start=1):
         if _kind(page) != _kind(pages[0]):
             (height, width), (h, w) = page.size, pages[0].size
@@ -106,13 +103,13 @@ def _stored(first: _Page, bands: int, layout: Layout, pages: list[_Page]) -> Sto
     turned = turned if turned in REVERSED else 1
     if turned >= 5:
         height, width = width, height
-    dtype = first.dtype or np.dtype(np.float32)
+    dtype = first.dtype or np.dtype("f4" if first.get(_FORMAT) == 3 else "u2")
 
     def read(data: bytes) -> np.ndarray:
         try:
             parts = [_decoded(data, page) for page in pages]
         except _Unsupported as error:
-            parts = [_by_tifffile(data, k, str(error)) for k in range(len(pages))]
+            parts = [_by_tifffile(data, page.place, str(error)) for page in pages]
         pixels = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         return _turned(pixels, turned)
 
@@ -128,18 +125,20 @@ class MissingExtra(ValueError):
 
 
 def _pages(file: IO[bytes]) -> Iterator[_Page]:
-    """The directories of the file, in their order."""
+    """The directories of the file in their order, without those of thumbnails and masks."""
     file.seek(0)
     head = file.read(8)
     if head[2] == 43 or head[3] == 43:  # BigTIFF
         head += file.read(8)
-    offset, seen = ImageFileDirectory_v2(head).next, set[int]()
+    offset, seen = ImageFileDirectory_v2(head).next, list[int]()
     while offset and offset not in seen:
-        seen.add(offset)
+        seen.append(offset)
         directory = ImageFileDirectory_v2(head)
         file.seek(offset)
         directory.load(file)
-        yield _Page(dict(directory))
+        page = _Page(len(seen) - 1, dict(directory))
+        if not int(page.get(_SUBFILE, 0)) & 5:
+            yield page
         offset = directory.next
 
 
