@@ -61,6 +61,10 @@ def _check_channels(config: Input) -> None:
         raise UsageError(
             f"--input.rgb-bands: {as_text(config.rgb_bands)}: must be three: red, green, blue"
         )
+    if config.channels and not config.bands and max(config.rgb_bands, default=0) > count:
+        raise UsageError(
+            f"--input.rgb-bands: {as_text(config.rgb_bands)}: the input has {count} channels"
+        )
     for name in ("image_mean", "image_std"):
         values = len(getattr(config, name))
         if values not in (0, 3, count):

@@ -112,6 +112,7 @@ def test_impossible_recipes_are_refused(changes: dict, message: str):
     (dict(bands=(4, 3), channels=4), "--input.channels: 4: --input.bands are 2; leave it out"),
     (dict(channels=4, rgb_bands=(1, 2)), "--input.rgb-bands: 1,2: must be three"),
     (dict(channels=4, image_mean=(0.5, 0.5)), "--input.image-mean: 2 values; must be 4"),
+    (dict(channels=4, rgb_bands=(5, 2, 1)), "--input.rgb-bands: 5,2,1: the input has 4 channels"),
     (dict(channels=-1), "--input.channels: -1: must be 0 or more"),
     (dict(bands=(0, 1)), "--input.bands: 0,1: must be 1 or more"),
 ])  # fmt: skip
