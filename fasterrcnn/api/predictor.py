@@ -113,9 +113,9 @@ class Predictor:
         recipe: recipes.Recipe,
         images_per_batch: int,
     ) -> Iterator[Detections]:
-        value_range = recipe.input.value_range
+        pixel_format = recipe.input.pixel_format
         frames = (
-            inputs.read(image, number, value_range) for number, image in enumerate(images, start=1)
+            inputs.read(image, number, pixel_format) for number, image in enumerate(images, start=1)
         )
         detected = prediction.detect(
             self._model, frames, recipe, self._runtime, images_per_batch, options.views

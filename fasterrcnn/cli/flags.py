@@ -148,6 +148,8 @@ def _changed(base: recipes.Recipe, given: dict[str, Any]) -> recipes.Recipe:
         recipe = recipes.with_images_per_step(recipe, images)
     if given.get("weights") == "coco":
         recipe = recipes.with_coco_weights(recipe)
+    if given.get("input.bands") or given.get("input.channels", 3) not in (0, 3):
+        recipe = recipes.with_measured_pixels(recipe)
     for name, value in given.items():
         group, _, leaf = name.rpartition(".")
         recipe = recipes.change(recipe, **{group: {leaf: value}} if group else {leaf: value})

@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises Failure."""
     recipe, options = flags.parse_with_recipe(Options, argv, __doc__)
     recipes.check(recipe)
+    if recipe.input.in_channels != 3:
+        raise UsageError("--input.channels: torchvision, which is compared with, has 3")
     if recipe.detector == "fast_rcnn":
         raise UsageError("--detector: fast_rcnn: not measured alone; measure faster_rcnn")
     if options.count:

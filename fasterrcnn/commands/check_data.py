@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,13 @@ import torch
 
 from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import duplicates, formats, image_check, images, statistics, value_ranges
+from fasterrcnn.data import channels, duplicates, formats, image_check, images, statistics
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import DataError, Failure, UsageError
 from fasterrcnn.models.any_backbone import build_backbone
+from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.reports import data_page, data_pictures, data_report, pages
 from fasterrcnn.reports.data_report import Report
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     threads = max(1, runtime.start("cpu").loader_workers(options.workers))
     name = formats.recognize(root) if options.dataset == "auto" else options.dataset
     problems = _EveryProblem()
-    splits, failures = read(root, recipe, options, problems)
+    splits, recipe, failures = read(root, recipe, options, problems)
     if not splits and not problems.found:
         raise failures[0]
     report = Report(
@@ -122,8 +123,9 @@ def check_outside(root: Path, flag: str, path: Path) -> None:
 
 def read(
     root: Path, recipe: Recipe, options: Options, problems: Problems
-) -> tuple[dict[str, Annotations], list[Failure]]:
-    """The splits by name, as `train` reads them, and why others cannot be read."""
+) -> tuple[dict[str, Annotations], Recipe, list[Failure]]:
+    """The splits by name, as `train` reads them, the recipe with what the data decides of it, and
+    why others cannot be read."""
     splits: dict[str, Annotations] = {}
     failures: list[Failure] = []
     classes: Classes | None = None
@@ -144,24 +146,28 @@ def read(
                 say(f"no split {_VAL}: {failure}")
             else:
                 failures.append(failure)
-    return in_range(splits, recipe, failures), failures
+    return *as_trained(splits, recipe, failures), failures
 
 
-def in_range(
+def as_trained(
     splits: dict[str, Annotations], recipe: Recipe, failures: list[Failure]
-) -> dict[str, Annotations]:
-    """The splits with the range of values that `train` gives them; each image's own where that
-    fails."""
-    value_range = recipe.input.value_range
+) -> tuple[dict[str, Annotations], Recipe]:
+    """The splits with the pixels that `train` gives them, and the recipe with what it makes of its
+    input; where that fails, splits without bands that cannot be shown."""
     try:
         if splits:
-            value_range, lines = value_ranges.resolve([*splits.values()], value_range)
+            found, lines = channels.resolve([*splits.values()], recipe.input)
+            recipe = recipes.change(recipe, input=found)
+            recipes.check(recipe)
             for line in lines:
                 say(line)
-        return {name: value_ranges.of_run(data, value_range) for name, data in splits.items()}
+        read = {name: channels.of_run(data, recipe.input) for name, data in splits.items()}
+        return read, recipe
     except Failure as failure:
         failures.append(failure)
-        return {name: value_ranges.of_run(data, "image") for name, data in splits.items()}
+        shown = PixelFormat("image")
+        plain = recipes.change(recipe, input=recipes.Input(value_range="image"))
+        return {n: replace(data, pixel_format=shown) for n, data in splits.items()}, plain
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:

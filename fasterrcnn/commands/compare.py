@@ -80,9 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = {name: load(name) for name in options.detectors if name.suffix != ".json"}
     source, classes = find_source([*runs.values()], options)
     problems = Problems(skip=options.bad_data == "skip")
-    data = evaluation.read_split(
-        source, classes, problems, options.check_images, value_range="image"
-    )
+    data = evaluation.read_split(source, classes, problems, options.check_images, config=None)
     for line in problems.summary():
         print(line)
     compared, detections = [], []
@@ -217,7 +215,7 @@ def decode(data: Annotations, i: int) -> torch.Tensor:
     """The pixels of image i. Raises DataError."""
     try:
         return images.decode(
-            data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
         )
     except ValueError as error:
         raise DataError(f"{data.path(i)}: {error}") from None

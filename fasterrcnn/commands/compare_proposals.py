@@ -106,7 +106,7 @@ def add_detections(
         state.classes,
         problems,
         options.check_images,
-        value_range=state.recipe.input.value_range,
+        config=state.recipe.input,
     )
     model = rt.place(model)
     for path, found in results.items():

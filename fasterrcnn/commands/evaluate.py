@@ -120,8 +120,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     rt.say(rt.describe())
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
-    value_range = recipe.input.value_range
-    data = read(source, state.classes, options, rt, value_range, images_only=boxes_hidden)
+    data = read(source, state.classes, options, rt, recipe.input, images_only=boxes_hidden)
     for line in evaluation.notes(data, recipe):
         rt.say(line)
     rt.say(
@@ -168,7 +167,7 @@ def measure_file(options: Options, rt: runtime.Runtime) -> None:
         raise UsageError("--data-path: not given; --from needs the folder of the data set")
     root, dataset = options.data_path, options.dataset or "auto"
     source = evaluation.Source(root.absolute(), dataset, options.split or "val")
-    data = read(source, (), options, rt, "image")  # only drawn
+    data = read(source, (), options, rt, None)
     detections = coco_results.read(options.from_file, data)
     rt.say(
         f"{options.from_file}: {len(detections)} detections, split {source.name}: "
@@ -188,7 +187,7 @@ def read(
     classes: Classes | Sequence[str],
     options: Options,
     rt: runtime.Runtime,
-    value_range: str,
+    config: recipes.Input | None,
     *,
     images_only: bool = False,
 ) -> Annotations:
@@ -200,7 +199,7 @@ def read(
             classes,
             problems,
             options.check_images,
-            value_range=value_range,
+            config=config,
             images_only=images_only,
         ),
         slow=True,
@@ -289,7 +288,7 @@ def draw(
 
     def picture(i: int) -> Image.Image:
         image = images.decode(
-            data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
         )
         if len(data.labels):
             return drawing.draw_comparison(image, compared[i], data.classes.names)

@@ -182,20 +182,22 @@ def some_images(state: checkpoint.State) -> list[Tensor]:
                 source,
                 state.classes,
                 Problems(skip=True),
-                value_range=state.recipe.input.value_range,
+                config=state.recipe.input,
             )
             return [
                 images.decode(
                     data.path(i),
                     apply_orientation=bool(data.rotate[i]),
-                    value_range=data.value_range,
+                    pixel_format=data.pixel_format,
                 )
                 for i in range(min(_IMAGES, len(data)))
             ]
         except (UsageError, DataError, ValueError):  # it has changed since; no flag could help
             print(f"note: {state.data['path']}: the run's validation data cannot be read")
     print("compared on drawn shapes:")
-    return [torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES)]
+    channels = [k % 3 for k in range(state.recipe.input.in_channels)]
+    drawn = (torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES))
+    return [image[channels] for image in drawn]
 
 
 def export_to_hub(options: Options) -> None:

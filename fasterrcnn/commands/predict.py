@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     with processes(workers) as pool, signals_received() as signals:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
         stream = frames.read(
-            asked, pool, ahead, known.size if known else lambda _: None, recipe.input.value_range
+            asked, pool, ahead, known.size if known else lambda _: None, recipe.input.pixel_format
         )
         detected = prediction.detect(
             model,

@@ -111,9 +111,9 @@ def show(
     names = picture_files.picture_names([source.name for source in files])
     if options.draw > 0:
         sources.check_not_replaced(files, folder, names)
-    value_range = model.transform.config.value_range
+    pixel_format = model.transform.config.pixel_format
     for (source, image), picture_name in zip(
-        sources.decoded(files, value_range), names, strict=True
+        sources.decoded(files, pixel_format), names, strict=True
     ):
         with rt.inference(amp):
             padded = model.transform([image.to(rt.device)])
@@ -154,7 +154,7 @@ def store(
         state.classes,
         problems,
         options.check_images,
-        value_range=state.recipe.input.value_range,
+        config=state.recipe.input,
     )
     for line in problems.summary():
         print(line)

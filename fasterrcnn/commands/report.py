@@ -115,9 +115,7 @@ def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Eval
         options.split,
     )
     problems = Problems(skip=options.bad_data == "skip")
-    data = evaluation.read_split(
-        source, state.classes, problems, value_range=state.recipe.input.value_range
-    )
+    data = evaluation.read_split(source, state.classes, problems, config=state.recipe.input)
     if row["images"] < len(data) and any(line.startswith("limit:") for line in row["changed"]):
         data = data.take(np.arange(row["images"]))
     if data.digest() != row["digest"]:

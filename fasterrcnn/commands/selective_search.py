@@ -26,6 +26,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import ImageProposals
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import DataError, ProcessDied, UsageError
+from fasterrcnn.pixel_format import DRAWN
 from fasterrcnn.processes import die_with_parent
 from fasterrcnn.settings import setting
 
@@ -93,7 +94,7 @@ def search(mode: str, top_n: int, file: tuple[str, bool]) -> tuple[ImageProposal
     """
     path, rotate = file
     try:
-        image = displayable(images.decode(path, apply_orientation=rotate, value_range="image"))
+        image = displayable(images.decode(path, apply_orientation=rotate, pixel_format=DRAWN))
     except ValueError as error:
         raise DataError(f"{path}: {error}; replace the file") from None
     method = _opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()

@@ -127,7 +127,8 @@ def run(
     describe(recipe, rt)
     start = rt.on_main(lambda: resume.find_start(folder, resume=options.resume))
     data = read_data(recipe, options, folder, start, rt)
-    recipe = recipes.change(recipe, input=dict(value_range=data.train.value_range))
+    recipe = recipes.change(recipe, input=data.input)
+    recipes.check(recipe)
     if auto:
         recipe = choose_images_per_gpu(recipe, data, start, rt)
     plan = Plan(
@@ -241,18 +242,18 @@ def read_data(
     )
     skip, listed = options.bad_data == "skip", folder.problems
     problems = Problems(skip)
-    saved_range = None if start.state is None else start.state.recipe.input.value_range
+    saved = None if start.state is None else start.state.recipe.input
     bad = bad_images.load(options.data_path, start.state, skip=skip)
 
     def read() -> RunData:
         try:
-            train, val, summary = run_data.read_splits(source, recipe, problems, bad, saved_range)
+            train, val, found, summary = run_data.read_splits(source, recipe, problems, bad, saved)
         finally:
             problems.write(listed)
         for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):
             rt.say(line)
         stored, val_stored = run_data.read_proposals(source, recipe, train, val)
-        return RunData(train, val, stored, val_stored, bad)
+        return RunData(train, val, stored, val_stored, bad, found)
 
     return rt.on_main(read, slow=True)
 

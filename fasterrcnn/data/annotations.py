@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.pixel_format import FULL, PixelFormat
 
 _ROUNDING = 0.0101  # px: COCO rounds to two decimals, so that a box may exceed its image by 0.01
 
@@ -170,7 +171,9 @@ class Annotations:
     classes: Classes
     voc: bool = False  # PASCAL VOC's own data: its metrics are computed too
     depths: np.ndarray | None = None  # uint8 (n,): `images.Header.depth` of each file
-    value_range: str = "full"  # how pixels are read: `recipes.Input.value_range`
+    bands: np.ndarray | None = None  # uint16 (n, 2): `images.Header.bands` and `layout` of each
+    pixel_format: PixelFormat = FULL  # how pixels are read
+    channels: int = 0  # input channels that the data set states; 0: it does not
     federated: Federated | None = None  # LVIS: its own metric is computed instead of COCO's
 
     def __len__(self) -> int:
@@ -232,6 +235,7 @@ class Annotations:
             rotate=self.rotate[index],
             seen=self.seen[index],
             depths=None if self.depths is None else self.depths[index],
+            bands=None if self.bands is None else self.bands[index],
             first=first,
             xywh=self.xywh[boxes],
             labels=self.labels[boxes],

@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fasterrcnn.image_sizes import planned_shape, resized, training_sizes
-from fasterrcnn.recipes import Recipe
+from fasterrcnn.recipes import Input, Recipe
 
 FILL = (123, 117, 104)  # RGB around an image that was made smaller: ImageNet's mean
 _LEAST_CROPPED = 4  # px: 0.3 times less rounds to 0, by which v2.RandomIoUCrop divides
@@ -39,6 +39,7 @@ class Augmentation:
     def __init__(self, recipe: Recipe) -> None:
         self.config = recipe.augment
         self.sizes = training_sizes(recipe)
+        self.fill = _fill(recipe.input)
 
     def planned(self, height: int, width: int) -> tuple[int, int] | None:
         """The padded shape for an image of this size before augmentation (H, W; px); None if
@@ -50,7 +51,7 @@ class Augmentation:
     def __call__(
         self, image: torch.Tensor, boxes: np.ndarray, labels: np.ndarray, key: int
     ) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-        """Augment an image, uint8 or float32 ``(H, W, 3)``, with boxes float32 ``(G, 4)`` x1 y1 x2
+        """Augment an image, uint8 or float32 ``(H, W, C)``, with boxes float32 ``(G, 4)`` x1 y1 x2
         y2 (px) and labels int64 ``(G,)``; the same as they are afterwards, of other H, W and G.
 
         Boxes are clipped to what is left of the image, and dropped below 1 px; all of them can be.
@@ -82,12 +83,12 @@ class Augmentation:
         config, steps = self.config, list[Callable[[Sample], Sample]]()
         shrink = partial(self._shrunk, planned=self.planned(height, width))
         if config.zoom_out:
-            steps.append(v2.RandomApply([shrink, v2.RandomZoomOut(fill=FILL, p=1.0)], p=0.5))
+            steps.append(v2.RandomApply([shrink, v2.RandomZoomOut(fill=self.fill, p=1.0)], p=0.5))
         if config.iou_crop:
             steps.append(_iou_crop)
         if config.jitter:
             side = config.jitter_size
-            steps += [_ScaleJitter((side, side)), partial(_fixed_size, side=side)]
+            steps += [_ScaleJitter((side, side)), partial(_fixed_size, side=side, fill=self.fill)]
         if config.moves_boxes:
             steps.append(v2.SanitizeBoundingBoxes())  # crop and pad have clipped to the image
         if config.photometric:
@@ -99,6 +100,14 @@ class Augmentation:
         height, width = sample["image"].shape[-2:]
         size = resized(height, width, self.sizes, limit=planned)
         return v2.Resize(size)(sample) if size < (height, width) else sample
+
+
+def _fill(config: Input) -> tuple[int, ...]:
+    """The pixels around an image that was made smaller; of other channels than three their mean."""
+    if config.in_channels == 3:
+        return FILL
+    mean = config.image_mean[:: -1 if config.channel_order == "bgr" else 1]
+    return tuple(round(value * config.pixel_scale) for value in mean)
 
 
 def _iou_crop(sample: Sample) -> Sample:
@@ -125,12 +134,12 @@ class _ScaleJitter(v2.ScaleJitter):
         return {"size": (max(1, height), max(1, width))}
 
 
-def _fixed_size(sample: Sample, side: int) -> Sample:
+def _fixed_size(sample: Sample, side: int, fill: tuple[int, ...]) -> Sample:
     """Crop at random what exceeds a square, pad right and below what is missing, as FixedSizeCrop
     of torchvision's references does."""
     height, width = sample["image"].shape[-2:]
     crop = v2.RandomCrop((min(height, side), min(width, side)))
-    pad = v2.Pad([0, 0, max(0, side - width), max(0, side - height)], fill=FILL)
+    pad = v2.Pad([0, 0, max(0, side - width), max(0, side - height)], fill=fill)
     return pad(crop(sample))
 
 

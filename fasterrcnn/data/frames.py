@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasterrcnn.data import images, pixel_values
+from fasterrcnn.data import images
+from fasterrcnn.data.pixel_values import BYTE
 from fasterrcnn.data.sources import Source
 from fasterrcnn.data.video import Reader
+from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.processes import die_with_parent
 
 Size = tuple[int, int]  # height, width (px)
@@ -27,7 +29,7 @@ class Frame:
 
     source: Source
     name: str  # the source's; of a video's frame as if it were a file in a folder of that name
-    image: Tensor | str  # RGB (3, H, W) as displayed; or a phrase: why there is none
+    image: Tensor | str  # (C, H, W) as displayed; or a phrase: why there is none
 
 
 class Here(Executor):
@@ -56,12 +58,12 @@ def read(
     pool: Executor,
     ahead: int,
     annotated: Callable[[str], Size | None],
-    value_range: str,
+    pixel_format: PixelFormat,
 ) -> Iterator[Frame]:
     """The frames of all sources, of which up to `ahead` images are decoded before they are needed.
 
     `annotated`: the size that boxes of the image of this name refer to, if that is known. Where
-    only its stored size fits, its EXIF orientation is not applied. `value_range`: a recipe's.
+    only its stored size fits, its EXIF orientation is not applied. `pixel_format`: a recipe's.
     """
     waiting: deque[tuple[Source, Future]] = deque()
 
@@ -73,35 +75,37 @@ def read(
     for source in sources:
         if source.is_video:
             yield from arrived(0)
-            yield from _frames(source, value_range)
+            yield from _frames(source, pixel_format)
         else:
             waiting.append(
-                (source, pool.submit(_decode, source.path, annotated(source.name), value_range))
+                (source, pool.submit(_decode, source.path, annotated(source.name), pixel_format))
             )
             yield from arrived(ahead)
     yield from arrived(0)
 
 
-def _frames(source: Source, value_range: str) -> Iterator[Frame]:
+def _frames(source: Source, pixel_format: PixelFormat) -> Iterator[Frame]:
     """The frames of a video; if it breaks off, a last one that says why."""
     number = 0
     try:
         for number, image in enumerate(Reader(source.path), start=1):
-            pixels = pixel_values.scaled(image, pixel_values.BYTE, value_range)
+            pixels = images.of_array(image.permute(1, 2, 0), BYTE, pixel_format)
             yield Frame(source, f"{source.name}/{number:06d}.jpg", pixels)
     except ValueError as error:
         after = f" after frame {number}" if number else ""
         yield Frame(source, source.name, f"{error}{after}")
 
 
-def _decode(path: str, annotated: Size | None, value_range: str) -> Tensor | str:
+def _decode(path: str, annotated: Size | None, pixel_format: PixelFormat) -> Tensor | str:
     """An image, or a phrase."""
     try:
         header = images.inspect(path).header if annotated else None
         only_stored_fits = isinstance(header, images.Header) and (
             header.stored == annotated != header.displayed
         )
-        return images.decode(path, apply_orientation=not only_stored_fits, value_range=value_range)
+        return images.decode(
+            path, apply_orientation=not only_stored_fits, pixel_format=pixel_format
+        )
     except ValueError as error:
         return str(error)
 

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import PIL
 import torchvision
@@ -25,11 +25,12 @@ from fasterrcnn.data import user_cache
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 
-_RULES = 3  # to be raised when `images` judges files differently, or the table changes
+_RULES = 4  # to be raised when `images` judges files differently, or the table changes
 _TABLE = """
     CREATE TABLE IF NOT EXISTS images (
         folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER,
-        height INTEGER, width INTEGER, orientation INTEGER, depth INTEGER, fault TEXT, seen INTEGER,
+        height INTEGER, width INTEGER, orientation INTEGER, depth INTEGER,
+        bands INTEGER, layout INTEGER, fault TEXT, seen INTEGER,
         PRIMARY KEY (folder, name)
     ) WITHOUT ROWID
 """
@@ -104,7 +105,7 @@ class ImageCache:
 
     def add(self, key: Key, verdict: Verdict) -> None:
         """Keep a verdict; it is written within a second, if there are others or at the end."""
-        header = (None,) * 4 if isinstance(verdict.header, str) else verdict.header
+        header = (None,) * 6 if isinstance(verdict.header, str) else verdict.header
         self._added.append((*key, *header, verdict.fault, int(verdict.seen)))
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.write()
@@ -115,7 +116,7 @@ class ImageCache:
             try:
                 with self._connection:
                     self._connection.executemany(
-                        "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         self._added,
                     )
             except sqlite3.Error as error:
@@ -135,7 +136,8 @@ class ImageCache:
             part = names[start : start + _NAMES]
             if self._connection is not None:
                 yield from self._connection.execute(
-                    "SELECT name, size, mtime_ns, height, width, orientation, depth, fault, seen "
+                    "SELECT name, size, mtime_ns, height, width, orientation, depth, bands, "
+                    "layout, fault, seen "
                     f"FROM images WHERE folder = ? AND name IN ({','.join('?' * len(part))})",
                     (folder, *part),
                 )
@@ -178,14 +180,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 @functools.cache  # few differ, and there can be millions
-def _verdict(
-    height: int | None,
-    width: int | None,
-    orientation: int | None,
-    depth: int | None,
-    fault: str,
-    seen: int,
-) -> Verdict:
-    if height is None or width is None or orientation is None or depth is None:
+def _verdict(*columns: Any) -> Verdict:
+    *header, fault, seen = columns
+    if header[0] is None:
         return Verdict(fault, Seen(seen))
-    return Verdict(Header(height, width, orientation, depth), Seen(seen), fault)
+    return Verdict(Header(*header), Seen(seen), fault)

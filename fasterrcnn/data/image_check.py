@@ -21,6 +21,7 @@ from fasterrcnn.data.image_cache import ImageCache, key_of
 from fasterrcnn.data.images import Seen, Verdict
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
+from fasterrcnn.pixel_format import AS_STORED
 from fasterrcnn.progress import Progress
 
 LEVELS = ("all", "headers")
@@ -105,7 +106,7 @@ def _decode(path: str) -> Verdict:
     if isinstance(verdict.header, str):
         return verdict
     try:
-        images.decode(path, apply_orientation=False)
+        images.decode(path, apply_orientation=False, pixel_format=AS_STORED)
     except images.Unsettled as error:
         return Verdict(verdict.header, Seen.NOTHING, str(error))
     except ValueError as error:

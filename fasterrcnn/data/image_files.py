@@ -15,9 +15,10 @@ from PIL import features
 from fasterrcnn.data.problems import Problems
 
 _OPTIONAL = {".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # Pillow's name of the codec
+_ARRAY = ".npy"
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm",
-    ".jfif", ".jpe", ".mpo", ".pgm", ".pbm", ".pnm",
+    ".jfif", ".jpe", ".mpo", ".pgm", ".pbm", ".pnm", _ARRAY,
     *(suffix for suffix, codec in _OPTIONAL.items() if features.check(codec)),
 )  # fmt: skip
 _OTHER_IMAGES = {  # of which not every system's list of file types knows
@@ -35,13 +36,15 @@ def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
     """The images below `folder`, sorted: their paths relative to it, with slashes.
 
     Symbolic links are followed, hidden files and folders (``._x.jpg``, ``.ipynb_checkpoints``) left
-    out. Files in image formats that are not read become notes of `problems`; the images that it
+    out, and so are arrays beside an image of the same name: other programs keep decoded images so.
+    Files in image formats that are not read become notes of `problems`; the images that it
     keeps are among those found, even if their files are gone.
     """
     found = []
     for place, names in _walk(folder):
+        known = {*names}
         for name in names:
-            if is_image(name):
+            if is_image(name) and not _is_copy(name, known):
                 found.append(f"{place}{name}")
             elif problems is not None and _is_other_image(name):
                 suffix = Path(name).suffix.lower()
@@ -90,6 +93,14 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         place = os.path.relpath(path, folder).replace(os.sep, "/")
         yield "" if place == "." else f"{place}/", names
+
+
+def _is_copy(name: str, names: set[str]) -> bool:
+    """Whether a file is an array that another one of the same folder was decoded to."""
+    if not name.lower().endswith(_ARRAY):
+        return False
+    stem, others = name[: -len(_ARRAY)], (s for s in SUFFIXES if s != _ARRAY)
+    return any(f"{stem}{suffix}" in names for s in others for suffix in (s, s.upper()))
 
 
 def _is_other_image(name: str) -> bool:

@@ -1,4 +1,6 @@
-"""Reads image files: sizes from headers, pixels as RGB. No other module opens images to train on.
+"""Reads image files: sizes from headers, pixels as RGB or in the bands that a recipe chooses.
+
+No other module opens images to train on.
 
 Life of a batch, step 3. `inspect` finds the stored size and the EXIF orientation; `decode` applies
 the orientation only if asked to, because annotations may refer to the image before or after
@@ -24,8 +26,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from torchvision.io import ImageReadMode, decode_image
 
-from fasterrcnn.data import jpeg_end, pixel_values
+from fasterrcnn.data import array_files, bands, jpeg_end, pixel_values, tiff_files
+from fasterrcnn.data.bands import REVERSED, Layout, Stored
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
+from fasterrcnn.pixel_format import PixelFormat
 
 MAX_PIXELS = 178_956_970  # where Pillow itself takes a file for a decompression bomb
 _FORMATS = (  # never EPS or PDF; JPEG opens MPO too
@@ -33,20 +37,30 @@ _FORMATS = (  # never EPS or PDF; JPEG opens MPO too
 )  # fmt: skip
 _ENDS = {"JPEG": jpeg_end.MARKER, "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 _ORIENTATION = 0x0112
-_REVERSED = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
+# Bands of Pillow's modes; of others 3, as which their colors are read.
+_BANDS = {"1": 1, "L": 1, "I": 1, "F": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # as which bands are read
+_READ_AS = {
+    1: ImageReadMode.GRAY,
+    2: ImageReadMode.GRAY_ALPHA,
+    3: ImageReadMode.RGB,
+    4: ImageReadMode.RGB_ALPHA,
+}
 
+_AS_RGB = PixelFormat()
 _max_pixels = MAX_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")  # they do not say of which file
 
 
 class Header(NamedTuple):
-    """Size as stored in the file (px), EXIF orientation (1 to 8; 5 to 8 swap the axes), and depth:
-    `pixel_values.BYTE`, `INTEGER` or `FLOAT`; 0: not known."""
+    """What a file says of its image."""
 
-    height: int
+    height: int  # as stored (px)
     width: int
-    orientation: int
-    depth: int = BYTE
+    orientation: int  # EXIF's, 1 to 8; 5 to 8 swap the axes
+    depth: int = BYTE  # `pixel_values.BYTE`, `INTEGER` or `FLOAT`; 0: not known
+    bands: int = 3  # 0: not known
+    layout: int = Layout.PLAIN
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -112,7 +126,8 @@ def inspect(path: Path | str) -> Verdict:
     try:
         with _opened(path) as file:
             image = _open_image(file)
-            return Verdict(_header(image), Seen.END if _has_end(image, file) else Seen.HEADER)
+            ended = isinstance(image, Image.Image) and _has_end(image, file)
+            return Verdict(_header(image), Seen.END if ended else Seen.HEADER)
     except Unsettled as error:
         return Verdict(str(error), Seen.NOTHING)
     except ValueError as error:
@@ -120,14 +135,15 @@ def inspect(path: Path | str) -> Verdict:
 
 
 def decode(
-    path: Path | str, *, apply_orientation: bool, value_range: str | None = None
+    path: Path | str, *, apply_orientation: bool, pixel_format: PixelFormat = _AS_RGB
 ) -> torch.Tensor:
-    """Pixels of an image file: RGB ``(3, H, W)`` (a view of H W 3 in memory), of 8 bits uint8.
+    """Pixels of an image file: ``(C, H, W)`` (a view of H W C in memory), of 8 bits uint8.
 
-    Values of more bits are float32: as stored, or as `pixel_values.scaled` makes them where a
-    recipe's `value_range` is given. Gray is repeated, alpha dropped; an animation gives its first
-    frame. A JPEG file may lack its end marker, but no pixels. Raises ValueError with a phrase if
-    the file cannot be decoded, Unsettled if that may be different next time.
+    Channels are those of the `pixel_format`: RGB, where gray is repeated and alpha dropped, or
+    bands. Values of more bits are float32: as stored, or as `pixel_values.scaled` makes them where
+    the format has a value range. An animation gives its first frame. A JPEG file may lack its end
+    marker, but no pixels. Raises ValueError with a phrase if the file cannot be decoded or lacks
+    these bands, Unsettled if that may be different next time.
     """
     with _opened(path) as file:
         data = file.read()
@@ -135,21 +151,21 @@ def decode(
     header = within_limit(_header(image))
     if isinstance(header, str):
         raise Unsettled(header)
-    pixels = _pixels(image, data)
+    pixels = _pixels(image, data, header, pixel_format)
     height, width = pixels.shape[:2]
     if (height, width) != header.stored:
         raise ValueError(
             f"height {header.height}, width {header.width} in its header, but height {height}, "
             f"width {width} when decoded"
         )
-    if value_range is not None:
-        pixels = pixel_values.scaled(pixels, header.depth, value_range)
+    if pixel_format.value_range is not None:
+        pixels = pixel_values.scaled(pixels, header.depth, pixel_format.value_range)
     if apply_orientation:
         pixels = _turned(pixels, header.orientation)
     return pixels.permute(2, 0, 1)
 
 
-def from_pillow(image: Image.Image, value_range: str) -> torch.Tensor:
+def from_pillow(image: Image.Image, pixel_format: PixelFormat) -> torch.Tensor:
     """Pixels of a Pillow image as `decode` gives those of a file, its EXIF orientation applied.
 
     Raises ValueError with a phrase.
@@ -157,8 +173,30 @@ def from_pillow(image: Image.Image, value_range: str) -> torch.Tensor:
     header = within_limit(_header(image))
     if isinstance(header, str):
         raise ValueError(header)
-    pixels = pixel_values.scaled(_pixels_by_pillow(image), header.depth, value_range)
+    pixels = _pixels_by_pillow(image, header, pixel_format)
+    assert pixel_format.value_range is not None
+    pixels = pixel_values.scaled(pixels, header.depth, pixel_format.value_range)
     return _turned(pixels, header.orientation).permute(2, 0, 1)
+
+
+def of_array(
+    pixels: torch.Tensor, depth: int, pixel_format: PixelFormat, layout: int = Layout.PLAIN
+) -> torch.Tensor:
+    """Values as stored, ``(H, W, N)``, to pixels ``(C, H, W)`` as `decode` gives those of a file.
+
+    Raises ValueError with a phrase.
+    """
+    assert pixel_format.value_range is not None
+    pixels = bands.chosen(pixels, layout, pixel_format)
+    return pixel_values.scaled(pixels, depth, pixel_format.value_range).permute(2, 0, 1)
+
+
+def odd_page(path: Path | str) -> str | None:
+    """Why the pages of a TIFF file are not the bands of one image; None if it is none or they
+    are."""
+    with _opened(path) as file:
+        is_tiff = file.read(4) in tiff_files.MAGIC
+        return tiff_files.odd_page(file) if is_tiff else None
 
 
 @contextmanager
@@ -176,35 +214,43 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
         raise Unsettled(f"cannot be read ({error.strerror})") from None
 
 
-def _open_image(file: IO[bytes]) -> Image.Image:
+def _open_image(file: IO[bytes]) -> Image.Image | Stored:
     """The image with its header read. Raises ValueError with a phrase."""
+    start = file.read(6)
+    file.seek(0)
+    if start == array_files.MAGIC:
+        return array_files.open_array(file)
     try:
-        start = file.read(3)
+        if start.startswith(b"\xff\xd8\xff"):
+            return JpegImageFile(file)  # takes half the time of Image.open
+        if start[:4] in tiff_files.MAGIC and (stored := tiff_files.open_tiff(file)):
+            return stored
         file.seek(0)
-        if start == b"\xff\xd8\xff":
-            image: Image.Image = JpegImageFile(file)  # takes half the time of Image.open
-        else:
-            image = Image.open(file, formats=_FORMATS)
+        return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise ValueError("not an image" if start else "empty file") from None
     except Image.DecompressionBombError:
         raise Unsettled(_too_large()) from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise _explained(error, "unreadable header") from error
-    return image
 
 
 def _explained(error: Exception, what: str) -> ValueError:
     """The exception to raise for one of Pillow's: the file's fault, or that of the system."""
     if isinstance(error, MemoryError):
         return Unsettled("not enough memory to decode it")
+    if isinstance(error, tiff_files.MissingExtra):
+        return Unsettled(str(error))
     if isinstance(error, OSError) and error.errno:
         return Unsettled(f"cannot be read ({error.strerror})")
     return ValueError(f"{what} ({error})")
 
 
-def _header(image: Image.Image) -> Header:
-    """Size and orientation of an opened image: the only place that reads an orientation."""
+def _header(image: Image.Image | Stored) -> Header:
+    """What an opened image says of itself: the only place that reads an orientation."""
+    if isinstance(image, Stored):
+        depth = {"u1": BYTE, "f4": FLOAT}.get(image.dtype.str[1:], INTEGER)
+        return Header(image.height, image.width, 1, depth, image.bands, image.layout)
     orientation = 1
     if "exif" in image.info:
         try:
@@ -212,7 +258,9 @@ def _header(image: Image.Image) -> Header:
         except Exception:  # of many kinds; a damaged EXIF block says nothing
             pass
     turned = int(orientation) if orientation in range(1, 9) else 1
-    return Header(image.height, image.width, turned, _depth(image))
+    bands = 1 if image.mode.startswith("I;") else _BANDS.get(image.mode, 3)
+    layout = Layout.ALPHA if bands in (2, 4) else Layout.PLAIN
+    return Header(image.height, image.width, turned, _depth(image), bands, layout)
 
 
 def _depth(image: Image.Image) -> int:
@@ -233,43 +281,66 @@ def _has_end(image: Image.Image, file: IO[bytes]) -> bool:
     return file.read() == end
 
 
-def _pixels(image: Image.Image, data: bytes) -> torch.Tensor:
-    """Pixels ``(H, W, 3)`` as stored, uint8 or float32, of an opened image, whose file holds
-    `data`. Raises ValueError.
+def _pixels(
+    image: Image.Image | Stored, data: bytes, header: Header, wanted: PixelFormat
+) -> torch.Tensor:
+    """Pixels ``(H, W, C)`` with values as stored, uint8 or float32, of an opened image, whose file
+    holds `data`. Raises ValueError.
 
     JPEG and PNG are decoded by torchvision, to the same pixels as by Pillow but faster.
     """
+    if isinstance(image, Stored):
+        return _chosen(_all_bands(image, data), header, wanted)
     if image.format not in ("JPEG", "PNG"):
-        return _pixels_by_pillow(image)
+        return _pixels_by_pillow(image, header, wanted)
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    read_as = ImageReadMode.RGB if wanted.is_rgb else _READ_AS[header.bands]
     try:
-        pixels = decode_image(encoded, mode=ImageReadMode.RGB)
+        pixels = decode_image(encoded, mode=read_as)
     except RuntimeError:  # damaged: Pillow's message says how
-        return _pixels_of_damaged_jpeg(data) if image.format == "JPEG" else _pixels_by_pillow(image)
+        if image.format == "JPEG":
+            return _pixels_of_damaged_jpeg(data, header, wanted)
+        return _pixels_by_pillow(image, header, wanted)
     if pixels.dtype == torch.uint16:
         pixels = pixels.to(torch.float32)
-    return pixels.permute(1, 2, 0)
+    pixels = pixels.permute(1, 2, 0)
+    return pixels if wanted.is_rgb else _chosen(pixels, header, wanted)
 
 
-def _pixels_by_pillow(image: Image.Image) -> torch.Tensor:
-    """`_pixels` of an image in any format."""
+def _chosen(pixels: torch.Tensor, header: Header, wanted: PixelFormat) -> torch.Tensor:
+    """The channels ``(H, W, C)`` of all bands. Raises ValueError."""
+    return bands.chosen(pixels, header.layout, wanted)
+
+
+def _all_bands(image: Stored, data: bytes) -> torch.Tensor:
+    """All bands ``(H, W, N)``."""
     try:
-        if image.mode.startswith(("I", "F")):  # convert("RGB") would clip at 255
-            gray = np.asarray(image).astype(np.float32)
-            pixels = np.repeat(gray[:, :, None], 3, axis=2)
-        else:
-            pixels = np.array(image.convert("RGB"))
+        values = image.read(data)
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise _explained(error, "cannot be decoded") from error
-    if image.mode == "F" and not np.isfinite(pixels).all():
-        raise ValueError(f"{(~np.isfinite(gray)).sum()} of its values are NaN or infinite")
-    return torch.from_numpy(pixels)
+    return bands.as_tensor(values)
 
 
-def _pixels_of_damaged_jpeg(data: bytes) -> torch.Tensor:
+def _pixels_by_pillow(image: Image.Image, header: Header, wanted: PixelFormat) -> torch.Tensor:
+    """`_pixels` of an image in any format of Pillow's."""
+    try:
+        if image.mode.startswith(("I", "F")):  # convert("RGB") would clip at 255
+            values = np.asarray(image).astype(np.float32)
+        else:
+            values = np.array(image.convert("RGB" if wanted.is_rgb else _MODES[header.bands]))
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise _explained(error, "cannot be decoded") from error
+    pixels = bands.as_tensor(values[:, :, None] if values.ndim == 2 else values)
+    if wanted.is_rgb and pixels.shape[2] == 3:
+        return pixels
+    return _chosen(pixels, header, wanted)
+
+
+def _pixels_of_damaged_jpeg(data: bytes, header: Header, wanted: PixelFormat) -> torch.Tensor:
     """`_pixels` of a JPEG file if it lacks nothing but its end. Raises ValueError."""
     first, *others = (
-        _pixels_by_pillow(_open_image(io.BytesIO(ended))) for ended in jpeg_end.endings(data)
+        _pixels_by_pillow(JpegImageFile(io.BytesIO(ended)), header, wanted)
+        for ended in jpeg_end.endings(data)
     )
     if not all(first.equal(other) for other in others):
         raise ValueError("cannot be decoded (the file is truncated)")
@@ -277,7 +348,7 @@ def _pixels_of_damaged_jpeg(data: bytes) -> torch.Tensor:
 
 
 def _turned(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
-    """``(H, W, 3)`` as displayed; the axes are exchanged before they are reversed."""
+    """``(H, W, C)`` as displayed; the axes are exchanged before they are reversed."""
     if orientation >= 5:
         pixels = pixels.transpose(0, 1)
-    return pixels.flip(_REVERSED[orientation]).contiguous()
+    return pixels.flip(REVERSED[orientation]).contiguous()

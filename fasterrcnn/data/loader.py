@@ -37,13 +37,14 @@ class Batch:
     names: list[str]  # file of each image
     sizes: list[tuple[int, int]]  # H, W (px)
     counts: list[int]  # boxes per image
-    pixels: torch.Tensor  # (sum of H * W * 3,), each image H W 3: uint8, of more bits float32
+    pixels: torch.Tensor  # (sum of H * W * C,), each image H W C: uint8, of more bits float32
     boxes: torch.Tensor  # float32 (sum of counts, 4): x1 y1 x2 y2 (px)
     labels: torch.Tensor  # int64 (sum of counts,) in 1..K
     proposals: torch.Tensor | None = None  # stored ones: float32 (sum of proposal_counts, 4)
     proposal_counts: tuple[int, ...] = ()
     proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W of the image they refer to (px)
     damaged: tuple[tuple[int, str], ...] = ()  # positions of images that others stand in for; why
+    channels: int = 3  # C
     planned: tuple[int, int] | None = None  # padded shape that augmented images have to fit (px)
 
     def pin_memory(self) -> Batch:
@@ -64,10 +65,10 @@ class Batch:
         return replace(self, **buffers)
 
     def images(self) -> list[torch.Tensor]:
-        """RGB ``(3, H, W)`` views, one per image."""
-        parts = self.pixels.split([3 * h * w for h, w in self.sizes])
+        """Views ``(C, H, W)``, one per image."""
+        parts = self.pixels.split([self.channels * h * w for h, w in self.sizes])
         return [
-            part.view(h, w, 3).permute(2, 0, 1)
+            part.view(h, w, self.channels).permute(2, 0, 1)
             for part, (h, w) in zip(parts, self.sizes, strict=True)
         ]
 
@@ -87,7 +88,7 @@ class Loaded(NamedTuple):
     """One image, decoded, perhaps augmented and flipped."""
 
     name: str  # its file
-    pixels: torch.Tensor  # (H, W, 3): uint8, of more bits float32
+    pixels: torch.Tensor  # (H, W, C): uint8, of more bits float32
     boxes: np.ndarray  # float32 (G, 4): x1 y1 x2 y2 (px)
     labels: np.ndarray  # int64 (G,)
     proposals: ImageProposals | None
@@ -137,6 +138,7 @@ class Images(Dataset):
             boxes=torch.from_numpy(np.concatenate(boxes)),
             labels=torch.from_numpy(np.concatenate(labels)),
             damaged=tuple(damaged.items()),
+            channels=pixels[0].shape[2],
             planned=self.augment.planned(*self.annotations.sizes[micro_batch.images[0]])
             if self.augment
             else None,
@@ -175,7 +177,7 @@ class Images(Dataset):
         path = data.path(i)
         try:
             image = images.decode(
-                path, apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+                path, apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
             )
             _check_size(image, data.sizes[i].tolist())
         except ValueError:
@@ -197,7 +199,7 @@ class Images(Dataset):
 
 
 def _check_size(image: torch.Tensor, expected: list[int]) -> None:
-    """Raise ValueError unless ``(3, H, W)`` is of the size that the boxes refer to."""
+    """Raise ValueError unless ``(C, H, W)`` is of the size that the boxes refer to."""
     if list(image.shape[1:]) != expected:
         (height, width), (h, w) = expected, image.shape[1:]
         raise ValueError(f"height {h}, width {w}, but it had height {height}, width {width}")

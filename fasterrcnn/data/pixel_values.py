@@ -55,7 +55,10 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def displayable(pixels: Tensor) -> Tensor:
-    """uint8, to be drawn, of pixels as the network takes them."""
+    """uint8 RGB ``(3, H, W)``, to be drawn, of pixels ``(C, H, W)`` as the network takes them: the
+    first three channels; of fewer the first, as gray."""
+    if len(pixels) != 3:
+        pixels = pixels[:3] if len(pixels) > 3 else pixels[:1].expand(3, -1, -1)
     if pixels.dtype == torch.uint8:
         return pixels
     return pixels.round().clamp(0, 255).to(torch.uint8)

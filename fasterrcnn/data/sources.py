@@ -21,6 +21,7 @@ from torch import Tensor
 from fasterrcnn.data import images
 from fasterrcnn.data.image_files import SUFFIXES, images_in, is_image
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.pixel_format import PixelFormat
 
 MARK = b"drawn by fasterrcnn"  # a comment in pictures, so that they are not taken for images
 _MARKED = 4096  # bytes at both ends of a file in which the comment stands
@@ -187,13 +188,15 @@ def check_not_replaced(sources: Iterable[Source], folder: Path, names: Sequence[
             )
 
 
-def decoded(sources: Iterable[Source], value_range: str) -> Iterator[tuple[Source, Tensor]]:
-    """Each image with its pixels ``(3, H, W)`` as displayed. Raises DataError."""
+def decoded(
+    sources: Iterable[Source], pixel_format: PixelFormat
+) -> Iterator[tuple[Source, Tensor]]:
+    """Each image with its pixels ``(C, H, W)`` as displayed. Raises DataError."""
     for source in sources:
         try:
             yield (
                 source,
-                images.decode(source.path, apply_orientation=True, value_range=value_range),
+                images.decode(source.path, apply_orientation=True, pixel_format=pixel_format),
             )
         except ValueError as error:
             raise DataError(f"{source.path}: {error}; give another image") from None

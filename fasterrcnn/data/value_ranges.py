@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, PERCENTILES, percentiles, sample
 from fasterrcnn.errors import DataError
+from fasterrcnn.pixel_format import PixelFormat
 
 MEASURED = 500  # images, chosen by a hash of their ids
 _VALUES = 20_000  # of each
@@ -21,28 +21,28 @@ _KINDS = {BYTE: "8-bit", INTEGER: "integer", FLOAT: "floating-point"}
 
 
 def resolve(
-    splits: Sequence[Annotations], wanted: str, saved: str | None = None
+    splits: Sequence[Annotations], pixel_format: PixelFormat, saved: str | None = None
 ) -> tuple[str, list[str]]:
     """The value range of a run's recipe, and lines for the log; the first split is trained on.
 
-    `wanted`: what was asked for. `saved`: what the run that is continued has. "dataset" becomes
-    what the run has, or numbers measured over the training images; it stays as it is where all
-    values are of 8 bits. Raises DataError.
+    `pixel_format`: what was asked for. `saved`: what the run that is continued has. "dataset"
+    becomes what the run has, or numbers measured over the training images; it stays as it is where
+    all values are of 8 bits. Raises DataError.
     """
+    wanted = pixel_format.value_range
+    assert wanted is not None
     if wanted != value_range.DATASET:
         return wanted, []
     if saved is not None and saved not in (value_range.IMAGE, value_range.FULL):
         return saved, []
     if len(examples := _examples(splits)) > 1:
         raise _mixed(examples)
-    return _measured(splits[0]) if examples.keys() - {BYTE} else (wanted, [])
+    as_stored = pixel_format._replace(value_range=None)
+    return _measured(splits[0], as_stored) if examples.keys() - {BYTE} else (wanted, [])
 
 
-def of_run(data: Annotations, wanted: str) -> Annotations:
-    """The images, to be read with the value range of a recipe.
-
-    Raises DataError if the depth of their files does not go with it.
-    """
+def check(data: Annotations, wanted: str) -> None:
+    """Raise DataError if the depth of the files does not go with the value range of a recipe."""
     examples = _examples([data])
     if value_range.limits(wanted) is not None:
         if len(examples) > 1:
@@ -57,7 +57,6 @@ def of_run(data: Annotations, wanted: str) -> Annotations:
             f"{examples[FLOAT]}: floating-point values, of which the run has no range; start a "
             "run on such images, or with --input.value-range LOW,HIGH"
         )
-    return replace(data, value_range=wanted)
 
 
 def _examples(splits: Sequence[Annotations]) -> dict[int, str]:
@@ -81,12 +80,12 @@ def _mixed(examples: dict[int, str]) -> DataError:
     )
 
 
-def _measured(train: Annotations) -> tuple[str, list[str]]:
+def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str]]:
     """The percentiles of the training images as text, and a line for the log.
 
     Images that cannot be decoded are left out here; the training says what is wrong with them.
     """
-    parts = [part for part in _samples(train) if len(part)]
+    parts = [part for part in _samples(train, as_stored) if len(part)]
     values = np.concatenate(parts) if parts else np.zeros(1, np.float32)
     low, high = percentiles(values)
     if low == high:
@@ -103,13 +102,20 @@ def _measured(train: Annotations) -> tuple[str, list[str]]:
     ]
 
 
-def _samples(train: Annotations) -> Iterator[np.ndarray]:
+def in_order_of_hash(data: Annotations) -> list[int]:
+    """The positions of the images, in the order of a hash of their ids."""
+    return sorted(range(len(data)), key=lambda i: _hash(data.ids[i]))
+
+
+def _samples(train: Annotations, as_stored: PixelFormat) -> Iterator[np.ndarray]:
     """Values of the chosen images, in an order that does not depend on the threads."""
-    chosen = sorted(range(len(train)), key=lambda i: _hash(train.ids[i]))[:MEASURED]
+    chosen = in_order_of_hash(train)[:MEASURED]
 
     def values(i: int) -> np.ndarray:
         try:
-            pixels = images.decode(train.path(i), apply_orientation=False).permute(1, 2, 0)
+            pixels = images.decode(
+                train.path(i), apply_orientation=False, pixel_format=as_stored
+            ).permute(1, 2, 0)
         except ValueError:
             return np.empty(0, np.float32)
         found = sample(pixels, _VALUES)

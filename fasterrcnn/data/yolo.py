@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
             "keypoints too; if they are keypoints, write kpt_shape: [number, 2] into data.yaml"
         )
     builder.add_boxes(columns.boxes(builder), range(len(columns.line)))
-    return builder.build(classes)
+    return replace(builder.build(classes), channels=config.channels)
 
 
 def _id(root: Path, name: str) -> str:

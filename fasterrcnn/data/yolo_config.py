@@ -37,6 +37,7 @@ class Config:
     names: dict[int, str] | None = None  # class index -> name
     names_file: str = ""  # the list that holds them instead
     count: str = ""  # `nc`
+    channels: int = 0  # of the images; 0: not stated
     keypoints: tuple[int, int] | None = None  # `kpt_shape`: their number, values of each
 
 
@@ -99,7 +100,7 @@ def _from_yaml(file: Path) -> Config:
     nodes = _mapping(file)
     names = nodes.pop("names", None)
     keypoints = nodes.pop("kpt_shape", None)
-    single = {key: _scalar(file, key, nodes.pop(key, None)) for key in ("path", "nc")}
+    single = {key: _scalar(file, key, nodes.pop(key, None)) for key in ("path", "nc", "channels")}
     names_file = ""
     if isinstance(names, yaml.ScalarNode) and names.value.lower().endswith((".txt", ".names")):
         names_file, names = _text(file, "/names", names), None
@@ -110,6 +111,7 @@ def _from_yaml(file: Path) -> Config:
         names=None if names is None else _names(file, names),
         names_file=names_file,
         count=single["nc"],
+        channels=_channels(file, single["channels"]),
         keypoints=None if keypoints is None else _keypoints(file, keypoints),
     )
 
@@ -200,6 +202,12 @@ def _keypoints(file: Path, node: yaml.Node) -> tuple[int, int] | None:
             f"{file}: /kpt_shape: {_shown(node)}: must be [number of keypoints, 2 or 3]"
         )
     return int(values[0]), int(values[1])
+
+
+def _channels(file: Path, value: str) -> int:
+    if value and not re.fullmatch(r"[1-9]\d{0,4}", value):
+        raise DataError(f"{file}: /channels: {short(value)}: must be a number of bands")
+    return int(value or 0)
 
 
 def _shown(node: yaml.Node | None) -> str:

@@ -56,7 +56,7 @@ class BadImages:
         """The headers, by absolute path, that the files of replaced images had."""
         return {
             os.path.abspath(self.root / item.file): Header(  # noqa: PTH100
-                item.height, item.width, 3 if item.rotate else 1, depth=0
+                item.height, item.width, 3 if item.rotate else 1, depth=0, bands=0
             )
             for item in self.replaced.values()
         }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fasterrcnn.data import augment, formats, loader, shapes, value_ranges
+from fasterrcnn.data import augment, channels, formats, loader, shapes
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch, Plan
@@ -35,8 +35,8 @@ def data_folder(path: Path | None) -> Iterator[Path]:
 def read(folder: Path, recipe: Recipe) -> Annotations:
     """The training images with boxes."""
     data = formats.read(folder, recipe.data.train_split, "auto", (), Problems())
-    value_range, _ = value_ranges.resolve([data], recipe.input.value_range)
-    return value_ranges.of_run(data.select(data.with_boxes()), value_range)
+    config, _ = channels.resolve([data], recipe.input)
+    return channels.of_run(data.select(data.with_boxes()), config)
 
 
 def batches(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import seeds
-from fasterrcnn.data import formats, holdout, image_check, loader, value_ranges
+from fasterrcnn.data import channels, formats, holdout, image_check, loader
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -156,12 +156,12 @@ def read_split(
     problems: Problems,
     check_images: str | None = None,
     *,
-    value_range: str,
+    config: Input | None,
     images_only: bool = False,
 ) -> Annotations:
     """The split with the classes of a run (empty: its own), its images checked.
 
-    `check_images`: a level of `image_check.find_damaged`. `value_range`: the recipe's.
+    `check_images`: a level of `image_check.find_damaged`. `config`: the recipe's; None: only drawn.
     `images_only`: of PASCAL VOC without its boxes. Raises UsageError or DataError.
     """
     if images_only:
@@ -171,7 +171,7 @@ def read_split(
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
     if source.fraction:
         found = holdout.hold_out(found, source.fraction, source.root)[1]
-    return value_ranges.of_run(image_check.check(found, problems, check_images), value_range)
+    return channels.of_run(image_check.check(found, problems, check_images), config)
 
 
 def of_classes(

@@ -67,7 +67,9 @@ class _Steps:
 
     def __call__(self, images: int) -> Callable[[], object]:
         recipe, rt = self.subject.recipe, self.subject.rt
-        batch = trials.make_batch(images, trials.largest_shape(recipe), trials.BOXES)
+        batch = trials.make_batch(
+            images, trials.largest_shape(recipe), trials.BOXES, recipe.input.in_channels
+        )
         batch = batch.pin_memory() if rt.pin_memory else batch
         return lambda: train_step(self.training, [batch], recipe, 0.0, rt, micro_batches=1)
 

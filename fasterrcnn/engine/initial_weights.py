@@ -28,7 +28,7 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint, download
 from fasterrcnn.errors import CheckpointError, DownloadError, UsageError
 from fasterrcnn.importers.names import body, is_body, with_current_names
-from fasterrcnn.models import any_backbone
+from fasterrcnn.models import any_backbone, first_conv
 from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.backbones import C4, VGG
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
@@ -54,6 +54,11 @@ class Source:
     origin: str
     recipe: recipes.Recipe | None = None
 
+    @property
+    def input(self) -> recipes.Input:
+        """What it was trained on; RGB, if the file does not say."""
+        return self.recipe.input if self.recipe else recipes.Input()
+
 
 def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> list[str]:
     """Copy the weights named by `recipe.weights` into `model`, in place; returns log lines.
@@ -66,14 +71,16 @@ def initialize(model: Detector, recipe: recipes.Recipe, classes: Classes) -> lis
     if isinstance(model.backbone, (AnyBackbone, PlainBackbone)) and not any(
         name.startswith("backbone.") for name in source.tensors
     ):
-        return _load_classifier(model.backbone.body, source) + _notes(
-            source, recipe, ("input.channel", "input.image_")
+        return _load_classifier(model.backbone.body, source, recipe) + _notes(
+            source, recipe, ("input.channel_order", "input.image_")
         )
     if is_body(source.tensors):
-        return _load_body(model, source) + _notes(source, recipe, ("input.channel", "input.image_"))
+        return _load_body(model, source, recipe) + _notes(
+            source, recipe, ("input.channel_order", "input.image_")
+        )
     parts = ["input.", "backbone."]
     parts += [f"{part}." for part in ("rpn", "roi_heads") if hasattr(model, part)]
-    log = _load_detector(model, source, classes)
+    log = _load_detector(model, source, classes, recipe)
     if source.recipe is None:
         log.append("note: the file does not say what pixels, sizes and anchors it was trained with")
     return log + _notes(source, recipe, tuple(parts))
@@ -208,7 +215,7 @@ def _download(url: str) -> dict[str, Tensor]:
         raise DownloadError(f"{error}; or train from scratch with --weights none") from None
 
 
-def _load_body(model: Detector, source: Source) -> list[str]:
+def _load_body(model: Detector, source: Source, recipe: recipes.Recipe) -> list[str]:
     """Copy ImageNet weights into the body, and for C4 and VGG its last layers into the box head, in
     place; the classifier is not used. Returns log lines."""
     parts, names = [model.backbone.body], "body"
@@ -216,9 +223,10 @@ def _load_body(model: Detector, source: Source) -> list[str]:
         parts, names = [*parts, model.roi_heads.box_head], "body and box head"
     ours = [name for part in parts for name in part.state_dict()]
     tensors = body(source.tensors, ours)
+    lines = first_conv.adapt(tensors, model.backbone.body, source.input, recipe.input)
     for part in parts:
         _copy(part, tensors, source.origin)
-    log = [f"weights: {names} from {source.origin}, the rest fresh"]
+    log = [f"weights: {names} from {source.origin}, the rest fresh", *lines]
     return log + _not_used({*tensors} - {*ours})
 
 
@@ -229,21 +237,28 @@ def _not_used(names: set[str]) -> list[str]:
     return [f"weights: not used: {', '.join(unused[:3])}{more}"] if unused else []
 
 
-def _load_classifier(body: Body, source: Source) -> list[str]:
+def _load_classifier(body: Body, source: Source, recipe: recipes.Recipe) -> list[str]:
     """Copy a classifier's weights into the body, in place. Returns log lines."""
     tensors = any_backbone.named_as(body, source.tensors)
+    lines = first_conv.adapt(tensors, body, source.input, recipe.input)
     _copy(body, tensors, source.origin, optional=("level_norms.",))
     return [
         f"weights: body from {source.origin}, the rest fresh",
+        *lines,
         *_not_used({*tensors} - {*body.state_dict()}),
     ]
 
 
-def _load_detector(model: Detector, source: Source, classes: Classes) -> list[str]:
+def _load_detector(
+    model: Detector, source: Source, classes: Classes, recipe: recipes.Recipe
+) -> list[str]:
     """Copy the weights of a detector, in place. Heads that the file lacks stay random, and so do
     box head rows of classes that it does not name. Returns log lines."""
     tensors = dict(source.tensors)
     log = [f"weights: {source.origin}"]
+    log += first_conv.adapt(
+        tensors, model.backbone.body, source.input, recipe.input, "backbone.body."
+    )
     heads = _predictors(model)
     rows = {
         head: {

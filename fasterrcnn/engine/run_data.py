@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import formats, holdout, image_check, proposals, repeats, value_ranges
+from fasterrcnn.data import channels, formats, holdout, image_check, proposals, repeats
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -15,7 +15,7 @@ from fasterrcnn.engine import evaluation
 from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.errors import DataError
 from fasterrcnn.image_sizes import bucket_of, training_sizes
-from fasterrcnn.recipes import Recipe
+from fasterrcnn.recipes import Input, Recipe
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class RunData:
     proposals: StoredProposals | None
     val_proposals: StoredProposals | None
     bad: BadImages
+    input: Input  # of the recipe, with numbers for what the data decides
 
     def digest(self) -> str:
         """SHA-256 of everything that training depends on."""
@@ -65,11 +66,11 @@ def read_splits(
     recipe: Recipe,
     problems: Problems,
     bad: BadImages,
-    saved_range: str | None = None,
-) -> tuple[Annotations, Annotations | None, list[str]]:
-    """The training and the validation split, checked, and lines for the log.
+    saved: Input | None = None,
+) -> tuple[Annotations, Annotations | None, Input, list[str]]:
+    """The training and the validation split, checked, how they are read, and lines for the log.
 
-    `saved_range`: the value range of the run that is continued. Raises UsageError or DataError;
+    `saved`: the input of the run that is continued. Raises UsageError or DataError;
     `problems` collects the findings, `bad` the images that the run leaves out or replaces.
     """
     config = recipe.data
@@ -102,11 +103,11 @@ def read_splits(
         )
     if config.repeat_threshold:
         summary.append(repeats.describe(train, config.repeat_threshold))
-    wanted, splits = recipe.input.value_range, [train, *([val] if val else [])]
-    value_range, lines = value_ranges.resolve(splits, wanted, saved_range)
-    train = value_ranges.of_run(train, value_range)
-    val = val and value_ranges.of_run(val, value_range)
-    return train, val, [*summary, *lines, *evaluation.notes(val, recipe)]
+    splits = [train, *([val] if val else [])]
+    found, lines = channels.resolve(splits, recipe.input, saved)
+    train = channels.of_run(train, found)
+    val = val and channels.of_run(val, found)
+    return train, val, found, [*summary, *lines, *evaluation.notes(val, recipe)]
 
 
 def _note_untrained(train: Annotations, problems: Problems) -> None:

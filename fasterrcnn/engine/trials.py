@@ -34,7 +34,7 @@ class Trial:
     memory_gb: float
 
 
-def make_batch(images: int, size: tuple[int, int], boxes: int) -> Batch:
+def make_batch(images: int, size: tuple[int, int], boxes: int, channels: int = 3) -> Batch:
     """A batch of `images` of noise of one `size` (H, W; px) with so many random boxes each."""
     height, width = size
     ends = torch.tensor([width, height, width, height], dtype=torch.float32)
@@ -46,9 +46,10 @@ def make_batch(images: int, size: tuple[int, int], boxes: int) -> Batch:
         names=[""] * images,
         sizes=[size] * images,
         counts=[boxes] * images,
-        pixels=torch.randint(256, (images * height * width * 3,), dtype=torch.uint8),
+        pixels=torch.randint(256, (images * height * width * channels,), dtype=torch.uint8),
         boxes=place * ends,
         labels=torch.ones(images * boxes, dtype=torch.int64),
+        channels=channels,
     )
 
 
@@ -65,7 +66,7 @@ def make(recipe: Recipe, num_classes: int, rt: Runtime) -> Training:
 def try_out(training: Training, recipe: Recipe, rt: Runtime, images: int) -> Trial | None:
     """Train with micro-batches of so many `images` of the largest shape; None: they do not fit."""
     try:
-        batch = make_batch(images, largest_shape(recipe), BOXES)
+        batch = make_batch(images, largest_shape(recipe), BOXES, recipe.input.in_channels)
         batch = batch.pin_memory() if rt.pin_memory else batch
         rt.reset_peak_memory()
         for step in range(_WARM_UP + _STEPS):

@@ -26,10 +26,10 @@ class AsDecoded(Transform):
         targets: list[dict[str, Tensor]] | None = None,
         planned: tuple[int, int] | None = None,
     ) -> PaddedImages:
-        """uint8 images ``(3, H, W)``, padded with zeros to the largest."""
+        """Images ``(C, H, W)``, padded with zeros to the largest."""
         shapes = [image.shape[-2:] for image in images]
         height, width = (max(side) for side in zip(*shapes, strict=True))
-        pixels = self.mean.new_zeros((len(images), 3, height, width))
+        pixels = self.mean.new_zeros((len(images), len(self.mean), height, width))
         for row, image, (h, w) in zip(pixels, images, shapes, strict=True):
             row[:, :h, :w] = image
         sizes = torch.tensor(shapes, dtype=torch.float32, device=pixels.device)

@@ -2,7 +2,7 @@
 
 `Network` is what detects; `Preparation` resizes, normalizes and pads for it. They are two programs,
 because torch.export takes minutes where the network's sizes are formulas of an image's. Shapes: N
-images, D places for detections.
+images of C channels, D places for detections.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Detections in images that were resized, normalized and padded.
 
-        `image` float32 ``(N, 3, H, W)``, `sizes` and `original_sizes` float32 ``(N, 2)``: H, W of
+        `image` float32 ``(N, C, H, W)``, `sizes` and `original_sizes` float32 ``(N, 2)``: H, W of
         each image without its padding, and as it was before (px). Returns boxes ``(N, D, 4)`` x1 y1
         x2 y2 in px of the image as it was, by default of `image`; scores ``(N, D)``; labels int64
         ``(N, D)`` in 1..K. In places without a detection all are 0.
@@ -69,7 +69,7 @@ class Preparation(nn.Module):
         self.transform = transform
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 RGB images of one size ``(N, 3, H, W)`` to `INPUTS`."""
+        """uint8 images of one size ``(N, C, H, W)`` to `INPUTS`."""
         config = self.transform.config
         n, old = image.shape[0], image.shape[2:]
         new = resized(old, config)
@@ -155,7 +155,9 @@ def export(detector: Detector, *, original_sizes: bool = False) -> ExportedProgr
     step = detector.transform.config.size_divisible
     n, (h, w) = Dim("n"), (Dim(name, min=SMALLEST // step + 1) for name in "hw")
     cells = math.ceil(256 / step)
-    pixels, size = torch.zeros(2, 3, cells * step, (cells + 2) * step), torch.full((2, 2), 256.0)
+    channels = detector.transform.config.in_channels
+    pixels = torch.zeros(2, channels, cells * step, (cells + 2) * step)
+    size = torch.full((2, 2), 256.0)
     inputs = (pixels, size, size.clone()) if original_sizes else (pixels, size)
     shapes = ({0: n, 2: step * h, 3: step * w}, *[{0: n}] * (len(inputs) - 1))
     with torch.no_grad(), WholeWindows():
@@ -169,7 +171,7 @@ def export_preparation(transform: Transform) -> ExportedProgram:
     shape = {0: Dim("n"), 2: Dim("h", min=2), 3: Dim("w", min=2)}
     return torch.export.export(
         Preparation(transform).eval(),
-        (torch.zeros(2, 3, 250, 320, dtype=torch.uint8),),
+        (torch.zeros(2, transform.config.in_channels, 250, 320, dtype=torch.uint8),),
         dynamic_shapes=(shape,),
         strict=False,
         prefer_deferred_runtime_asserts_over_guards=True,  # sizes are formulas of H and W

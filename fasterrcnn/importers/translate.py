@@ -177,6 +177,8 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
         different.insert(0, f"a cascade of {recipe.roi_heads.stages} box heads, there 1")
     if not is_own(recipe.backbone):
         different.append(f"{recipe.backbone.name} cannot be exported to {framework}")
+    if recipe.input.in_channels != 3:
+        different.insert(0, f"the input has {recipe.input.in_channels} channels, there 3")
     if recipe.detector == "fast_rcnn":
         different.append("it needs a region proposal network, which fasterrcnn assemble adds")
     if different:

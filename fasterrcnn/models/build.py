@@ -16,6 +16,7 @@ from torch.nn import functional
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.image_sizes import training_sizes
+from fasterrcnn.models import first_conv
 from fasterrcnn.models.any_backbone import build_backbone, check_sizes
 from fasterrcnn.models.backbones import Backbone
 from fasterrcnn.models.boxes import Detections, Proposals
@@ -206,6 +207,8 @@ def build(recipe: recipes.Recipe, num_classes: int) -> Detector:
     check_sizes(recipe)
     transform = Transform(recipe.input, training_sizes(recipe))
     backbone, stage = build_backbone(recipe.backbone)
+    if recipe.input.in_channels != 3:
+        first_conv.set_channels(backbone.body, recipe.input.in_channels)
 
     def rpn() -> RegionProposalNetwork:
         return RegionProposalNetwork(recipe.rpn, backbone.out_channels, backbone.strides)

@@ -26,7 +26,7 @@ def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tu
         name="",
         schedule=recipes.Schedule(),
         data=recipes.Data(),
-        input=recipes.Input(),
+        input=recipes.Input(channels=recipe.input.in_channels),
         augment=recipes.Augment(),
     )
     return _cost(network, num_classes, shape)
@@ -50,7 +50,7 @@ def _cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> t
     """`cost`, cached."""
     with torch.device("meta"):
         model = build(recipe, num_classes).eval()
-        image = torch.empty(1, 3, *shape)
+        image = torch.empty(1, recipe.input.in_channels, *shape)
         counted = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
         with FlopCounterMode(display=False, custom_mapping=counted) as counter, torch.no_grad():
             features = model.backbone(image)

@@ -114,9 +114,9 @@ def conv_relu(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int] | str,
-    dilation: tuple[int, int],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...] | str,
+    dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
     """``relu(conv2d(...))``; large inputs in float32 without gradients in one pass.
@@ -135,7 +135,7 @@ def _fuses(x: Tensor) -> bool:
     if type(x) is not Tensor or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     now = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-    exact = not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.enabled
+    exact = not torch.is_autocast_enabled("cpu") and bool(torch.backends.mkldnn.enabled)
     return now and exact and x.numel() >= _MIN_INPUT and _has_fused_relu()
 
 

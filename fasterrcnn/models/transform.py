@@ -1,6 +1,6 @@
 """From decoded images on the device to the network's padded input.
 
-Life of a batch, step 4. Shapes: N images, G ground-truth (gt) boxes with padding.
+Life of a batch, step 4. Shapes: N images of C channels, G ground-truth (gt) boxes with padding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RESIZE = {"opencv": resize.opencv, "pillow": resize.pillow}
 class PaddedImages(NamedTuple):
     """A batch of images in one padded tensor, with their ground truth."""
 
-    pixels: Tensor  # float32 (N, 3, H, W), normalized, zero in the padding, channels last
+    pixels: Tensor  # float32 (N, C, H, W), normalized, zero in the padding, channels last
     sizes: Tensor  # float32 (N, 2): H, W of each resized image in `pixels` (px)
     original_sizes: Tensor  # float32 (N, 2): H, W of each image as given (px)
     gt_boxes: Tensor  # float32 (N, G, 4): x1 y1 x2 y2 in px of the resized image; zero where padded
@@ -68,7 +68,7 @@ class Transform(nn.Module):
         self.config = config
         self.training_sizes = training_sizes or config
         for name, values in (("mean", config.image_mean), ("std", config.image_std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(
         self,
@@ -76,7 +76,7 @@ class Transform(nn.Module):
         targets: list[dict[str, Tensor]] | None = None,
         planned: tuple[int, int] | None = None,
     ) -> PaddedImages:
-        """Pad RGB images ``(3, H, W)``, uint8 or float32, and their targets to one batch.
+        """Pad images ``(C, H, W)``, uint8 or float32, and their targets to one batch.
 
         A target has ``boxes`` ``(G, 4)`` in px of its image and ``labels`` ``(G,)``. Stored
         ``proposals`` ``(P, 4)`` are in px of an image of ``proposal_size``.
@@ -88,7 +88,7 @@ class Transform(nn.Module):
         """
         old, short = [tuple(image.shape[-2:]) for image in images], self._short_side()
         new = [resized(h, w, self._sizes, short, planned) for h, w in old]
-        shape = len(images), 3, *self._padded_shape(new, planned)
+        shape = len(images), len(self.mean), *self._padded_shape(new, planned)
         pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         for row, image, size in zip(pixels, images, new, strict=True):
             row[:, : size[0], : size[1]] = self.normalize(image[None], size)[0]
@@ -129,7 +129,7 @@ class Transform(nn.Module):
         return max(h for h, _ in shapes), max(w for _, w in shapes)
 
     def normalize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """uint8 RGB ``(N, 3, H, W)`` -> float32 ``(N, 3, *size)``: resized to `size` (px), in the
+        """Images ``(N, C, H, W)`` -> float32 ``(N, C, *size)``: resized to `size` (px), in the
         network's channel order, without its mean and scaled."""
         config = self.config
         if config.channel_order == "bgr":

@@ -18,6 +18,7 @@ from fasterrcnn.recipes.changes import (
     with_epochs,
     with_images_per_step,
     with_lr_scheduler,
+    with_measured_pixels,
     with_optimizer,
 )
 from fasterrcnn.recipes.checks import check
@@ -34,5 +35,5 @@ __all__ = [
     "change", "check", "describe", "difference", "fasterrcnn_r10_fpn_shapes",
     "fasterrcnn_r50_fpn_1x", "find", "flat", "former_names", "from_dict", "get",
     "with_coco_weights", "with_epochs", "with_images_per_step", "with_lr_scheduler",
-    "with_optimizer",
+    "with_measured_pixels", "with_optimizer",
 ]  # fmt: skip

@@ -120,3 +120,10 @@ def with_lr_scheduler(recipe: Recipe, lr_scheduler: str) -> Recipe:
 def with_coco_weights(recipe: Recipe) -> Recipe:
     """Start from torchvision's COCO_V1 detector, which was trained with epsilon 0 in its norms."""
     return change(recipe, weights="coco", backbone=dict(norm_eps=0.0))
+
+
+def with_measured_pixels(recipe: Recipe) -> Recipe:
+    """Mean and std of the training images in place of those of RGB images. Stds of 1 stay: weights
+    that were trained without a division are used without one."""
+    std = recipe.input.image_std
+    return change(recipe, input=dict(image_mean=(), image_std=std if {*std} == {1.0} else ()))

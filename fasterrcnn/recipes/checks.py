@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from fasterrcnn import value_range
 from fasterrcnn.errors import UsageError
+from fasterrcnn.recipes.changes import as_text
 from fasterrcnn.recipes.fields import AUTO, Backbone, Input, Recipe, Schedule
 from fasterrcnn.recipes.head_fields import RoIHeads
 from fasterrcnn.settings import as_flag, check_fields
@@ -18,6 +19,7 @@ def check(recipe: Recipe) -> None:
     check_fields(recipe)
     _check_sizes(recipe.input)
     _check_value_range(recipe.input)
+    _check_channels(recipe.input)
     _check_augment(recipe)
     _check_network(recipe)
     _check_stages(recipe.roi_heads)
@@ -47,8 +49,40 @@ def _check_value_range(config: Input) -> None:
         raise UsageError(f"--input.value-range: {config.value_range}: {error}") from None
 
 
+def _check_channels(config: Input) -> None:
+    count = config.in_channels
+    for name in ("bands", "rgb_bands"):
+        given = getattr(config, name)
+        if len({*given}) != len(given):
+            raise UsageError(f"{as_flag(f'input.{name}')}: {as_text(given)}: names a band twice")
+    if config.bands and config.channels not in (0, count):
+        raise UsageError(
+            f"--input.channels: {config.channels}: --input.bands are {count}; leave it out"
+        )
+    if config.rgb_bands and len(config.rgb_bands) != 3:
+        raise UsageError(
+            f"--input.rgb-bands: {as_text(config.rgb_bands)}: must be three: red, green, blue"
+        )
+    if config.channels and not config.bands and max(config.rgb_bands, default=0) > count:
+        raise UsageError(
+            f"--input.rgb-bands: {as_text(config.rgb_bands)}: the input has {count} channels"
+        )
+    for name in ("image_mean", "image_std"):
+        values = len(getattr(config, name))
+        if values not in (0, 3, count):
+            raise UsageError(
+                f"{as_flag(f'input.{name}')}: {values} values; must be {count}, one per channel "
+                "(--input.channels)"
+            )
+
+
 def _check_augment(recipe: Recipe) -> None:
     augment = recipe.augment
+    if augment.photometric and recipe.input.colors != (0, 1, 2):
+        raise UsageError(
+            "--augment.photometric: distorts hue and saturation, which takes red, green and blue; "
+            f"the input has {recipe.input.in_channels} channels"
+        )
     if recipe.detector == "fast_rcnn" and augment.moves_boxes:
         raise UsageError(
             "--augment: Fast R-CNN takes only --augment.photometric; its stored proposals do not "

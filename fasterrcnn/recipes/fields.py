@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.settings import setting
 
@@ -48,13 +49,14 @@ class Input:
         255.0, "divisor of 8-bit pixel values, before mean and std", above=0
     )
     image_mean: tuple[float, ...] = setting(
-        (0.485, 0.456, 0.406), "mean per channel, subtracted from scaled pixels", count=3
+        (0.485, 0.456, 0.406),
+        "mean per channel, subtracted from scaled pixels; empty, or with other channels than RGB "
+        "not given: that of the training images",
     )
     image_std: tuple[float, ...] = setting(
         (0.229, 0.224, 0.225),
-        "standard deviation per channel, by which they are divided",
+        "standard deviation per channel, by which they are divided; likewise",
         above=0,
-        count=3,
     )
     size_divisible: int = setting(
         32, "multiple to which images are padded in evaluation (px)", least=1
@@ -66,6 +68,43 @@ class Input:
         "and 99.9 percentiles of the training images), image (those of each image) or full (of the "
         "data type: 16 bits are divided by 256)",
     )
+    channels: int = setting(
+        0,
+        "input channels of the network: 3 (RGB; gray is repeated), 1 (gray), or as many as the "
+        "files have bands; 0: those that data.yaml states, else 3",
+        least=0,
+    )
+    bands: tuple[int, ...] = setting(
+        (), "bands of the files, from 1, that become the channels: 4,3,2; empty: all", least=1
+    )
+    rgb_bands: tuple[int, ...] = setting(
+        (),
+        "bands that are red, green and blue, which get the filters of weights for RGB images; "
+        "empty: the first three channels, if there are more than two",
+        least=1,
+    )
+
+    @property
+    def in_channels(self) -> int:
+        """The number of input channels, once it is known what data.yaml states."""
+        return len(self.bands) or self.channels or 3
+
+    @property
+    def colors(self) -> tuple[int | None, ...]:
+        """Of each channel, in the order of the bands: 0 red, 1 green, 2 blue, None: no color."""
+        count = self.in_channels
+        if not self.rgb_bands:
+            return tuple(k if k < 3 <= count else None for k in range(count))
+        chosen = self.bands or range(1, count + 1)
+        return tuple(
+            self.rgb_bands.index(band) if band in self.rgb_bands and count > 1 else None
+            for band in chosen
+        )
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """How image files are read."""
+        return PixelFormat(self.value_range, self.in_channels, self.bands)
 
 
 @dataclass(frozen=True)

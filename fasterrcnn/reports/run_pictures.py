@@ -86,7 +86,7 @@ def make(
 def _decode(data: Annotations, i: int) -> Tensor | None:
     try:
         return images.decode(
-            data.path(i), apply_orientation=bool(data.rotate[i]), value_range=data.value_range
+            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
         )
     except ValueError:
         return None

@@ -13,13 +13,14 @@ from PIL import Image
 from fasterrcnn.api import inputs
 from fasterrcnn.data import images
 from fasterrcnn.errors import UsageError
+from fasterrcnn.pixel_format import PixelFormat
 
 RGB = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
 TENSOR = torch.from_numpy(RGB).permute(2, 0, 1)
 
 
 def pixels(image) -> torch.Tensor:
-    found = inputs.read(image, 1, "full").image
+    found = inputs.read(image, 1, PixelFormat("full")).image
     assert isinstance(found, torch.Tensor)
     assert found.dtype == torch.uint8
     return found
@@ -46,7 +47,7 @@ def test_a_read_only_array_is_taken_without_a_warning():
 def test_arrays_and_tensors_are_taken_as_they_are():
     assert pixels(RGB).equal(TENSOR)
     assert pixels(RGB[::-1]).equal(TENSOR.flip(1))
-    assert pixels(TENSOR) is TENSOR
+    assert pixels(TENSOR).equal(TENSOR) and pixels(TENSOR).data_ptr() == TENSOR.data_ptr()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -56,7 +57,9 @@ def test_a_pil_image_and_its_file_are_the_same(tmp_path: Path, orientation: int)
     path = tmp_path / "x.jpg"
     Image.fromarray(RGB).save(path, exif=exif)
     with Image.open(path) as image:
-        assert pixels(image).equal(images.decode(path, apply_orientation=True, value_range="full"))
+        assert pixels(image).equal(
+            images.decode(path, apply_orientation=True, pixel_format=PixelFormat("full"))
+        )
     assert pixels(path).equal(pixels(str(path)))
 
 
@@ -67,7 +70,9 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
     )  # fmt: skip
     path = tmp_path / "x.tif"
     image.save(path)
-    assert pixels(image).equal(images.decode(path, apply_orientation=True, value_range="full"))
+    assert pixels(image).equal(
+        images.decode(path, apply_orientation=True, pixel_format=PixelFormat("full"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,7 @@ def test_modes_of_pil_images_are_those_of_files(tmp_path: Path, mode: str):
 )
 def test_what_is_refused(image, message: str):
     with pytest.raises(UsageError, match=f"^image 7: {message}"):
-        inputs.read(image, 7, "full")
+        inputs.read(image, 7, PixelFormat("full"))
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
@@ -102,15 +107,17 @@ def test_an_array_of_more_bits_is_as_its_file(tmp_path: Path, kind: type):
     Image.fromarray(stored).save(path)
     array = np.repeat(stored[..., None], 3, axis=2)
     for value_range in ("1600,2400", "image"):
-        found = inputs.read(array, 1, value_range).image
+        found = inputs.read(array, 1, PixelFormat(value_range)).image
         assert found.dtype == torch.float32
-        assert found.equal(images.decode(path, apply_orientation=True, value_range=value_range))
+        assert found.equal(
+            images.decode(path, apply_orientation=True, pixel_format=PixelFormat(value_range))
+        )
     with pytest.raises(UsageError, match="image 1: 8-bit values, but the range"):
-        inputs.read(RGB, 1, "1600,2400")
+        inputs.read(RGB, 1, PixelFormat("1600,2400"))
 
 
 def test_nan_in_an_array_is_named():
     array = np.ones((4, 5, 3), np.float32)
     array[0, 0] = np.nan
     with pytest.raises(UsageError, match="image 1: 3 of its values are NaN or infinite"):
-        inputs.read(array, 1, "0,1")
+        inputs.read(array, 1, PixelFormat("0,1"))

@@ -16,6 +16,7 @@ from fasterrcnn.commands import check_data, evaluate, predict, report
 from fasterrcnn.data import images
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.pixel_format import PixelFormat
 from tests.commands.runs import assert_same_bits, refused, run
 
 STEPS = ("--steps", "4", "--val-split", "val", "--eval-every", "0")
@@ -76,7 +77,9 @@ def test_a_run_of_before_goes_on_with_the_same_values(folder: Path, tmp_path: Pa
     continued = run(folder, tmp_path / "old", *STEPS, "--resume")
     assert_same_bits(full, continued)
     data_seen = images.decode(
-        next(folder.glob("val/*")), apply_orientation=True, value_range=value_range(continued)
+        next(folder.glob("val/*")),
+        apply_orientation=True,
+        pixel_format=PixelFormat(value_range(continued)),
     )
     assert data_seen.dtype == torch.uint8
 
@@ -87,9 +90,9 @@ def test_evaluation_prediction_page_and_api_read_with_the_same_range(
     seen: list[tuple[str, str | None]] = []
     decode = images.decode
 
-    def watch(path, *, apply_orientation: bool, value_range: str | None = None):
-        seen.append((Path(path).name, value_range))
-        return decode(path, apply_orientation=apply_orientation, value_range=value_range)
+    def watch(path, *, apply_orientation: bool, pixel_format: PixelFormat):
+        seen.append((Path(path).name, pixel_format.value_range))
+        return decode(path, apply_orientation=apply_orientation, pixel_format=pixel_format)
 
     monkeypatch.setattr(images, "decode", watch)
     image = sorted(folder.glob("val/*.png"))[0]

@@ -151,6 +151,21 @@ def test_a_border_is_filled_with_the_mean_color():
     assert image.reshape(-1, 3).unique(dim=0).tolist() == [list(augment.FILL)]
 
 
+def test_a_border_of_other_bands_is_filled_with_their_mean():
+    mean = (0.2, 0.4, 0.6, 0.8)
+    for order in ("rgb", "bgr"):
+        sizes = dict(channels=4, image_mean=mean, image_std=mean, channel_order=order)
+        found = augment.of(recipe(sizes, zoom_out=True))
+        image = torch.zeros(120, 160, 4, dtype=torch.uint8)
+        pixels = torch.cat([
+            found(image, BOXES.copy(), np.array([1, 2]), key)[0].reshape(-1, 4) for key in KEYS[:9]
+        ])  # fmt: skip
+        assert {*map(tuple, pixels.tolist())} == {
+            (0, 0, 0, 0),
+            (51, 102, 153, 204)[:: 1 if order == "rgb" else -1],
+        }
+
+
 def test_jitter_pads_right_and_below():
     padded = 0
     for key in KEYS:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fasterrcnn.data import frames
 from fasterrcnn.data.sources import Source
+from fasterrcnn.pixel_format import FULL
 
 
 def save(folder: Path, count: int) -> list[Source]:
@@ -23,7 +24,7 @@ def test_the_order_is_kept(tmp_path: Path, count: int):
     images = save(tmp_path, 9)
     (tmp_path / "4.png").write_text("no image")
     with frames.workers(count) as pool:
-        read = list(frames.read(images, pool, 3, lambda _: None, "full"))
+        read = list(frames.read(images, pool, 3, lambda _: None, FULL))
     assert [frame.name for frame in read] == [source.name for source in images]
     assert read[4].image == "not an image"
     for k in (*range(4), *range(5, 9)):
@@ -40,7 +41,7 @@ def test_no_more_than_a_few_are_decoded_ahead(tmp_path: Path):
             return super().submit(*args, **kwargs)
 
     pool = Counting()
-    stream = frames.read(save(tmp_path, 9), pool, 3, lambda _: None, "full")
+    stream = frames.read(save(tmp_path, 9), pool, 3, lambda _: None, FULL)
     for k in range(3):
         next(stream)
         assert pool.count == k + 4
@@ -62,5 +63,5 @@ def test_the_orientation_is_that_of_the_annotations(tmp_path: Path):
     source = Source(str(tmp_path / "x.jpg"), "x.jpg")
     for annotated, size in ((None, (40, 20)), ((40, 20), (40, 20)), ((20, 40), (20, 40)),
                             ((7, 7), (40, 20))):  # fmt: skip
-        (frame,) = frames.read([source], frames.Here(), 1, {"x.jpg": annotated}.get, "full")
+        (frame,) = frames.read([source], frames.Here(), 1, {"x.jpg": annotated}.get, FULL)
         assert frame.image.shape[1:] == size

@@ -25,6 +25,13 @@ def test_images_are_found_by_suffix_in_every_folder_that_is_not_hidden(tmp_path:
     assert image_files.images_in(tmp_path / "none") == []
 
 
+def test_an_array_is_an_image_unless_it_is_a_copy_of_one(tmp_path: Path):
+    touch(tmp_path, "a.npy", "b.npy", "b.JPG", "sub/b.tif", "sub/a.npy", "c.npy", "c.txt")
+    assert image_files.images_in(tmp_path) == [
+        "a.npy", "b.JPG", "c.npy", "sub/a.npy", "sub/b.tif",
+    ]  # fmt: skip
+
+
 def test_images_of_other_formats_are_noted(tmp_path: Path):
     touch(tmp_path, "a.png", "sub/b.HEIC", "c.svg", ".d.heic")
     problems = Problems()

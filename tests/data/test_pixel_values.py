@@ -49,6 +49,8 @@ def test_a_sample_is_a_regular_grid():
 
 
 def test_to_be_drawn():
-    assert pixel_values.displayable(torch.tensor([-3.0, 0.6, 254.4, 300.0])).tolist() == [
-        0, 1, 254, 255,
-    ]  # fmt: skip
+    values = torch.tensor([-3.0, 0.6, 254.4, 300.0])[None, None]
+    drawn = pixel_values.displayable(values)
+    assert drawn.tolist() == [[[0, 1, 254, 255]]] * 3
+    assert pixel_values.displayable(torch.cat([values] * 2)).equal(drawn)  # gray: the first
+    assert pixel_values.displayable(torch.cat([values] * 3 + [values * 0])).equal(drawn)

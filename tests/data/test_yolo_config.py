@@ -87,6 +87,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("names: [cat, dog]\nnc: 3\n", "3 classes are announced, but 2 named"),
         ("names: [cat, dog]\nnc: two\n", "two classes are announced, but 2 named"),
         ("names: {0: cat, 5: dog}\nnc: 4\n", "4 classes are announced, but 2 named"),
+        ("names: [cat]\nchannels: many\n", "/channels: many: must be a number of bands"),
+        ("names: [cat]\nchannels: 0\n", "/channels: 0: must be a number of bands"),
         ("names: [cat]\nkpt_shape: 17\n", "/kpt_shape: 17: must be [number of keypoints, 2 or 3]"),
         ("names: [cat]\nkpt_shape: [17, 4]\n", "/kpt_shape: [17, 4]: must be"),
         ("names: [cat]\nkpt_shape: [0, 3]\n", "/kpt_shape: [0, 3]: must be"),

@@ -33,6 +33,6 @@ def test_a_run_on_lvis_says_that_it_evaluates_fewer_detections(tmp_path: Path):
     for split, noted in (("lvis_v1_val", True), ("none", False)):
         source = DataSource(tmp_path, "auto", split)
         bad = BadImages(tmp_path, begun=False, skip=False)
-        _, val, lines = read_splits(source, recipe, Problems(), bad)
+        _, val, _, lines = read_splits(source, recipe, Problems(), bad)
         assert (val is not None and val.federated is not None) == noted
         assert any("--roi-heads.detections-per-img 300" in line for line in lines) == noted

@@ -1,6 +1,7 @@
 """Recipes: what a user's change changes, and what is refused."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -104,6 +105,29 @@ def test_difference_names_fields():
 def test_impossible_recipes_are_refused(changes: dict, message: str):
     with pytest.raises(UsageError, match=message):
         recipes.check(recipes.change(recipes.fasterrcnn_r50_fpn_1x(), **changes))
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (dict(bands=(4, 3, 4)), "--input.bands: 4,3,4: names a band twice"),
+    (dict(bands=(4, 3), channels=4), "--input.channels: 4: --input.bands are 2; leave it out"),
+    (dict(channels=4, rgb_bands=(1, 2)), "--input.rgb-bands: 1,2: must be three"),
+    (dict(channels=4, image_mean=(0.5, 0.5)), "--input.image-mean: 2 values; must be 4"),
+    (dict(channels=4, rgb_bands=(5, 2, 1)), "--input.rgb-bands: 5,2,1: the input has 4 channels"),
+    (dict(channels=-1), "--input.channels: -1: must be 0 or more"),
+    (dict(bands=(0, 1)), "--input.bands: 0,1: must be 1 or more"),
+])  # fmt: skip
+def test_channels_and_bands_must_go_together(given: dict, message: str):
+    recipe = recipes.change(recipes.fasterrcnn_r50_fpn_1x(), input=given)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        recipes.check(recipe)
+
+
+def test_colors_are_distorted_only_where_there_are_colors():
+    recipe = recipes.change(recipes.fasterrcnn_r50_fpn_1x(), augment=dict(photometric=True))
+    recipes.check(recipes.change(recipe, input=dict(bands=(3, 2, 1))))
+    for given in (dict(channels=4), dict(channels=1), dict(bands=(8, 4, 3), rgb_bands=(4, 3, 2))):
+        with pytest.raises(UsageError, match=r"--augment\.photometric: .* red, green and blue"):
+            recipes.check(recipes.change(recipe, input=given))
 
 
 def test_colors_can_be_distorted_where_stored_proposals_stay_valid():

@@ -124,7 +124,7 @@ def detections(run: Path, stored: Path | None = None):
         evaluation.find_source(state, None, None, None),
         state.classes,
         Problems(),
-        value_range=state.recipe.input.value_range,
+        config=state.recipe.input,
     )
     rt = runtime.start("cpu")
     return evaluation.evaluate(

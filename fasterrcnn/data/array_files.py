@@ -1,0 +1,41 @@
+"""Images of numpy's format: arrays ``(H, W)`` or ``(H, W, N)`` of uint8, uint16 or float32."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fasterrcnn.data.bands import Layout, Stored
+
+MAGIC = b"\x93NUMPY"
+_TYPES = ("u1", "u2", "f4")
+
+
+def open_array(file: IO[bytes]) -> Stored:
+    """The image in a file, whose header is read. Raises ValueError with a phrase."""
+    version = npy.read_magic(file)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError("an array of records; give uint8, uint16 or float32")
+    shape, _, dtype = read(file)
+    if dtype.str[1:] not in _TYPES:
+        raise ValueError(f"an array of {dtype}; give uint8, uint16 or float32")
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(
+            f"an array of shape {shape}; give (height, width) or (height, width, bands)"
+        )
+    height, width, bands = (*shape, 1)[:3]
+    if bands > height and height < width:
+        raise ValueError(
+            f"an array of shape {shape}, which looks like (bands, height, width); give (height, "
+            "width, bands): np.moveaxis(a, 0, -1)"
+        )
+    return Stored(height, width, bands, Layout.PLAIN, dtype, partial(_read, shape))
+
+
+def _read(shape: tuple[int, ...], data: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(data), allow_pickle=False).reshape(*shape[:2], -1)

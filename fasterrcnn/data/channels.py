@@ -1,0 +1,211 @@
+"""The input channels of a run: which bands its files have, and their mean and std in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fasterrcnn.data import bands, images, value_ranges
+from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.bands import Layout
+from fasterrcnn.data.image_check import MANY
+from fasterrcnn.errors import DataError
+from fasterrcnn.pixel_format import DRAWN
+from fasterrcnn.recipes import Input
+
+
+def resolve(
+    splits: Sequence[Annotations], wanted: Input, saved: Input | None = None
+) -> tuple[Input, list[str]]:
+    """The input of a run's recipe, with numbers for what its files decide, and lines for the log.
+
+    The first of the splits is trained on. `wanted`: what was asked for. `saved`: what the run that
+    is continued has. Channels become those that data.yaml states; the value range is
+    `value_ranges.resolve`'s; mean and std are measured over the training images where they are not
+    given for these channels. Raises DataError.
+    """
+    found = _kinds(splits)
+    config, lines = _with_channels(splits[0], wanted, found)
+    if saved is None and (reason := _mixed(found, config)):
+        raise DataError(reason)
+    for kind in found:
+        if phrase := bands.mismatch(kind.bands, kind.layout, config.pixel_format):
+            raise DataError(f"{kind.file}: {phrase}; {_advice(kind)}")
+    value_range, more = value_ranges.resolve(
+        splits, config.pixel_format, None if saved is None else saved.value_range
+    )
+    config = replace(config, value_range=value_range)
+    config, measured = _with_statistics(splits[0], config, saved)
+    return config, [*lines, *more, *measured]
+
+
+def of_run(data: Annotations, config: Input | None) -> Annotations:
+    """The images, to be read as the input of a recipe says; None: as they are, to be drawn.
+
+    Raises DataError if the bands or the depth of their files do not go with it.
+    """
+    if config is None:
+        return replace(data, pixel_format=DRAWN)
+    for kind in _kinds([data]):
+        if phrase := bands.mismatch(kind.bands, kind.layout, config.pixel_format):
+            raise DataError(f"{kind.file}: {phrase}; give images like those of the run")
+    value_ranges.check(data, config.value_range)
+    return replace(data, pixel_format=config.pixel_format)
+
+
+class _Kind(NamedTuple):
+    """Files of the same bands."""
+
+    bands: int
+    layout: int
+    files: int
+    file: str  # the first of them
+
+    @property
+    def pictured(self) -> int:
+        """The bands that RGB is taken from."""
+        return 1 if self.layout == Layout.PAGES else self.bands - (self.layout == Layout.ALPHA)
+
+
+def _kinds(splits: Sequence[Annotations]) -> list[_Kind]:
+    """The kinds of files, those of the first split first."""
+    found: dict[tuple[int, int], _Kind] = {}
+    for data in splits:
+        if data.bands is None:
+            continue
+        rows, first, counts = np.unique(data.bands, axis=0, return_index=True, return_counts=True)
+        for (number, layout), i, count in zip(rows.tolist(), first, counts.tolist(), strict=True):
+            if number:
+                old = found.get((number, layout))
+                file = old.file if old else data.path(int(i))
+                total = count + (old.files if old else 0)
+                found[number, layout] = _Kind(number, layout, total, file)
+    return [*found.values()]
+
+
+def _with_channels(
+    train: Annotations, wanted: Input, found: list[_Kind]
+) -> tuple[Input, list[str]]:
+    """The channels that data.yaml states, if none are asked for; what is left out is said."""
+    if wanted.bands or wanted.channels not in (0, 3):
+        return wanted, []
+    if not wanted.channels and train.channels not in (0, 3):
+        said = f"data: {train.channels} input channels, as data.yaml states"
+        return replace(wanted, channels=train.channels), [said]
+    lines = []
+    for kind in found:
+        if kind.layout == Layout.PAGES:
+            lines.append(
+                f"note: {kind.files} images have {kind.bands} pages, of which the first is used; "
+                f"--input.channels {kind.bands} takes them as bands"
+            )
+        elif kind.pictured > 3:
+            lines.append(
+                f"note: the files have {kind.bands} bands, of which 1, 2 and 3 are used; "
+                f"--input.channels {kind.bands} takes all, --input.bands chooses"
+            )
+        elif kind.layout == Layout.ALPHA:
+            lines.append(
+                f"note: {kind.files} images have an alpha channel, which is left out; where all "
+                f"have it, --input.channels {kind.bands} takes it"
+            )
+    if any(kind.pictured > 4 for kind in found):
+        std = wanted.image_std if {*wanted.image_std} == {1.0} else ()
+        wanted = replace(wanted, bands=(1, 2, 3), image_mean=(), image_std=std)
+    return wanted, lines
+
+
+def _mixed(found: list[_Kind], config: Input) -> str | None:
+    """Why the files do not go together; gray, RGB and alpha do, where RGB is wanted."""
+    is_rgb = config.pixel_format.is_rgb
+    by_count = {kind.pictured if is_rgb else kind.bands: kind for kind in found}
+    if len(by_count) < 2 or (is_rgb and {*by_count} <= {1, 3}):
+        return None
+    files = " and ".join(f"{kind.file} ({count})" for count, kind in sorted(by_count.items()))
+    return f"images with different numbers of bands: {files}; convert some, or leave them out"
+
+
+def _advice(kind: _Kind) -> str:
+    if kind.bands == 1 and (odd := images.odd_page(kind.file)):
+        return f"its pages cannot be bands: {odd}"
+    return f"--input.channels {kind.bands} takes all of its bands, --input.bands chooses"
+
+
+def _with_statistics(
+    train: Annotations, config: Input, saved: Input | None
+) -> tuple[Input, list[str]]:
+    """Mean and std in numbers, one per channel in the network's order."""
+    count = config.in_channels
+    mean, std = config.image_mean, config.image_std
+    if {*std} == {1.0}:
+        std = (1.0,) * count
+    mean, std = (values if len(values) == count else () for values in (mean, std))
+    lines: list[str] = []
+    if not mean or not std:
+        if saved is not None and len(saved.image_mean) == count and saved.bands == config.bands:
+            measured = saved.image_mean, saved.image_std
+        else:
+            measured, lines = _measured(train, config)
+        mean, std = mean or measured[0], std or measured[1]
+    return replace(config, image_mean=mean, image_std=std), lines
+
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]:
+    """Mean and std of the pixels of the training images, and a line for the log.
+
+    Images are merged one by one: Chan, Golub and LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances" (1979). Images that cannot be decoded are left out
+    here; the training says what is wrong with them.
+    """
+    channels = config.in_channels
+    total, used, mean, squares = 0, 0, np.zeros(channels), np.zeros(channels)
+    for count, own_mean, own_squares in _moments(train, config):
+        step = own_mean - mean
+        merged = total + count
+        mean += step * count / merged
+        squares += own_squares + step**2 * total * count / merged
+        total, used = merged, used + 1
+    std = np.sqrt(squares / max(total, 1))
+    if total and (constant := np.flatnonzero(std == 0).tolist()):
+        band = config.bands[constant[0]] if config.bands else constant[0] + 1
+        raise DataError(
+            f"{train.folder}: band {band} has one value in all training images; choose others with "
+            "--input.bands, or give --input.image-mean and --input.image-std"
+        )
+    order = slice(None, None, -1 if config.channel_order == "bgr" else 1)
+    found = [
+        tuple(float(f"{value / config.pixel_scale:.6g}") for value in values[order])
+        for values in (mean, std)
+    ]
+    text = [",".join(f"{value:g}" for value in values) for values in found]
+    return (found[0], found[1]), [
+        f"data: --input.image-mean {text[0]} --input.image-std {text[1]} of {used} training images"
+    ]
+
+
+def _moments(train: Annotations, config: Input) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each image its number of pixels, and per channel the mean and the sum of squared
+    differences from it; of more than `MANY` images as many, chosen by a hash of their ids."""
+    chosen = value_ranges.in_order_of_hash(train)[:MANY]
+
+    def moments(i: int) -> tuple[int, np.ndarray, np.ndarray] | None:
+        try:
+            pixels = images.decode(
+                train.path(i), apply_orientation=False, pixel_format=config.pixel_format
+            ).numpy()
+        except ValueError:
+            return None
+        values = [channel.astype(np.float64) for channel in pixels]
+        mean = np.array([v.mean() for v in values])
+        squares = np.array([((v - m) ** 2).sum() for v, m in zip(values, mean, strict=True)])
+        return values[0].size, mean, squares
+
+    with ThreadPoolExecutor() as pool:  # decoders release Python's lock
+        yield from filter(None, pool.map(moments, chosen))

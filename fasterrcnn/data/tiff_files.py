@@ -1,0 +1,254 @@
+"""TIFF files of more bands, or of more bits in several bands, than Pillow takes.
+
+Such a file's strips or tiles are handed to Pillow, whose decoders are libtiff's, as those of a gray
+image of its bytes; of each plane, where the bands are stored one after the other. What cannot be
+decoded so is left to tifffile, which is an extra. Sources of the layout: TIFF Revision 6.0 (Adobe,
+1992), sections 2, 8, 14 and 15; TIFF Technical Note 3 (2005), for predictor 3.
+
+Shapes: H W pixels, N bands.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from fasterrcnn.data.bands import REVERSED, Layout, Stored
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
+_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = (
+    284, 317, 322, 323, 324, 325,
+)  # fmt: skip
+_EXTRA, _FORMAT, _SUBFILE, _FILL_ORDER = 338, 339, 254, 266
+_KINDS = {1: "u", 2: "i", 3: "f"}  # of numpy, by sample format
+_TYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8")
+_LONG = 4  # the type of a tag
+_JPEG = (6, 7)
+
+
+class _Page(NamedTuple):
+    """A directory of the file."""
+
+    place: int  # among all directories
+    tags: dict[int, Any]
+
+    def get(self, tag: int, default: Any = None) -> Any:
+        """The value of a tag, the first one of several."""
+        value = self.tags.get(tag, default)
+        return value[0] if isinstance(value, tuple) and value else value
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width as stored."""
+        return int(self.get(_LENGTH, 0)), int(self.get(_WIDTH, 0))
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """The type of its values; None if they are not alike, or of a type that is not read."""
+        bits = self.tags.get(_BITS, (1,))
+        kind = _KINDS.get(self.get(_FORMAT, 1))
+        name = f"{kind}{bits[0] // 8}"
+        return np.dtype(name) if {*bits} == {bits[0]} and name in _TYPES else None
+
+
+def open_tiff(file: IO[bytes]) -> Stored | None:
+    """The image in a file, whose directories are read; None for those that are left to Pillow.
+    Raises what Pillow raises if they are damaged."""
+    pages = [*_pages(file)]
+    if not pages:
+        return None
+    first, samples = pages[0], int(pages[0].get(_SAMPLES, 1))
+    photometric = first.get(_PHOTOMETRIC)
+    if photometric not in (1, 2):
+        return None
+    if samples == 1:
+        if len(pages) == 1 or first.dtype is None or {*map(_kind, pages)} != {_kind(first)}:
+            return None
+        return _stored(first, len(pages), Layout.PAGES, pages)
+    extra = first.tags.get(_EXTRA, ())
+    alpha = bool(extra) and extra[-1] in (1, 2)
+    colors = 3 if photometric == 2 else 1
+    together = first.get(_PLANAR, 1) == 1 or first.get(_COMPRESSION) in _JPEG
+    if samples == colors + alpha and first.dtype == np.uint8 and together:
+        return None
+    return _stored(first, samples, Layout.ALPHA if alpha else Layout.PLAIN, pages[:1])
+
+
+def odd_page(file: IO[bytes]) -> str | None:
+    """A phrase about the first page that is unlike the first one, for which pages are no bands."""
+    pages = [*_pages(file)]
+    for number, page in enumerate(pages, start=1):
+        if _kind(page) != _kind(pages[0]):
+            (height, width), (h, w) = page.size, pages[0].size
+            return f"page {number} has height {height}, width {width}, and the first {h}, {w}"
+    return None
+
+
+def _kind(page: _Page) -> tuple:
+    """What is the same for pages that can be bands of one image."""
+    return page.size, page.dtype, page.get(_SAMPLES, 1), page.get(_ORIENTATION, 1)
+
+
+def _stored(first: _Page, bands: int, layout: Layout, pages: list[_Page]) -> Stored:
+    height, width = first.size
+    turned = int(first.get(_ORIENTATION, 1))
+    turned = turned if turned in REVERSED else 1
+    if turned >= 5:
+        height, width = width, height
+    dtype = first.dtype or np.dtype("f4" if first.get(_FORMAT) == 3 else "u2")
+
+    def read(data: bytes) -> np.ndarray:
+        try:
+            parts = [_decoded(data, page) for page in pages]
+        except _Unsupported as error:
+            parts = [_by_tifffile(data, page.place, str(error)) for page in pages]
+        pixels = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+        return _turned(pixels, turned)
+
+    return Stored(height, width, bands, layout, dtype, read)
+
+
+class _Unsupported(Exception):
+    """What this module does not decode."""
+
+
+class MissingExtra(ValueError):
+    """A file can be decoded where packages are installed that are not."""
+
+
+def _pages(file: IO[bytes]) -> Iterator[_Page]:
+    """The directories of the file in their order, without those of thumbnails and masks."""
+    file.seek(0)
+    head = file.read(8)
+    if head[2] == 43 or head[3] == 43:  # BigTIFF
+        head += file.read(8)
+    offset, seen = ImageFileDirectory_v2(head).next, list[int]()
+    while offset and offset not in seen:
+        seen.append(offset)
+        directory = ImageFileDirectory_v2(head)
+        file.seek(offset)
+        directory.load(file)
+        page = _Page(len(seen) - 1, dict(directory))
+        if not int(page.get(_SUBFILE, 0)) & 5:
+            yield page
+        offset = directory.next
+
+
+def _decoded(data: bytes, page: _Page) -> np.ndarray:
+    """The pixels of a page ``(H, W, N)``."""
+    (height, width), samples = page.size, int(page.get(_SAMPLES, 1))
+    compression, predictor = page.get(_COMPRESSION, 1), page.get(_PREDICTOR, 1)
+    if page.dtype is None or page.get(_FILL_ORDER, 1) != 1:
+        raise _Unsupported(f"bands of {page.tags.get(_BITS)} bits")
+    if compression in _JPEG or predictor not in (1, 2, 3):
+        raise _Unsupported(f"TIFF compression {compression} with predictor {predictor}")
+    tiled = _TILE_OFFSETS in page.tags
+    block_width = int(page.get(_TILE_WIDTH)) if tiled else width
+    block_height = int(page.get(_TILE_LENGTH)) if tiled else min(height, page.get(_ROWS, height))
+    offsets, counts = (
+        page.tags.get(tag, ())
+        for tag in ((_TILE_OFFSETS, _TILE_COUNTS) if tiled else (_OFFSETS, _COUNTS))
+    )
+    across, down = math.ceil(width / block_width), math.ceil(height / block_height)
+    planar = page.get(_PLANAR, 1) == 2
+    planes, together = (samples, 1) if planar else (1, samples)
+    if len(offsets) != planes * across * down or len(counts) != len(offsets):
+        raise ValueError("cannot be decoded (strips or tiles are missing)")
+    rows, size = down * block_height if tiled else height, page.dtype.itemsize
+    found = []
+    for plane in range(planes):
+        own = slice(plane * across * down, (plane + 1) * across * down)
+        blocks = [data[o : o + n] for o, n in zip(offsets[own], counts[own], strict=True)]
+        block = block_height, block_width * together * size
+        raw = _bytes(blocks, compression, (rows, across * block[1]), block, tiled)
+        raw = raw.reshape(rows, across, block_width * size, together)
+        pixels = _undone(raw, predictor if compression != 1 else 1, page.dtype, data[:2])
+        found.append(pixels.reshape(rows, across * block_width, together)[:height, :width])
+    return np.concatenate(found, axis=2) if planar else found[0]
+
+
+def _undone(raw: np.ndarray, predictor: int, dtype: np.dtype, order: bytes) -> np.ndarray:
+    """The values in bytes ``(rows, blocks, width * bytes of a value, N)``, without the prediction
+    of each from the one before."""
+    rows, across, _, together = raw.shape
+    stored = dtype.newbyteorder("<" if order == b"II" else ">")
+    if predictor == 3:  # bytes, after those of the same rank were put together, highest first
+        ranks = np.cumsum(raw, axis=2, dtype=np.uint8).reshape(rows, across, dtype.itemsize, -1)
+        values = np.ascontiguousarray(np.moveaxis(ranks, 2, 3)).view(dtype.newbyteorder(">"))
+    else:
+        values = raw.reshape(rows, across, -1).view(stored)
+    values = values.reshape(rows, across, -1, together).astype(dtype, copy=False)
+    if predictor == 2:  # the differences of floating-point values are those of their bits
+        bits = np.dtype(f"u{dtype.itemsize}")
+        values = np.cumsum(values.view(bits), axis=2, dtype=bits).view(dtype)
+    return values
+
+
+def _bytes(
+    blocks: list[bytes],
+    compression: int,
+    size: tuple[int, int],
+    block: tuple[int, int],
+    tiled: bool,
+) -> np.ndarray:
+    """The bytes ``size`` in strips or tiles of the size `block`, decoded as a gray image."""
+    lengths = [len(one) for one in blocks]
+    starts = np.cumsum([8, *lengths]).tolist()
+    tags = {
+        _WIDTH: [size[1]], _LENGTH: [size[0]], _BITS: [8], _COMPRESSION: [compression],
+        _PHOTOMETRIC: [1], _SAMPLES: [1],
+    }  # fmt: skip
+    if tiled:
+        tags |= {_TILE_WIDTH: [block[1]], _TILE_LENGTH: [block[0]],
+                 _TILE_OFFSETS: starts[:-1], _TILE_COUNTS: lengths}  # fmt: skip
+    else:
+        tags |= {_ROWS: [block[0]], _OFFSETS: starts[:-1], _COUNTS: lengths}
+    with TiffImageFile(io.BytesIO(_file(blocks, starts[-1], tags))) as image:
+        return np.asarray(image)
+
+
+def _file(blocks: list[bytes], end: int, tags: dict[int, list[int]]) -> bytes:
+    """A TIFF file of one directory, behind the `blocks`, which end at `end`."""
+    pad = b"\0" * (end % 2)
+    start = end + len(pad)
+    behind = start + 2 + 12 * len(tags) + 4
+    entries, values = b"", b""
+    for tag, numbers in sorted(tags.items()):
+        packed = struct.pack(f"<{len(numbers)}L", *numbers)
+        if len(numbers) > 1:
+            packed, values = struct.pack("<L", behind + len(values)), values + packed
+        entries += struct.pack("<HHL", tag, _LONG, len(numbers)) + packed
+    head, count = struct.pack("<2sHL", b"II", 42, start), struct.pack("<H", len(tags))
+    return b"".join([head, *blocks, pad, count, entries, b"\0" * 4, values])
+
+
+def _by_tifffile(data: bytes, page: int, reason: str) -> np.ndarray:
+    """The pixels of a page ``(H, W, N)``, decoded by the extra. Raises ValueError with a phrase."""
+    try:
+        import tifffile
+    except ModuleNotFoundError:
+        raise MissingExtra(
+            f"{reason}: needs tifffile and imagecodecs; pip install tifffile imagecodecs (the "
+            "extra images of this package)"
+        ) from None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        found = file.pages[page]
+        pixels = found.asarray()
+        if pixels.ndim == 2:
+            return pixels[:, :, None]
+        return np.moveaxis(pixels, 0, -1) if found.planarconfig == 2 else pixels
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """As displayed, which Pillow does for other TIFF files too."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    return np.flip(pixels, REVERSED[orientation])

@@ -1,0 +1,23 @@
+"""How pixels are read from a file, whatever is stored there: what a recipe's input says of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class PixelFormat(NamedTuple):
+    """What decoded pixels are to be."""
+
+    value_range: str | None = None  # `recipes.Input.value_range`; None: values as stored
+    channels: int = 3  # 3, without `bands`: RGB; 0: all bands as stored
+    bands: tuple[int, ...] = ()  # of the file, from 1, in the order of the channels
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether pixels are RGB: gray is repeated, alpha dropped."""
+        return self.channels == 3 and not self.bands
+
+
+AS_STORED = PixelFormat(None, 0)
+FULL = PixelFormat("full")
+DRAWN = PixelFormat("image", 0)
