@@ -131,7 +131,7 @@ def test_a_step_copies_nothing_from_pageable_memory(name: str):
     recipe, copies = recipes.change(recipes.get(name), amp="fp16"), PageableCopies()
     with (
         fake_gpu.fake_training(recipe, 7) as (state, rt),
-        fake_gpu._replaced("pin_memory", lambda tensor: copies.pin(tensor)),
+        fake_gpu.replaced(torch.Tensor, "pin_memory", lambda tensor: copies.pin(tensor)),
     ):
         for size in ((120, 160), (160, 120)):
             images = trials.make_batch(2, size, 3).pin_memory()
