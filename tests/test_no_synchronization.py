@@ -17,7 +17,7 @@ from fasterrcnn import recipes
 from fasterrcnn.data import formats, loader
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
-from fasterrcnn.engine import runtime
+from fasterrcnn.engine import fake_gpu, runtime, trials
 from fasterrcnn.engine.step import Training, make_training, train_step
 from fasterrcnn.models import any_backbone, resize
 from fasterrcnn.models.build import Detector, build
@@ -95,6 +95,55 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.
         with HostValues() as host:  # what is cached per shape is there now
             train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
     assert host.count <= 2
+
+
+class PageableCopies(TorchDispatchMode):
+    """Counts copies to the device from memory that is not pinned, for which a GPU's host waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.pinned: list[torch.Tensor] = []
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """In place of `Tensor.pin_memory`."""
+        self.pinned.append(tensor.clone())
+        return self.pinned[-1]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = args[func is torch.ops.aten.copy_.default]
+            storages = {tensor.untyped_storage()._cdata for tensor in self.pinned}
+            is_pinned = source.untyped_storage()._cdata in storages
+            self.count += source.device != out.device and not is_pinned
+        return out
+
+
+@pytest.mark.parametrize("name", [
+    "rpn_r10_fpn_shapes",
+    pytest.param("fasterrcnn_r50_fpn_1x", marks=pytest.mark.slow),
+    pytest.param("fasterrcnn_r50_fpn_1x_detectron2", marks=pytest.mark.slow),
+    pytest.param("cascade_rcnn_r50_fpn_1x_mmdetection", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_step_copies_nothing_from_pageable_memory(name: str):
+    """Nor in shapes that it has not seen; torch's own debug mode does not report such copies."""
+    recipe, copies = recipes.change(recipes.get(name), amp="fp16"), PageableCopies()
+    with (
+        fake_gpu.fake_training(recipe, 7) as (state, rt),
+        fake_gpu.replaced(torch.Tensor, "pin_memory", lambda tensor: copies.pin(tensor)),
+    ):
+        for size in ((120, 160), (160, 120)):
+            images = trials.make_batch(2, size, 3).pin_memory()
+            with copies:
+                train_step(state, [images], recipe, 0.01, rt, micro_batches=1)
+                if size == (120, 160):  # in the first step, the anchors of a cell
+                    assert copies.count <= len(state.detector.rpn.strides)
+                    copies.count = 0
+        assert copies.count == 0
+        with copies:
+            torch.zeros(3).to(rt.device)  # what this test looks for
+        assert copies.count == 1
 
 
 def as_fake(detector: Detector, mode: FakeTensorMode) -> Detector:

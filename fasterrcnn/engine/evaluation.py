@@ -31,6 +31,7 @@ from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.metrics import coco, lvis, proposals, voc
 from fasterrcnn.models import views
 from fasterrcnn.models.build import Detector, FasterRCNN, split
+from fasterrcnn.models.transfer import to_host
 from fasterrcnn.models.views import Views
 from fasterrcnn.progress import Progress
 from fasterrcnn.recipes import Input, Recipe
@@ -221,18 +222,18 @@ def detect_with_losses(
     others), from one pass of the backbone.
 
     The model is in evaluation mode, and so are its norms. `keys` seed what the losses of each image
-    draw, so that they do not depend on the batch. Detections and proposals are in pixels of the
-    images as given.
+    draw, so that they do not depend on the batch. Detections and proposals are on the CPU, in
+    pixels of the images as given.
     """
     batch = model.transform(images, targets)
     features = model.features(batch)
     proposed = None
     if isinstance(model, FasterRCNN):
         found, made = model.detect_and_propose(batch, features)
-        proposed = split(model.rpn.as_detections(batch, made))
+        proposed = split(to_host(model.rpn.as_detections(batch, made)))
     else:
         found = model.detect(batch, features)
-    detections = split(found)
+    detections = split(to_host(found))
     losses = []
     for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
         seed(key)
@@ -243,7 +244,7 @@ def detect_with_losses(
 
 def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
     """float64 ``(D, 7)`` rows as `metrics.coco.evaluate` takes them."""
-    boxes = detection["boxes"].double().cpu()
+    boxes = detection["boxes"].double().cpu()  # of views, they are on the device
     x1y1, x2y2 = boxes[:, :2], boxes[:, 2:]
     columns = [
         torch.full((len(boxes), 1), image, dtype=torch.float64),

@@ -1,8 +1,8 @@
 """Training steps on a GPU that need not be there: tensors of its device, but without values.
 
-torch's fake tensors have the dtypes, shapes and devices that a step would have on a GPU. Two things
-of torch need a real one and are replaced: autocast and the gradient scaler, which switch themselves
-off in silence, and the autograd engine, which asks for the driver.
+torch's fake tensors have the dtypes, shapes and devices that a step would have on a GPU whose
+Triton kernels all work. What in torch needs a real one is replaced: autocast and the gradient
+scaler, which switch themselves off in silence, and the autograd engine, which asks for the driver.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fasterrcnn.engine.runtime import Module, Runtime
 from fasterrcnn.engine.step import Training, make_training
-from fasterrcnn.models import resize
+from fasterrcnn.models import kernels, resize
 from fasterrcnn.models.build import build
 from fasterrcnn.recipes import Recipe
 
@@ -109,7 +109,8 @@ def fake_training(
             _backward_without_engine(on_node),
             _FusedOptimizers(),
             _foreach_supported(),
-            _replaced("pin_memory", lambda tensor: tensor),
+            replaced(Tensor, "pin_memory", lambda tensor: tensor),
+            replaced(kernels, "load", lambda name, device: kernels),  # all of them are used
         ):
             yield make_training(rt.place(build(recipe, num_classes)), recipe, rt), rt
     finally:  # what resizing keeps must not be fake afterwards
@@ -144,19 +145,19 @@ def _backward_without_engine(on_node: Callable[[Node], None]) -> Iterator[None]:
         on_node(None)
 
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: [tensor], unpack)
-    with _replaced("backward", backward), hooks:
+    with replaced(Tensor, "backward", backward), hooks:
         yield
 
 
 @contextmanager
-def _replaced(name: str, method: Callable) -> Iterator[None]:
-    """Inside, all tensors have this method of that name."""
-    original = getattr(Tensor, name)
-    setattr(Tensor, name, method)
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Inside, a class or module has another `value` of that name."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(Tensor, name, original)
+        setattr(owner, name, original)
 
 
 @torch.no_grad()

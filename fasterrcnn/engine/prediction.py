@@ -15,7 +15,8 @@ from fasterrcnn.data.frames import Frame
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.models import views
-from fasterrcnn.models.build import Detector, FasterRCNN
+from fasterrcnn.models.build import Detector, FasterRCNN, split
+from fasterrcnn.models.transfer import to_host
 from fasterrcnn.models.views import Detections, Views
 from fasterrcnn.recipes import Recipe
 
@@ -86,7 +87,8 @@ def _detect(
     """The detections in the images of one batch."""
     images = [image.to(runtime.device) for image in images]
     with runtime.inference(amp):
-        found = model(images)
+        batch = model.transform(images)
+        found = split(to_host(model.detect(batch, model.features(batch))))
         if also is not None:
             assert isinstance(model, FasterRCNN)  # which the flags have checked
             found = views.detect(model, images, found, also, images_per_gpu)

@@ -91,7 +91,8 @@ class RegionProposalNetwork(nn.Module):
             generator = self.anchor_generator
             generator.set_cell_anchors(torch.float32, device)
             strides = self._anchor_strides(size, shapes)
-            on_device = [[torch.tensor(s, device=device) for s in pair] for pair in strides]
+            # Filled in, not copied from the host, which would wait for the device.
+            on_device = [[torch.full((), s, device=device) for s in pair] for pair in strides]
             self._anchors[key] = generator.grid_anchors([list(s) for s in shapes], on_device)
         return self._anchors[key]
 

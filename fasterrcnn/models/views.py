@@ -79,14 +79,14 @@ def detect(
     views: Views,
     images_per_batch: int,
 ) -> list[Detections]:
-    """The detections `found` in whole `images`, merged with those in their views.
+    """The detections `found` in whole `images`, on any device, merged with those in their views.
 
     Images are uint8 ``(3, H, W)`` on the device; no more than `images_per_batch` views go through
     the network at once.
     """
     merged = []
     for image, whole in zip(images, found, strict=True):
-        everything = [whole]
+        everything = [{key: value.to(image.device) for key, value in whole.items()}]
         for batch in _batches(views.of(*image.shape[-2:]), images_per_batch):
             seen = _look(model, image, batch)
             pairs = zip(batch, seen, strict=True)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fasterrcnn import recipes
 from fasterrcnn.engine import counting, fake_gpu, trials
 from fasterrcnn.engine.step import train_step
+from fasterrcnn.models import kernels
 
 STOCK = recipes.change(recipes.fasterrcnn_r50_fpn_1x(), amp="fp16")
 SMALL = recipes.change(recipes.get("rpn_r10_fpn_shapes"), amp="fp16")
@@ -113,6 +114,7 @@ def test_what_a_node_has_saved_is_freed_after_it():
 def test_operators_and_bytes_of_simple_tensors():
     counter = counting._Counter()
     with fake_gpu.fake_training(SMALL, 7) as (_, rt), counter:
+        assert not isinstance(kernels.load("nms_kernels", rt.device), str)  # as on a real GPU
         a = torch.empty(8, 4, device=rt.device)
         counter.start()
         b = a.view(-1)[:4].expand(5, 4)  # views

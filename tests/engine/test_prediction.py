@@ -11,6 +11,7 @@ from fasterrcnn.data.frames import Frame
 from fasterrcnn.data.sources import Source
 from fasterrcnn.engine import prediction, runtime
 from fasterrcnn.models import views
+from fasterrcnn.models.boxes import Detections
 from fasterrcnn.models.build import FasterRCNN, build
 from fasterrcnn.models.views import Views
 
@@ -49,11 +50,19 @@ def test_large_images_do_not_wait_either(monkeypatch):
 
 def test_results_come_in_order_each_with_its_own_image():
     class Model:
-        """Detects the size of its image."""
+        """Detects its image as a whole."""
 
-        def __call__(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-            assert len({image.shape for image in images}) == 1
-            return [{"boxes": torch.tensor([image.shape])} for image in images]
+        def transform(self, images: list[torch.Tensor]) -> torch.Tensor:
+            return torch.stack(images)  # of one shape
+
+        def features(self, batch: torch.Tensor) -> list[torch.Tensor]:
+            return []
+
+        def detect(self, batch: torch.Tensor, features: list[torch.Tensor]) -> Detections:
+            n, _, height, width = batch.shape
+            boxes = torch.tensor([0.0, 0.0, width, height]).expand(n, 1, 4)
+            ones = torch.ones(n, 1)
+            return Detections(boxes, ones, ones.long(), ones > 0)
 
     kinds = ["wide", "tall", "none", "wide", "wide", "tall", "wide"]
     rt = runtime.start("cpu")
@@ -63,7 +72,8 @@ def test_results_come_in_order_each_with_its_own_image():
         if kind == "none":
             assert result is None
         else:
-            assert result["boxes"].tolist() == [[3, *frame.image.shape[1:]]]
+            height, width = frame.image.shape[1:]
+            assert result["boxes"].tolist() == [[0, 0, width, height]]
 
 
 def test_views_are_detected_in_too():
