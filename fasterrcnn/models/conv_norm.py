@@ -32,8 +32,7 @@ def conv_norm(
         out = norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
         return out.relu_() if relu else out
     kind = x.device.type
-    half = offset is None and torch.amp.autocast_mode.is_autocast_available(kind)  # not on meta tensors
-    half = half and torch.is_autocast_enabled(kind)
+    half = offset is None and kind != "meta" and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if half else torch.float32
     scale, shift = _scale_and_shift(norm, dtype)
     weight = (conv.weight * scale).float()
