@@ -120,7 +120,12 @@ def _difference(
     losses, gradients = expected
     if losses.keys() != found[0].keys() or gradients.keys() != found[1].keys():
         return Difference(math.inf, math.inf)
-    worst = max(abs(found[0][name] / loss - 1) for name, loss in losses.items())
+    worst = max(_finite(abs(found[0][name] / loss - 1)) for name, loss in losses.items())
     square = sum(float((found[1][name] - g).square().sum()) for name, g in gradients.items())
     ratio = math.sqrt(square / sum(float(g.square().sum()) for g in gradients.values()))
-    return Difference(*(d if math.isfinite(d) else math.inf for d in (worst, ratio)))
+    return Difference(worst, _finite(ratio))
+
+
+def _finite(difference: float) -> float:
+    """A difference; infinite for NaN, which no comparison finds."""
+    return difference if math.isfinite(difference) else math.inf

@@ -52,7 +52,9 @@ def test_what_a_check_raises_is_its_result(subject: Subject):
 
 def test_losses_and_gradients_that_differ_are_seen(subject: Subject, monkeypatch):
     monkeypatch.setattr(gpu_checks, "_CLOSE", {"off": (1e-3, 1e-3)})
-    assert gpu_checks.check_precision(subject).values["off"] == {"loss": 0.0, "gradient": 0.0}
+    assert gpu_checks.check_precision(subject).values == {
+        "off": {"loss": 0.0, "gradient": 0.0, "passed": True}
+    }
 
     def wrong(self, model):  # as if the device computed the box head's first layer differently
         model.roi_heads.box_head.fc6.weight.data *= 1.01
@@ -89,12 +91,21 @@ def test_training_in_several_processes():
     assert code == 2 and "--device" in error
 
 
-def results(decoded: float, rates: list[float], fp16: float = 0.0) -> dict[str, Result]:
+def test_what_is_not_finite_is_infinitely_far():
+    expected = {"loss": 2.0}, {"weight": torch.ones(2)}
+    found = {"loss": 2.5}, {"weight": torch.tensor([1.0, math.nan])}
+    assert precision._difference(expected, found) == (0.25, math.inf)
+    assert precision._difference(expected, ({"loss": 2.5}, {})) == (math.inf, math.inf)
+    expected, found = ({"a": 2.0, "b": 1.0}, expected[1]), ({"a": 2.5, "b": math.nan}, expected[1])
+    assert precision._difference(expected, found) == (math.inf, 0.0)
+
+
+def results(decoded: float, rates: list[float], fp16: bool = True) -> dict[str, Result]:
     tried = [dict(images=2**i, images_per_s=r, memory_gb=1.0) for i, r in enumerate(rates)]
-    close = {"fp16": dict(loss=fp16, gradient=fp16), "bf16": dict(loss=0.0, gradient=0.0)}
+    close = {"fp16": {"passed": fp16}, "bf16": {"passed": True}}
     return {
         "kernels": Result(False, ["NMS (no Triton)"]),
-        "precision": Result(fp16 == 0.0, [], close),
+        "precision": Result(fp16, [], close),
         "training speed": Result(True, [], {"trials": tried}),
         "decoding": Result(True, [], {"images_per_s": decoded}),
     }
@@ -107,7 +118,7 @@ def results(decoded: float, rates: list[float], fp16: float = 0.0) -> dict[str, 
         (results(399, [50, 100, 200, 300, 400]), 1, "CPU", "fp16 --images-per-gpu 16"),
         (results(500, [50, 100, 105]), 1, "GPU", "fp16 --images-per-gpu 4"),
         (results(900, [50, 100, 200, 300, 400]), 4, "micro-batches", "fp16 --images-per-gpu 4"),
-        (results(500, [50, 100, 102], math.inf), 1, "GPU", "bf16 --images-per-gpu 2"),
+        (results(500, [50, 100, 102], False), 1, "GPU", "bf16 --images-per-gpu 2"),
         (results(500, []), 1, None, "fp16"),
     ],
 )
