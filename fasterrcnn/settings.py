@@ -91,6 +91,8 @@ def check(flag: str, item: Field, value: Any) -> None:
     if not all(isinstance(number, (int, float)) for number in numbers):
         return
     bounds = item.metadata["bounds"]
+    if any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers):
+        raise UsageError(f"{flag}: {value}: integers of more than 64 bits are not taken")
     if not bounds.allow(value):
         shown = ",".join(map(str, numbers)) or "none"
         finite = all(-inf < number < inf for number in numbers)

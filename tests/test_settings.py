@@ -101,6 +101,11 @@ def beside(bounds: Bounds, kind: type) -> tuple[list[float], list[float]]:
     return inside, outside + ([inf, -inf, nan] if kind is float else [])
 
 
+def test_an_integer_that_torch_cannot_hold():
+    with pytest.raises(UsageError, match=r"--seed: 10{20}: integers of more than 64 bits"):
+        recipes.check(recipes.change(RECIPE, seed=10**20))
+
+
 def test_there_are_numbers_and_each_has_bounds_or_a_reason():
     assert len(NUMBERS) > 90
     unbounded = set()

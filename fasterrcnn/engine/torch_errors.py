@@ -5,6 +5,7 @@ Does not import torch: commands that do without it end here too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -40,6 +41,13 @@ def explain(error: RuntimeError) -> Failure | None:
     if type(error).__name__ == "OutOfMemoryError":
         return ProcessDied(
             f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step)"
+        )
+    if "DefaultCPUAllocator" in text or "Storage size calculation overflowed" in text:
+        asked = re.search(r"tried to allocate (\d+) bytes", text)
+        size = f"{int(asked[1]) / 2**30:,.1f} GiB" if asked else "a tensor of that size"
+        return ProcessDied(
+            f"memory: {size} could not be allocated; lower --images-per-gpu, or the sizes of images "
+            "or of the network"
         )
     if first.startswith(_NO_COMPILER):
         return UsageError(f"--compile: {first}; install it, or leave --compile out")

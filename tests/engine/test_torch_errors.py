@@ -36,5 +36,9 @@ def test_what_torch_raises_is_explained():
         assert str(error.value) == line
     with pytest.raises(ProcessDied, match="--images-per-gpu"), expected_failures():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    with pytest.raises(ProcessDied, match=r"memory: 74,505\.8 GiB"), expected_failures():
+        torch.empty(20_000_000_000_000)
+    with pytest.raises(ProcessDied, match="memory: a tensor"), expected_failures():
+        torch.empty(9_000_000_000_000_000_000)
     with pytest.raises(RuntimeError, match="something else"), expected_failures():
         raise RuntimeError("something else")
