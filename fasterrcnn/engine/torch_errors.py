@@ -46,7 +46,7 @@ def explain(error: RuntimeError) -> Failure | None:
         asked = re.search(r"tried to allocate (\d+) bytes", text)
         size = f"{int(asked[1]) / 2**30:,.1f} GiB" if asked else "a tensor of that size"
         return ProcessDied(
-            f"memory: {size} could not be allocated; lower --images-per-gpu, or the sizes of images "
+            f"memory: {size} could not be allocated; lower --images-per-gpu, or the size of images "
             "or of the network"
         )
     if first.startswith(_NO_COMPILER):
