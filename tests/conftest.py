@@ -64,10 +64,11 @@ def _own_image_cache(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(autouse=True)
 def _leave_torch_as_it_was():
-    """Commands run in this process turn deterministic algorithms on."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Commands run in this process, by fixtures of modules too, turn deterministic algorithms
+    on."""
+    torch.use_deterministic_algorithms(False)
     yield
-    torch.use_deterministic_algorithms(before)
+    torch.use_deterministic_algorithms(False)
 
 
 def _real(name: str) -> Path:
