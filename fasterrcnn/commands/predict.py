@@ -69,10 +69,10 @@ def main(argv: list[str] | None = None) -> None:
     check_flags(options)
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
-    model, state, path, of_it, _ = load(options.checkpoint)
+    model, state, path, own_folder, _ = load(options.checkpoint)
     recipe, changed = inference.apply(rt.place(model), state.recipe, state.classes, options)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(options.amp or recipe.amp))
-    folder = options.output_dir or of_it / "predictions"
+    folder = options.output_dir or own_folder / "predictions"
     found = sources.find(options.source, folder)
     asked = list(islice(found.sources.values(), options.limit))
     if any(source.is_video for source in asked):

@@ -179,15 +179,13 @@ def from_pillow(image: Image.Image, pixel_format: PixelFormat) -> torch.Tensor:
     return _turned(pixels, header.orientation).permute(2, 0, 1)
 
 
-def of_array(
-    pixels: torch.Tensor, depth: int, pixel_format: PixelFormat, layout: int = Layout.PLAIN
-) -> torch.Tensor:
+def of_array(pixels: torch.Tensor, depth: int, pixel_format: PixelFormat) -> torch.Tensor:
     """Values as stored, ``(H, W, N)``, to pixels ``(C, H, W)`` as `decode` gives those of a file.
 
     Raises ValueError with a phrase.
     """
     assert pixel_format.value_range is not None
-    pixels = bands.chosen(pixels, layout, pixel_format)
+    pixels = bands.chosen(pixels, Layout.PLAIN, pixel_format)
     return pixel_values.scaled(pixels, depth, pixel_format.value_range).permute(2, 0, 1)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from fasterrcnn.engine import trials
 from fasterrcnn.engine.fake_gpu import fake_training
+from fasterrcnn.engine.patching import methods_changed
 from fasterrcnn.engine.step import train_step
 from fasterrcnn.recipes import Recipe
 
@@ -163,11 +165,10 @@ def _bytes(tensor: Tensor) -> int:
     return count
 
 
-@contextmanager
-def _parts_told(detector: nn.Module, counter: _Counter) -> Iterator[None]:
-    """Inside, the counter is told which part of the detector computes. Patches its modules."""
+def _parts_told(detector: nn.Module, counter: _Counter) -> AbstractContextManager:
+    """Inside, the counter is told which part of the detector computes."""
 
-    def tell(method: Callable, part: str) -> Callable:
+    def tell(part: str, method: Callable) -> Callable:
         def run(*args: Any, **named: Any) -> Any:
             before = counter.part
             counter.enter(part)
@@ -178,17 +179,4 @@ def _parts_told(detector: nn.Module, counter: _Counter) -> Iterator[None]:
 
         return run
 
-    patched = []
-    for path, part in _METHODS.items():
-        *modules, name = path.split(".")
-        module: Any = detector
-        for child in modules:
-            module = getattr(module, child, None)
-        if hasattr(module, name):
-            setattr(module, name, tell(getattr(module, name), part))
-            patched.append((module, name))
-    try:
-        yield
-    finally:
-        for module, name in patched:
-            delattr(module, name)
+    return methods_changed(detector, {path: partial(tell, part) for path, part in _METHODS.items()})

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from fasterrcnn import recipes
 from fasterrcnn.data.loader import Batch
 from fasterrcnn.engine import trials
+from fasterrcnn.engine.patching import Change, methods_changed
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.models.build import Detector, build
 from fasterrcnn.recipes import Recipe
@@ -67,7 +68,7 @@ def compare(
     return found
 
 
-def _replay(samples: list[Any], device: torch.device) -> Callable[[Callable], Callable]:
+def _replay(samples: list[Any], device: torch.device) -> Change:
     """For `_samplers`: methods that return `samples` in their order."""
     left = iter(tree_map_only(Tensor, lambda tensor: tensor.to(device), samples))
     return lambda method: lambda *args: next(left)
@@ -79,21 +80,9 @@ def _exact_float32() -> Any:
     return own.flags(own.enabled, benchmark=False, deterministic=False, allow_tf32=False)
 
 
-@contextmanager
-def _samplers(detector: nn.Module, change: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Inside, the methods that sample are what `change` makes of them. Patches the modules."""
-    patched = []
-    for path in _SAMPLERS:
-        part, name = path.split(".")
-        module = getattr(detector, part, None)
-        if hasattr(module, name):
-            setattr(module, name, change(getattr(module, name)))
-            patched.append((module, name))
-    try:
-        yield
-    finally:
-        for module, name in patched:
-            delattr(module, name)
+def _samplers(detector: nn.Module, change: Change) -> AbstractContextManager:
+    """Inside, the methods that sample are what `change` makes of them."""
+    return methods_changed(detector, dict.fromkeys(_SAMPLERS, change))
 
 
 def _gradients(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from fasterrcnn.engine.patching import methods_changed
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.models import kernels
 from fasterrcnn.models.build import Detector, FasterRCNN
@@ -80,14 +82,13 @@ def time_parts(model: Detector, steps: list[Callable[[], object]], rt: Runtime) 
     parts; never compiled."""
     spent: dict[str, float] = defaultdict(float)
     parts = {
-        "transform": (model.transform, "forward"),
-        "backbone": (model.backbone, "forward" if isinstance(model, FasterRCNN) else "pyramid"),
-        "rpn losses": (model.rpn, "losses"),
+        "transform.forward": "transform",
+        "backbone.forward" if isinstance(model, FasterRCNN) else "backbone.pyramid": "backbone",
+        "rpn.losses": "rpn losses",
     }
     if isinstance(model, FasterRCNN):
-        parts["proposals"] = (model.rpn, "proposals")
-        parts["roi heads"] = (model.roi_heads, "losses")
-    with torch.compiler.set_stance("force_eager"), _timed(parts, spent, rt):
+        parts |= {"rpn.proposals": "proposals", "roi_heads.losses": "roi heads"}
+    with torch.compiler.set_stance("force_eager"), _timed(model, parts, spent, rt):
         started = time.perf_counter()
         for step in steps:
             step()
@@ -97,11 +98,10 @@ def time_parts(model: Detector, steps: list[Callable[[], object]], rt: Runtime) 
     return {name: seconds / len(steps) for name, seconds in spent.items()}
 
 
-@contextmanager
 def _timed(
-    parts: dict[str, tuple[Any, str]], spent: dict[str, float], rt: Runtime
-) -> Iterator[None]:
-    """Inside, calls of these methods add their seconds to `spent`. Patches the modules."""
+    model: Detector, parts: dict[str, str], spent: dict[str, float], rt: Runtime
+) -> AbstractContextManager:
+    """Inside, calls of these methods of `model` add their seconds to those of their part."""
 
     def watch(name: str, method: Callable) -> Callable:
         def run(*arguments: Any, **named: Any) -> Any:
@@ -114,10 +114,4 @@ def _timed(
 
         return run
 
-    for name, (module, method) in parts.items():
-        setattr(module, method, watch(name, getattr(module, method)))
-    try:
-        yield
-    finally:
-        for module, method in parts.values():
-            delattr(module, method)
+    return methods_changed(model, {path: partial(watch, name) for path, name in parts.items()})

@@ -239,7 +239,8 @@ class RoIHeads(nn.Module):
     def detect(
         self, images: PaddedImages, features: list[Tensor], proposals: Proposals
     ) -> Detections:
-        """The detections after class-wise NMS, exact and without host synchronization."""
+        """The detections after class-wise NMS, which is exact. Only NMS without its kernels
+        synchronizes with the host."""
         config = self.config
         scores, box = self.predict(features, proposals.boxes, images.sizes)
         usable = (scores > self.score_thresh) & proposals.valid[..., None]
