@@ -234,9 +234,15 @@ def _checked(convert: Callable[[str], Any], flag: str, field: Any) -> Callable[[
     word for it."""
 
     def convert_and_check(text: str) -> Any:
-        if text in field.metadata["words"]:
-            return field.metadata["words"][text]
-        value = convert(text)
+        words = field.metadata["words"]
+        if text in words:
+            return words[text]
+        try:
+            value = convert(text)
+        except ValueError:
+            if not words:
+                raise
+            raise UsageError(f"{flag}: {text}: must be a number or {' or '.join(words)}") from None
         check(flag, field, value)
         return value
 

@@ -202,7 +202,8 @@ def find(path: Path) -> Path:
     if found is None:
         detail = "; ".join(skipped) or "give a run folder or one of its checkpoints/step-*"
         if not path.exists():
-            detail = "there is no such folder"
+            is_file = path.suffix in exported.FILES
+            detail = f"there is no such {'file' if is_file else 'folder'}"
         elif path.is_file():
             detail = "a file is imported first: fasterrcnn import"
             if path.suffix in exported.FILES:

@@ -108,6 +108,8 @@ def test_a_word_in_place_of_a_number():
     assert parse("--schedule.images-per-gpu=auto")[0].schedule.images_per_gpu == recipes.AUTO
     with pytest.raises(UsageError, match="--images-per-gpu: 0: must be 1 or more"):
         parse("--images-per-gpu", "0")
+    with pytest.raises(UsageError, match="--images-per-gpu: many: must be a number or auto"):
+        parse("--images-per-gpu", "many")
     with pytest.raises(UsageError, match="auto: only when a run begins"):
         recipes.check(parse("--images-per-gpu", "auto")[0])  # what nothing has replaced
     with pytest.raises(UsageError, match="--images-per-step"):

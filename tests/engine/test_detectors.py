@@ -29,6 +29,8 @@ def test_a_file_of_another_framework(tmp_path: Path):
 def test_a_run(tmp_path: Path):
     with pytest.raises(CheckpointError, match="there is no such folder"):
         detectors.load(str(tmp_path / "nope"))
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        detectors.load(tmp_path / "nope.onnx")
     with pytest.raises(CheckpointError, match="give a run folder or one of its checkpoints"):
         detectors.load(str(tmp_path))
 
