@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from fasterrcnn import recipes, value_range
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, shapes
+from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, hub
 from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageError
@@ -51,6 +53,9 @@ class Options:
     half: bool = setting(
         False, "layers in fp16, all else in float32: a file of half the size (onnx only)"
     )
+    data_path: Path | None = shared.data_path(
+        None, "; its first images are what an exported file is tried on (default: the run's)"
+    )
     license: str | None = setting(None, "license of the detector, for its card on the hub: mit")
     datasets: tuple[str, ...] = setting((), "data sets on the hub that it was trained on")
     base_model: str | None = setting(None, "model on the hub that it was fine-tuned from: ORG/NAME")
@@ -68,6 +73,8 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(options, name):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is for --format hub; leave it out")
+    if options.data_path is not None and options.format not in _PROGRAMS:
+        raise UsageError("--data-path: is for --format onnx and pt2; leave it out")
     for flag, given in (("preprocess: in", options.preprocess == "in"), ("half", options.half)):
         if given and options.format != "onnx":
             raise UsageError(f"--{flag}: is for --format onnx; leave it out")
@@ -83,7 +90,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if options.format in _PROGRAMS:
             inside = options.preprocess == "in"
-            write_program(model, state, options.output, prepares=inside, half=options.half)
+            tried_on = some_images(state, options.data_path)
+            write_program(
+                model, state, options.output, tried_on, prepares=inside, half=options.half
+            )
             said = f"{options.output} for {options.format}"
         else:
             count = write_checkpoint(model, state, options)
@@ -124,12 +134,14 @@ def write_program(
     model: Detector,
     state: checkpoint.State,
     output: Path,
+    tried_on: Sequence[Tensor],
     *,
     prepares: bool = False,
     half: bool = False,
 ) -> None:
     """Write an exported file that detects what `model` does; there is none if it does not.
 
+    tried_on: images ``(C, H, W)`` as `images.decode` gives them, on which the two are compared.
     prepares: the file resizes, normalizes and pads images itself; half: its layers are in fp16
     (both .onnx only). Raises CheckpointError where it detects something else, OSError.
     """
@@ -148,18 +160,22 @@ def write_program(
             onnx_file.write(network, temporary, metadata, preparation, half=half)
         else:
             program_file.write(network, temporary, metadata)
-        check(model, state, temporary, parity.HALF if half else parity.EXACT)
+        check(model, state, temporary, tried_on, parity.HALF if half else parity.EXACT)
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check(
-    model: Detector, state: checkpoint.State, file: Path, limits: parity.Limits = parity.EXACT
+    model: Detector,
+    state: checkpoint.State,
+    file: Path,
+    tried_on: Sequence[Tensor],
+    limits: parity.Limits = parity.EXACT,
 ) -> None:
     """Print how closely the exported `file` agrees with `model`. Raises CheckpointError."""
     other, written, _ = checkpoint.load_detector(file)
-    agreements = parity.compare(model, other, some_images(state), limits)
+    agreements = parity.compare(model, other, tried_on, limits)
     print(parity.HEADER)
     for agreement in agreements:
         print(agreement)
@@ -172,27 +188,18 @@ def check(
         )
 
 
-def some_images(state: checkpoint.State) -> list[Tensor]:
-    """The first images of the run's validation data ``(3, H, W)``, as `images.decode` gives them;
-    where it is not there, drawn shapes."""
+def some_images(state: checkpoint.State, data_path: Path | None = None) -> list[Tensor]:
+    """The first validation images ``(C, H, W)`` of the run's data or of `data_path`, as
+    `images.decode` gives them; drawn shapes where the run's are not there.
+
+    Raises UsageError or DataError where those of `data_path` cannot be read.
+    """
+    if data_path is not None:
+        return _validation_images(state, data_path)
     if state.data["path"] and Path(state.data["path"]).is_dir():
         try:
-            source = evaluation.find_source(state, None, None, None)
-            data = evaluation.read_split(
-                source,
-                state.classes,
-                Problems(skip=True),
-                config=state.recipe.input,
-            )
-            return [
-                images.decode(
-                    data.path(i),
-                    apply_orientation=bool(data.rotate[i]),
-                    pixel_format=data.pixel_format,
-                )
-                for i in range(min(_IMAGES, len(data)))
-            ]
-        except (UsageError, DataError, ValueError):  # it has changed since; no flag could help
+            return _validation_images(state)
+        except (UsageError, DataError):  # it has changed since; no flag could help
             print(f"note: {state.data['path']}: the run's validation data cannot be read")
     print("compared on drawn shapes:")
     channels = [k % 3 for k in range(state.recipe.input.in_channels)]
@@ -213,3 +220,19 @@ def export_to_hub(options: Options) -> None:
     print(f"{path}: {options.output} for the hub")
     if missing := ", ".join(name for name in card if name not in said):
         print(f"note: its README.md does not say: {missing}; give them as flags, or edit it")
+
+
+def _validation_images(state: checkpoint.State, data_path: Path | None = None) -> list[Tensor]:
+    source = evaluation.find_source(state, data_path, None, None)
+    data = evaluation.read_split(
+        source, state.classes, Problems(skip=True), config=state.recipe.input
+    )
+    return [_decode(data, i) for i in range(min(_IMAGES, len(data)))]
+
+
+def _decode(data: Annotations, i: int) -> Tensor:
+    rotate = bool(data.rotate[i])
+    try:
+        return images.decode(data.path(i), apply_orientation=rotate, pixel_format=data.pixel_format)
+    except ValueError as error:
+        raise DataError(f"{data.path(i)}: {error}") from None

@@ -122,13 +122,12 @@ def test_damage_is_found(run: Path, network, tmp_path: Path, damage, monkeypatch
     changed = damage in (damage_weight, damage_order)
     exported = programs.export(damaged) if changed else network
     real = program_file.write
-    monkeypatch.setattr(export, "_IMAGES", 3)
     monkeypatch.setattr(programs, "export", lambda *_, **__: exported)
     monkeypatch.setattr(
         program_file, "write", lambda p, file, _: real(p, file, checkpoint.to_json(wrong))
     )
     with pytest.raises(CheckpointError, match="was removed"):
-        export.write_program(model, state, output)
+        export.write_program(model, state, output, export.some_images(state)[:3])
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
     assert output.read_text() == "older"
 
@@ -138,7 +137,7 @@ def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
     """Edited as another program would: one weight times 1.01, and another mean."""
     onnx = pytest.importorskip("onnx")
     model, state, _ = checkpoint.load_detector(run)
-    export.check(model, state, files["onnx"])
+    export.check(model, state, files["onnx"], export.some_images(state))
     content = onnx.load(files["onnx"])
     shape = [*model.roi_heads.box_head.fc6.weight.shape]
     (weight,) = [w for w in content.graph.initializer if sorted(w.dims) == sorted(shape)]
@@ -153,7 +152,7 @@ def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
     onnx.save(content, tmp_path / "mean.onnx")
     for name in ("weight", "mean"):
         with pytest.raises(CheckpointError, match="detects something else"):
-            export.check(model, state, tmp_path / f"{name}.onnx")
+            export.check(model, state, tmp_path / f"{name}.onnx", export.some_images(state))
 
 
 @pytest.mark.slow
@@ -169,16 +168,15 @@ def test_a_file_in_half_precision(files, shapes_folder: Path, tmp_path: Path):
     assert metrics(half, tmp_path)["AP"] == pytest.approx(ours, rel=0.1)
 
 
-def test_proposals_of_low_score_are_in_the_file(run: Path, tmp_path: Path, monkeypatch):
+def test_proposals_of_low_score_are_in_the_file(run: Path, tmp_path: Path):
     """Those of a trained network have scores far below the threshold of a box head."""
     _, state, _ = checkpoint.load_detector(run)
     recipe = replace(state.recipe, detector="rpn")
     model = build.build(recipe, state.classes.num_classes).eval()
     torch.nn.init.constant_(model.rpn.head.cls_logits.bias, -6.0)
-    monkeypatch.setattr(export, "_IMAGES", 2)
-    file = tmp_path / "rpn.pt2"
-    export.write_program(model, replace(state, recipe=recipe), file)
-    (found,) = checkpoint.load_detector(file)[0](export.some_images(state)[:1])
+    file, pictures = tmp_path / "rpn.pt2", export.some_images(state)[:2]
+    export.write_program(model, replace(state, recipe=recipe), file, pictures)
+    (found,) = checkpoint.load_detector(file)[0](pictures[:1])
     assert len(found["scores"]) and found["scores"].max() < recipe.roi_heads.score_thresh
 
 
@@ -275,14 +273,14 @@ def test_validation_data_that_has_changed_is_replaced_by_shapes(run, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_comparison_of_nothing_says_so(files, run: Path, tmp_path: Path, capsys, monkeypatch):
+def test_a_comparison_of_nothing_says_so(files, run: Path, tmp_path: Path, capsys):
     model, state, _ = checkpoint.load_detector(run)
-    monkeypatch.setattr(export, "_IMAGES", 1)
-    export.check(model, state, files["pt2"])
+    pictures = export.some_images(state)[:1]
+    export.check(model, state, files["pt2"], pictures)
     assert "nothing is detected" not in capsys.readouterr().out
     strict = recipes.change(state.recipe, roi_heads=dict(score_thresh=0.999))
     model = build.build(strict, state.classes.num_classes).eval()
-    export.write_program(model, replace(state, recipe=strict), tmp_path / "model.pt2")
+    export.write_program(model, replace(state, recipe=strict), tmp_path / "model.pt2", pictures)
     assert "note: nothing is detected in these images" in capsys.readouterr().out
 
 
