@@ -4,6 +4,8 @@ Code below the command layer raises them with one line that names the file, the 
 `cli.exit_codes.run` prints that line and exits with the code.
 """
 
+GO_ON = "a run with a checkpoint goes on with --resume"  # with other values of some fields
+
 
 class Failure(Exception):
     """Base class of all expected failures; ``str(failure)`` is the whole message."""

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from fasterrcnn.recipes import Schedule
 
 
-def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
+class Origin(NamedTuple):
+    """Where epochs are counted from: `epoch` of them were done before `step`.
+
+    Other than 0 and 0 only in a run whose batch size was changed on the way (`engine.history`).
+    """
+
+    step: int = 0
+    epoch: float = 0.0
+
+    def step_of(self, epoch: float, steps_per_epoch: int) -> int:
+        """The step before which `epoch` epochs are done."""
+        return self.step + round((epoch - self.epoch) * steps_per_epoch)
+
+    def epoch_at(self, step: int, steps_per_epoch: int) -> float:
+        """The epochs done before `step`."""
+        return self.epoch + (step - self.step) / steps_per_epoch
+
+
+START = Origin()
+
+
+def total_steps(schedule: Schedule, steps_per_epoch: int, origin: Origin = START) -> int:
     """Number of optimizer steps in the whole schedule, at least 1."""
-    return max(1, round(schedule.epochs * steps_per_epoch))
+    return max(1, origin.step_of(schedule.epochs, steps_per_epoch))
 
 
-def milestone_steps(schedule: Schedule, steps_per_epoch: int) -> tuple[int, ...]:
+def milestone_steps(
+    schedule: Schedule, steps_per_epoch: int, origin: Origin = START
+) -> tuple[int, ...]:
     """Steps (from 0) at which the learning rate is multiplied by gamma."""
-    return tuple(round(epoch * steps_per_epoch) for epoch in schedule.milestones)
+    return tuple(origin.step_of(epoch, steps_per_epoch) for epoch in schedule.milestones)
 
 
-def lr_at(step: int, schedule: Schedule, steps_per_epoch: int) -> float:
+def lr_at(step: int, schedule: Schedule, steps_per_epoch: int, origin: Origin = START) -> float:
     """Learning rate of optimizer step `step` (from 0).
 
     Linear warm-up from ``warmup_factor * lr`` (step 0) to ``lr`` (step `warmup_steps`), as in
@@ -25,10 +49,10 @@ def lr_at(step: int, schedule: Schedule, steps_per_epoch: int) -> float:
     WarmupMultiStepLR and WarmupCosineLR.
     """
     if schedule.lr_scheduler == "cosine":
-        done = min(1.0, step / total_steps(schedule, steps_per_epoch))
+        done = min(1.0, step / total_steps(schedule, steps_per_epoch, origin))
         lr = schedule.lr * 0.5 * (1.0 + math.cos(math.pi * done))
     else:
-        passed = sum(step >= at for at in milestone_steps(schedule, steps_per_epoch))
+        passed = sum(step >= at for at in milestone_steps(schedule, steps_per_epoch, origin))
         lr = schedule.lr * schedule.gamma**passed
     if step < schedule.warmup_steps:
         done = step / schedule.warmup_steps
@@ -44,15 +68,17 @@ def due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def describe(schedule: Schedule, steps_per_epoch: int, last_step: int) -> str:
+def describe(
+    schedule: Schedule, steps_per_epoch: int, last_step: int, origin: Origin = START
+) -> str:
     """Log line about the learning rate of a run of `last_step` steps."""
-    total = total_steps(schedule, steps_per_epoch)
+    total = total_steps(schedule, steps_per_epoch, origin)
     if schedule.lr_scheduler == "cosine":
         fall = f"cosine to 0 at step {total}"
     else:
         fall = ", ".join(
-            f"{lr_at(step, schedule, steps_per_epoch):g} from step {step}"
-            for step in milestone_steps(schedule, steps_per_epoch)
+            f"{lr_at(step, schedule, steps_per_epoch, origin):g} from step {step}"
+            for step in milestone_steps(schedule, steps_per_epoch, origin)
             if step < last_step
         )
     text = (
@@ -65,7 +91,7 @@ def describe(schedule: Schedule, steps_per_epoch: int, last_step: int) -> str:
     if schedule.warmup_steps >= last_step:
         text += (
             f"\nnote: the run ends before warm-up does, at learning rate "
-            f"{lr_at(last_step - 1, schedule, steps_per_epoch):g}; "
+            f"{lr_at(last_step - 1, schedule, steps_per_epoch, origin):g}; "
             "--schedule.warmup-steps shortens it"
         )
     return text

@@ -94,3 +94,14 @@ def test_the_cosine_has_no_milestones():
     with pytest.raises(UsageError, match=r"--schedule.milestones: only --lr-scheduler multistep"):
         recipes.check(recipes.change(recipe, schedule=dict(milestones=(8.0,))))
     assert recipes.with_lr_scheduler(base, "multistep") == base
+
+
+def test_the_schedule_goes_on_where_batches_changed():
+    """After 4 epochs of 100 steps, epochs have 50: the same rates at the same epochs."""
+    origin = schedule.Origin(400, 4.0)
+    assert schedule.total_steps(ONE_X, 50, origin) == 400 + 8 * 50
+    assert schedule.milestone_steps(ONE_X, 50, origin) == (400 + 4 * 50, 400 + 7 * 50)
+    for epoch in (7, 8, 9.5, 11, 12):
+        before = schedule.lr_at(round(epoch * 100), ONE_X, 100)
+        assert schedule.lr_at(400 + round((epoch - 4) * 50), ONE_X, 50, origin) == before
+    assert schedule.lr_at(700, COSINE, 50, schedule.Origin(600, 3.0)) < COSINE.lr

@@ -20,6 +20,7 @@ from fasterrcnn.data.sampler import Plan, check_ranks
 from fasterrcnn.engine import (
     bad_images,
     checkpoint,
+    history,
     resume,
     run_data,
     runtime,
@@ -27,6 +28,7 @@ from fasterrcnn.engine import (
     training,
     trials,
 )
+from fasterrcnn.engine.history import History
 from fasterrcnn.engine.resume import Start
 from fasterrcnn.engine.run_data import DataSource, RunData
 from fasterrcnn.engine.run_folder import RunFolder
@@ -131,16 +133,11 @@ def run(
     recipes.check(recipe)
     if auto:
         recipe = choose_images_per_gpu(recipe, data, start, rt)
-    plan = Plan(
-        data.train.ids,
-        run_data.buckets(data.train, recipe),
-        seed=recipe.seed,
-        images_per_gpu=recipe.schedule.images_per_gpu,
-        micro_batches_per_step=check_shares(recipe.schedule, rt),
-        repeats=data.repeats(recipe),
-    )
-    state = first_state(recipe, options, data, plan, rt)
-    rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step))
+    recipe, changes = follow(recipe, start, data, options, rt)
+    check_shares(recipe.schedule, rt)
+    plan = make_plan(recipe, data, changes)
+    state = first_state(recipe, options, data, plan, rt, changes)
+    rt.say(schedule.describe(recipe.schedule, plan.steps_per_epoch, state.last_step, plan.origin))
     due = intervals(options, plan)
     stalled = training.find_stall(dataclasses.replace(state, step=start.step), due, folder, rt)
     finished = rt.on_main(
@@ -199,11 +196,40 @@ def check(recipe: Recipe, options: Options) -> None:
         )
 
 
-def check_shares(config: Schedule, rt: Runtime) -> int:
-    """The micro-batches of a step. Raises UsageError if there are fewer than ranks."""
+def follow(
+    recipe: Recipe, start: Start, data: RunData, options: Options, rt: Runtime
+) -> tuple[Recipe, History]:
+    """The recipe with which the run goes on, and what changed in it until then."""
+    if start.state is None:
+        return recipe, []
+
+    def epoch_at(saved: checkpoint.State) -> float:
+        return make_plan(saved.recipe, data, saved.history).epoch_at(saved.step)
+
+    recipe, changes, line = history.go_on(start.state, recipe, epoch_at, resume=options.resume)
+    if line:
+        rt.say(line)
+    return recipe, changes
+
+
+def make_plan(recipe: Recipe, data: RunData, changes: History) -> Plan:
+    """The order of the training images."""
+    config = recipe.schedule
+    return Plan(
+        data.train.ids,
+        run_data.buckets(data.train, recipe),
+        seed=recipe.seed,
+        images_per_gpu=config.images_per_gpu,
+        micro_batches_per_step=config.images_per_step // config.images_per_gpu,
+        repeats=data.repeats(recipe),
+        origin=history.origin(changes),
+    )
+
+
+def check_shares(config: Schedule, rt: Runtime) -> None:
+    """Raise UsageError if a step has fewer micro-batches than there are ranks."""
     micro_batches = config.images_per_step // config.images_per_gpu
     check_ranks(rt.ranks, micro_batches, config.images_per_gpu)
-    return micro_batches
 
 
 def choose_images_per_gpu(recipe: Recipe, data: RunData, start: Start, rt: Runtime) -> Recipe:
@@ -259,10 +285,10 @@ def read_data(
 
 
 def first_state(
-    recipe: Recipe, options: Options, data: RunData, plan: Plan, rt: Runtime
+    recipe: Recipe, options: Options, data: RunData, plan: Plan, rt: Runtime, changes: History
 ) -> checkpoint.State:
     """What a checkpoint of this run holds besides tensors, before its first step."""
-    total = schedule.total_steps(recipe.schedule, plan.steps_per_epoch)
+    total = schedule.total_steps(recipe.schedule, plan.steps_per_epoch, plan.origin)
     return checkpoint.State(
         step=0,
         last_step=options.steps or total,
@@ -279,6 +305,7 @@ def first_state(
             "bad_images": data.bad.saved(),
         },
         environment={**rt.environment(), "compiled": options.compile},
+        history=changes,
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from fasterrcnn import seeds
 from fasterrcnn.data.repeats import draw_copies, number_of_copies
 from fasterrcnn.errors import UsageError
+from fasterrcnn.schedule import START, Origin
 
 
 class MicroBatch(NamedTuple):
@@ -51,7 +52,8 @@ class Plan:
     with micro-batches. So every epoch sees every image, and all epochs have equally many steps.
 
     `repeats`, float64 ``(n,)`` of at least 1: how often each image occurs in an epoch on average.
-    Each epoch draws the same number of copies of a bucket's images.
+    Each epoch draws the same number of copies of a bucket's images. `origin`: an epoch begins
+    there, whose number is that of the epochs begun before.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Plan:
         images_per_gpu: int,
         micro_batches_per_step: int,
         repeats: np.ndarray | None = None,
+        origin: Origin = START,
     ) -> None:
         self.ids = ids
+        self.origin = origin
         self.bucket = np.asarray(bucket)
         self.seed = seed
         self.images_per_gpu = images_per_gpu
@@ -114,6 +118,10 @@ class Plan:
 
         return sorted(entries, key=place)
 
+    def epoch_at(self, step: int) -> float:
+        """The epochs done before `step`."""
+        return self.origin.epoch_at(step, self.steps_per_epoch)
+
     def share(self, rank: int, ranks: int) -> range:
         """Which micro-batches of every step `rank` of `ranks` runs: rank, rank + ranks, ..."""
         return range(rank, self.micro_batches_per_step, ranks)
@@ -128,7 +136,8 @@ class Plan:
         check_ranks(ranks, self.micro_batches_per_step, self.images_per_gpu)
         batches, known = [], None
         for step in range(first_step, last_step):
-            epoch, within = divmod(step, self.steps_per_epoch)
+            epoch, within = divmod(step - self.origin.step, self.steps_per_epoch)
+            epoch += math.ceil(self.origin.epoch)
             if epoch != known:
                 batches, known = self.epoch(epoch), epoch
             for index in self.share(rank, ranks):

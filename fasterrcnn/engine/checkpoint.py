@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class State:
     scaler: dict[str, Any]  # GradScaler.state_dict()
     data: dict[str, Any]  # digest of the training images and boxes, paths, bad images
     environment: dict[str, Any]  # versions, device, threads, ranks
+    history: list[dict[str, Any]] = field(default_factory=list)  # changes (`engine.history`)
 
 
 # Saving.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.tracking import Trackers
-from fasterrcnn.errors import Diverged
+from fasterrcnn.errors import GO_ON, Diverged
 
 _MAX_OVERFLOWS = 50  # skipped steps in a row from which fp16 does not recover
 
@@ -49,7 +50,7 @@ class MetricLog:
         *,
         first_step: int,
         last_step: int,
-        steps_per_epoch: int,
+        epoch_at: Callable[[int], float],
         images_per_step: int,
         micro_batches_per_step: int,
         may_overflow: bool,
@@ -57,7 +58,7 @@ class MetricLog:
     ) -> None:
         self.runtime = runtime
         self.last_step = last_step
-        self.steps_per_epoch = steps_per_epoch
+        self.epoch_at = epoch_at
         self.images_per_step = images_per_step
         self.micro_batches_per_rank = micro_batches_per_step / runtime.ranks
         self.may_overflow = may_overflow
@@ -144,7 +145,7 @@ class MetricLog:
             if self._skipped_in_a_row >= _MAX_OVERFLOWS:
                 raise Diverged(
                     f"step {step.step + 1}: {_MAX_OVERFLOWS} steps in a row overflowed fp16; "
-                    "try --amp bf16 or a lower --lr"
+                    f"try --amp bf16 or a lower --lr; {GO_ON}"
                 )
             if bool(finite.all()) or skipped:
                 continue
@@ -153,8 +154,8 @@ class MetricLog:
             what = ", ".join(key for key, fine in zip(keys, finite, strict=True) if not fine)
             raise Diverged(
                 f"step {step.step + 1}: {what} not finite at learning rate {step.lr:g}, images "
-                f"{' '.join(names)}; try a lower --lr or --schedule.clip-grad-norm 10 (the last "
-                "checkpoint is older)"
+                f"{' '.join(names)}; try a lower --lr or --schedule.clip-grad-norm 10; {GO_ON}, from "
+                "an older one if the newest is deleted"
             )
 
     def _line(self, row: dict[str, Any]) -> str:
@@ -167,7 +168,7 @@ class MetricLog:
         eta = timedelta(seconds=round((self.last_step - row["step"]) * row["step_s"]))
         skipped = f"  {self._skipped} skipped" if self._skipped else ""
         return (
-            f"step {row['step']}/{self.last_step}  epoch {row['step'] / self.steps_per_epoch:.2f}  "
+            f"step {row['step']}/{self.last_step}  epoch {self.epoch_at(row['step']):.2f}  "
             f"loss {_loss(row):.4f} ({losses})  lr {row['lr']:.3g}  "
             f"{row['images_per_s']:.1f} img/s (step {row['step_s']:.2f} s, "
             f"data {row['data_s']:.2f} s)  {row['peak_memory_gb']:.1f} GiB  eta {eta}{skipped}"

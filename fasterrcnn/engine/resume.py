@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import recipes, schedule, seeds
-from fasterrcnn.engine import checkpoint, initial_weights, results
+from fasterrcnn.engine import checkpoint, history, initial_weights, results
 from fasterrcnn.engine.checkpoint import State
 from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
@@ -77,7 +77,7 @@ def check_start(
     saved = start.state
     if saved is None:
         return False
-    _check_same_run(folder, saved, state)
+    _check_same_run(folder, saved, state, resume=resume)
     same = saved.data.get("val_digest") == state.data["val_digest"]
     if same and lacks_evaluation(replace(state, step=saved.step), 0, folder):
         return False
@@ -87,7 +87,7 @@ def check_start(
     wants_more = resume or skip_finished
     if finished or (saved.step >= saved.last_step and not wants_more):
         why = f": {stalled}" if stalled else ""
-        longer = "a larger --patience, or 0" if stalled else "--resume --steps N"
+        longer = "a larger --patience, or 0" if stalled else "--resume and --epochs or --steps"
         raise UsageError(
             f"--output-dir: {folder.path}: this run is finished at step {saved.step}{why}; train "
             f"longer with {longer}, or start another with --output-dir"
@@ -121,7 +121,8 @@ def start_training(state: State, start: Start, rt: Runtime, *, compiled: bool) -
     if start.path is not None and start.state is not None:
         path = start.path
         rt.on_main(lambda: _restore(path, training))
-        training.scaler.load_state_dict(start.state.scaler)
+        if start.state.scaler:  # none where fp16 begins here
+            training.scaler.load_state_dict(start.state.scaler)
         state.step = start.state.step
         rt.say(f"continuing at step {state.step} from {path}")
         for line in _changes(start.state.environment, state.environment):
@@ -149,17 +150,23 @@ def tensors(training: Training) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _check_same_run(folder: RunFolder, saved: State, state: State) -> None:
-    """Raise UsageError unless recipe and data are those of the saved run."""
-    different = recipes.difference(saved.recipe, state.recipe)
+def _check_same_run(folder: RunFolder, saved: State, state: State, *, resume: bool) -> None:
+    """Raise UsageError unless data and recipe are those of the saved run, up to what `resume`
+    changes."""
+    fixed = history.fixed(saved.recipe, state.recipe)
+    different = fixed if resume else recipes.difference(saved.recipe, state.recipe)
+    advice = f"--weights {folder.path} and another --output-dir to start from its weights"
+    if not resume and different and not fixed:
+        advice = f"--resume to change it from step {saved.step} on"
     if saved.data["digest"] != state.data["digest"]:
         different.append(
             "the training images or boxes: missing, unreadable or repaired images count too"
         )
+        advice = "another --output-dir"
     if different:
         raise UsageError(
             f"--output-dir: {folder.path}: holds another run ({'; '.join(different)}); use its "
-            "flags to continue it, or another --output-dir"
+            f"flags to continue it, or {advice}"
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from fasterrcnn.errors import Failure, Hang, ProcessDied, UsageError
+from fasterrcnn.errors import GO_ON, Failure, Hang, ProcessDied, UsageError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # rank 0 may measure a large split while others wait
 _NO_COMPILER = ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
@@ -40,14 +40,15 @@ def explain(error: RuntimeError) -> Failure | None:
     first = text.splitlines()[0] if text else ""
     if type(error).__name__ == "OutOfMemoryError":
         return ProcessDied(
-            f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step)"
+            f"GPU memory: {first}; lower --images-per-gpu (a step keeps its --images-per-step); "
+            f"{GO_ON}"
         )
     if "DefaultCPUAllocator" in text or "Storage size calculation overflowed" in text:
         asked = re.search(r"tried to allocate (\d+) bytes", text)
         size = f"{int(asked[1]) / 2**30:,.1f} GiB" if asked else "a tensor of that size"
         return ProcessDied(
             f"memory: {size} could not be allocated; lower --images-per-gpu, or the size of images "
-            "or of the network"
+            f"or of the network; {GO_ON}"
         )
     if first.startswith(_NO_COMPILER):
         return UsageError(f"--compile: {first}; install it, or leave --compile out")

@@ -59,7 +59,7 @@ def train(
         folder.path / METRICS,
         first_step=state.step,
         last_step=last,
-        steps_per_epoch=per_epoch,
+        epoch_at=plan.epoch_at,
         images_per_step=recipe.schedule.images_per_step,
         micro_batches_per_step=plan.micro_batches_per_step,
         may_overflow=training.scaler.is_enabled(),
@@ -78,7 +78,7 @@ def train(
             if state.step > saved:
                 rt.on_main(lambda: resume.save(training, state, folder, intervals.keep))
             raise stopped(stop, state.step, folder.checkpoints)
-        lr = schedule.lr_at(state.step, recipe.schedule, per_epoch)
+        lr = schedule.lr_at(state.step, recipe.schedule, per_epoch, plan.origin)
         scalars, grad_norm = train_step(
             training, batches, recipe, lr, rt, plan.micro_batches_per_step
         )

@@ -20,6 +20,7 @@ from fasterrcnn.recipes.changes import (
     with_lr_scheduler,
     with_measured_pixels,
     with_optimizer,
+    with_values,
 )
 from fasterrcnn.recipes.checks import check
 from fasterrcnn.recipes.fields import AUTO, Augment, Backbone, Data, Input, Recipe, Schedule
@@ -35,5 +36,5 @@ __all__ = [
     "change", "check", "describe", "difference", "fasterrcnn_r10_fpn_shapes",
     "fasterrcnn_r50_fpn_1x", "find", "flat", "former_names", "from_dict", "get",
     "with_coco_weights", "with_epochs", "with_images_per_step", "with_lr_scheduler",
-    "with_measured_pixels", "with_optimizer",
+    "with_measured_pixels", "with_optimizer", "with_values",
 ]  # fmt: skip

@@ -28,6 +28,15 @@ def flat(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
+def with_values(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """`recipe` with other values, by their dotted names, as `flat` gives them; lists are tuples."""
+    for name, value in values.items():
+        group, _, leaf = name.rpartition(".")
+        item = tuple(value) if isinstance(value, list) else value
+        recipe = change(recipe, **({group: {leaf: item}} if group else {leaf: item}))
+    return recipe
+
+
 def as_text(value: Any) -> str:
     """A value as its flag takes it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -247,11 +247,11 @@ def test_a_finished_or_different_run_is_refused(shapes_folder: Path, tmp_path: P
     before = {p.name: p.read_bytes() for p in done.iterdir()}
     message = refused(UsageError, shapes_folder, out, "--steps", "3")
     assert "finished at step 3" in message
-    assert "--resume --steps" in message
+    assert "--resume and --epochs or --steps" in message
     assert "finished" in refused(UsageError, shapes_folder, out, "--steps", "9")
     assert "finished" in refused(UsageError, shapes_folder, out, "--steps", "2", "--resume")
-    message = refused(UsageError, shapes_folder, out, "--steps", "9", "--lr", "1", "--resume")
-    assert "schedule.lr: 0.02 -> 1.0" in message
+    message = refused(UsageError, shapes_folder, out, "--steps", "9", "--seed", "1", "--resume")
+    assert "seed: 0 -> 1" in message
     message = refused(UsageError, shapes_folder, out, "--steps", "9", "--images-per-gpu", "4")
     assert "schedule.images_per_gpu: 2 -> 4" in message
     other = tmp_path / "data"

@@ -10,12 +10,18 @@ import pytest
 
 from fasterrcnn.data.sampler import MicroBatch, Plan, check_ranks, order
 from fasterrcnn.errors import UsageError
+from fasterrcnn.schedule import START, Origin
 
 GOLDEN = Path(__file__).with_name("golden_order.json")
 
 
 def plan(
-    n: int = 50, images_per_gpu: int = 2, micro_batches: int = 4, seed: int = 0, repeats=None
+    n: int = 50,
+    images_per_gpu: int = 2,
+    micro_batches: int = 4,
+    seed: int = 0,
+    repeats=None,
+    origin: Origin = START,
 ) -> Plan:
     ids = [str(100 + 7 * i) for i in range(n)]
     bucket = [(i * i) % 3 for i in range(n)]
@@ -26,6 +32,7 @@ def plan(
         images_per_gpu=images_per_gpu,
         micro_batches_per_step=micro_batches,
         repeats=repeats,
+        origin=origin,
     )
 
 
@@ -214,3 +221,15 @@ def test_up_to_as_many_ranks_as_micro_batches_are_fine():
 
 def test_a_micro_batch_is_a_value():
     assert MicroBatch(1, 2, 0, (3, 4)) == MicroBatch(1, 2, 0, (3, 4))
+
+
+def test_an_epoch_begins_where_batches_changed():
+    """It has the number that follows those begun before, and all its images."""
+    changed, never = plan(origin=Origin(100, 2.5)), plan()
+    steps = changed.steps_per_epoch
+    later = list(changed.micro_batches(100, 100 + 2 * steps, 0, 1))
+    assert [batch.epoch for batch in later] == [3] * 4 * steps + [4] * 4 * steps
+    assert {i for batch in later[: 4 * steps] for i in batch.images} == set(range(50))
+    whole = list(never.micro_batches(3 * steps, 5 * steps, 0, 1))
+    assert [batch.images for batch in later] == [batch.images for batch in whole]
+    assert changed.epoch_at(100 + steps) == 3.5 and never.epoch_at(steps) == 1

@@ -25,7 +25,7 @@ def log(
         path,
         first_step=first,
         last_step=100,
-        steps_per_epoch=10,
+        epoch_at=lambda step: step / 10,
         images_per_step=4,
         micro_batches_per_step=micro_batches,
         may_overflow=fp16,
