@@ -154,8 +154,8 @@ class MetricLog:
             what = ", ".join(key for key, fine in zip(keys, finite, strict=True) if not fine)
             raise Diverged(
                 f"step {step.step + 1}: {what} not finite at learning rate {step.lr:g}, images "
-                f"{' '.join(names)}; try a lower --lr or --schedule.clip-grad-norm 10; {GO_ON}, from "
-                "an older one if the newest is deleted"
+                f"{' '.join(names)}; try a lower --lr or --schedule.clip-grad-norm 10; {GO_ON}, "
+                "from an older one if the newest is deleted"
             )
 
     def _line(self, row: dict[str, Any]) -> str:
