@@ -9,7 +9,8 @@ other kernels: what changes there is a near tie, not an error of the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,17 +51,13 @@ class Agreement:
     different: int  # detections of either without one of the same class, place and score
     box: float  # the largest difference of the others (px)
     score: float
-    limits: Limits
-    rounding: int | None = None  # different with other kernels; None: not computed
+    allowed: float  # so many may differ
+    rounding: int | None = None  # so many differ with other kernels; None: not computed
 
     @property
     def holds(self) -> bool:
-        """Up to near ties, is everything the same?
-
-        Twice as many as other kernels change may differ: another rounding changes others.
-        """
-        usual = sum(self.counts) / self.limits.ties
-        return self.different <= max(usual, 2 * (self.rounding or 0))
+        """Up to near ties, is everything the same?"""
+        return self.different <= self.allowed
 
     def __str__(self) -> str:
         ours, theirs = self.counts
@@ -80,29 +77,46 @@ def compare(
     """The detections in uint8 `images` ``(3, H, W)`` at three sizes, in batches of 1 and 3.
 
     Images are resized to three sizes, for which the transforms are changed and restored; where the
-    file resizes them itself, they are made smaller before.
+    file resizes them itself, they are made smaller before. Where more differs than `limits` allow,
+    twice as many may differ as other kernels change at any of the sizes.
     """
-    inside = isinstance(exported, ExportedDetector) and exported.prepares
+    ours, agreements = [], []
+    for scale in _SCALES:
+        with _resized(detector, exported, images, scale) as (size, batches):
+            ours.append(_detect(detector, batches))
+            agreements.append(_agreement(size, ours[-1], _detect(exported, batches), limits))
+    if all(agreement.holds for agreement in agreements):
+        return agreements
+    changed = []
+    for scale, before in zip(_SCALES, ours, strict=True):
+        with _resized(detector, exported, images, scale) as (size, batches), _other_kernels():
+            again = _detect(detector, batches)
+        changed.append(_agreement(size, before, again, limits).different)
+    return [
+        replace(found, rounding=number, allowed=max(found.allowed, 2 * max(changed)))
+        for found, number in zip(agreements, changed, strict=True)
+    ]
+
+
+@contextmanager
+def _resized(
+    detector: Detector, exported: Detector, images: Sequence[Tensor], scale: float
+) -> Iterator[tuple[tuple[int, int], list[list[Tensor]]]]:
+    """The size (short side, limit of the long side) to which both resize inside, and batches."""
     configs = detector.transform.config, exported.transform.config
-    agreements = []
+    size = configs[0].min_size, configs[0].max_size
+    if isinstance(exported, ExportedDetector) and exported.prepares:
+        # One by one: the detector pads a batch to its largest image.
+        batches = [[_smaller(image, scale)] for image in images]
+    else:
+        size = max(_SMALLEST, int(size[0] * scale)), max(_SMALLEST, int(size[1] * scale))
+        batches = _batches(images)
     try:
-        for scale in _SCALES:
-            size = configs[0].min_size, configs[0].max_size
-            if not inside:
-                size = max(_SMALLEST, int(size[0] * scale)), max(_SMALLEST, int(size[1] * scale))
-            # One by one for such a file: the detector pads a batch to its largest image.
-            batches = [[_smaller(image, scale)] for image in images] if inside else _batches(images)
-            for model, config in zip((detector, exported), configs, strict=True):
-                model.transform.config = replace(config, min_size=size[0], max_size=size[1])
-            ours = _detect(detector, batches)
-            agreement = _agreement(size, ours, _detect(exported, batches), limits)
-            if not agreement.holds:
-                again = _agreement(size, ours, _by_other_kernels(detector, batches), limits)
-                agreement = replace(agreement, rounding=again.different)
-            agreements.append(agreement)
+        for model, config in zip((detector, exported), configs, strict=True):
+            model.transform.config = replace(config, min_size=size[0], max_size=size[1])
+        yield size, batches
     finally:
         detector.transform.config, exported.transform.config = configs
-    return agreements
 
 
 Found = dict[str, Tensor]
@@ -133,12 +147,13 @@ def _detect(detector: Detector, batches: list[list[Tensor]]) -> list[Found]:
     return [image for batch in found for image in batch]
 
 
-def _by_other_kernels(detector: Detector, batches: list[list[Tensor]]) -> list[Found]:
-    """The same detections by PyTorch's own convolutions, which add in another order than oneDNN."""
+@contextmanager
+def _other_kernels() -> Iterator[None]:
+    """Inside, PyTorch's own convolutions, which add in another order than oneDNN's."""
     enabled = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
-        return _detect(detector, batches)
+        yield
     finally:
         torch.backends.mkldnn.enabled = enabled
 
@@ -154,7 +169,8 @@ def _agreement(
             box = max(box, float((a["boxes"][i] - b["boxes"][k]).abs().max()))
             score = max(score, float((a["scores"][i] - b["scores"][k]).abs()))
     first, second = (sum(len(found["labels"]) for found in side) for side in (ours, theirs))
-    return Agreement(size, (first, second), different, box, score, limits)
+    allowed = (first + second) / limits.ties
+    return Agreement(size, (first, second), different, box, score, allowed)
 
 
 def _matched(a: Found, b: Found, limits: Limits) -> list[tuple[int, int]]:

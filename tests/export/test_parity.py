@@ -40,7 +40,7 @@ def test_the_detector_is_only_computed_again_where_something_differs():
     assert all(agreement.holds and agreement.rounding is None for agreement in found)
 
 
-def test_as_many_may_differ_as_rounding_changes_and_no_more():
+def test_twice_as_many_may_differ_as_rounding_changes_at_any_size():
     _, found = agreements(moved=4, unsteady=2)  # each is a detection of either side
     assert [(a.different, a.rounding, a.holds) for a in found] == [(8, 4, True)] * 3
     _, found = agreements(moved=5, unsteady=2)
@@ -48,3 +48,16 @@ def test_as_many_may_differ_as_rounding_changes_and_no_more():
     _, found = agreements(moved=1, unsteady=0)
     assert [(a.different, a.rounding, a.holds) for a in found] == [(2, 0, False)] * 3
     assert str(found[0]).split()[-1] == "0"
+
+
+def test_rounding_is_that_of_the_size_where_it_is_most():
+    class AtOneSize(Fixed):
+        def __call__(self, batch):
+            full = self.transform.config.min_size == recipes.Input().min_size
+            self.unsteady = 2 if full else 0
+            return super().__call__(batch)
+
+    found = parity.compare(AtOneSize(), Fixed(4), IMAGES)
+    assert [(a.different, a.rounding, a.holds) for a in found] == [
+        (8, 4, True), (8, 0, True), (8, 0, True),
+    ]  # fmt: skip
