@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 
 from fasterrcnn.cli import exit_codes, names
+from fasterrcnn.engine import restarts
 from fasterrcnn.errors import UsageError
 
 
@@ -36,6 +37,8 @@ def run_command(name: str, *argv: str) -> None:
     # busy machine training on a CPU was more than 10 times as slow (docs/measurements.md). The
     # variable is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if most := restarts.asked_for(name, argv):
+        sys.exit(restarts.supervise([sys.executable, "-m", "fasterrcnn", name, *argv], most))
     try:
         module = import_module(names.module_of(name))
     except ModuleNotFoundError as error:

@@ -27,6 +27,8 @@ def train(
     for, and another `errors.Failure` for what else it expects.
     """
     given = {"recipe": recipe, "data_path": data_path, "output_dir": output, **fields}
+    if fields.get("max_restarts"):
+        raise ValueError("max_restarts: only the command restarts itself; leave it out")
     command = import_module(names.module_of("train"))
     with value_errors(), runtime.settings_kept():
         return command.main(as_flags(given, command.Options))

@@ -21,6 +21,7 @@ from fasterrcnn.engine import (
     bad_images,
     checkpoint,
     history,
+    restarts,
     resume,
     run_data,
     runtime,
@@ -81,6 +82,12 @@ class Options:
     save_every: int | None = setting(
         None, "steps between checkpoints (default: an epoch; 0: only at the end)", least=0
     )
+    max_restarts: int = setting(
+        0,
+        "restarts after a process died or hung, from the newest checkpoint; one after which "
+        "another checkpoint was saved does not count",
+        least=0,
+    )
     track: tuple[str, ...] = setting(
         (), f"also send metrics to trackers: {', '.join(tracking.TRACKERS)}"
     )
@@ -100,7 +107,8 @@ def main(argv: list[str] | None = None) -> Path:
     rt = runtime.start(options.device, deterministic=options.deterministic)
     images.limit_pixels(options.max_image_pixels)
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp))
-    folder = RunFolder((options.output_dir or default_folder(recipe)).absolute())
+    folder = RunFolder(run_folder(recipe, options))
+    restarts.tell(folder.path)
     try:
         with folder.outcome() as status, expected_failures():
             run(recipe, options, folder, rt, status)
@@ -109,9 +117,12 @@ def main(argv: list[str] | None = None) -> Path:
     return folder.path
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """``output/<recipe>``, or the folder of a run started under a former name of the recipe."""
-    root = shared.output_root()
+def run_folder(recipe: Recipe, options: Options) -> Path:
+    """That asked for; else ``output/<recipe>``, or the folder of a run started under a former name
+    of the recipe."""
+    if options.output_dir:
+        return options.output_dir.absolute()
+    root = shared.output_root().absolute()
     names = [recipe.name, *recipes.former_names(recipe.name)]
     return next((root / name for name in names if (root / name).exists()), root / recipe.name)
 
