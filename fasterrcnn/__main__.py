@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 
 from fasterrcnn.cli import exit_codes, names
-from fasterrcnn.engine import restarts
+from fasterrcnn.engine import restarts, signals
 from fasterrcnn.errors import UsageError
 
 
@@ -37,6 +37,7 @@ def run_command(name: str, *argv: str) -> None:
     # busy machine training on a CPU was more than 10 times as slow (docs/measurements.md). The
     # variable is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signals.note_start()
     if most := restarts.asked_for(name, argv):
         sys.exit(restarts.supervise([sys.executable, "-m", "fasterrcnn", name, *argv], most))
     try:

@@ -42,6 +42,8 @@ def launch(argv: list[str]) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     arguments = run.parse_args(argv)
     processes = run.determine_local_world_size(arguments.nproc_per_node)
+    # torchrun would die of it: Slurm's warning goes the way of a SIGTERM to the ranks.
+    signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as folder:
         status = Path(folder) / "status.json"

@@ -88,6 +88,9 @@ class Options:
         "another checkpoint was saved does not count",
         least=0,
     )
+    max_hours: float = setting(
+        0.0, "hours after which the run is saved and ends, with exit code 143; 0: none", least=0
+    )
     track: tuple[str, ...] = setting(
         (), f"also send metrics to trackers: {', '.join(tracking.TRACKERS)}"
     )
@@ -175,7 +178,10 @@ def run(
         folder.write_json("recipe.json", dataclasses.asdict(recipe))
         folder.write_json("environment.json", state.environment)
     try:
-        with rt.catch_signals(), closing(track(options, folder, state, rt)) as trackers:
+        with (
+            rt.catch_signals(options.max_hours),
+            closing(track(options, folder, state, rt)) as trackers,
+        ):
             workers = rt.loader_workers(options.workers)
             stalled = training.train(started, state, data, plan, due, workers, folder, trackers, rt)
     finally:

@@ -24,7 +24,7 @@ from fasterrcnn.processes import die_with_parent
 
 _FOLDER = "FASTERRCNN_SUPERVISOR"  # environment: the file in which a run tells its folder
 _FLAG = "--max-restarts"
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PAUSE = 1.0  # s before a restart, so that sockets and GPUs are free again
 
 

@@ -5,6 +5,7 @@ metrics.jsonl                  one line per step (metric_log)
 evaluations.jsonl results.json metrics of all evaluations, and of the latest one (results)
 problems.jsonl                 problems in the data
 status.json                    how the last command ended: {"code", "kind", "message", "step", ...}
+interventions.jsonl            one line per restart (restarts)
 checkpoints/                   (checkpoint)
 trackers.json tensorboard/     of --track (tracking)
 """

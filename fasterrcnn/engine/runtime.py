@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +25,9 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils import deterministic as torch_deterministic
 
+from fasterrcnn.engine import signals
 from fasterrcnn.engine.torch_errors import COLLECTIVE_TIMEOUT
-from fasterrcnn.errors import Failure, Stopped, UsageError
+from fasterrcnn.errors import Failure, UsageError
 from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.processes import die_with_parent
 
@@ -48,7 +48,6 @@ class Runtime:
     _store: Any = None  # where rank 0 says that slow work is done
     _slow: int = 0  # how often it was
     _signals: list[int] = field(default_factory=list)
-    _signaled: float = 0.0  # time of the last one
 
     @property
     def is_main(self) -> bool:
@@ -114,8 +113,8 @@ class Runtime:
         return values
 
     def agree(self, news: T | None = None) -> tuple[int, list[T]]:
-        """What any rank knows between two steps, the same on all: SIGINT or SIGTERM if one has
-        received it, else 0; and the `news` of those that have some, in rank order."""
+        """What any rank knows between two steps, the same on all: the signal if one has received
+        any, else 0; and the `news` of those that have some, in rank order."""
         number = max(self._signals, default=0)
         if self.ranks == 1:
             return number, [] if news is None else [news]
@@ -251,38 +250,25 @@ class Runtime:
 
     # Signals.
 
-    @contextmanager
-    def catch_signals(self) -> Iterator[None]:
-        """Inside, SIGINT and SIGTERM only set what `agree` returns.
+    def catch_signals(self, hours: float = 0.0) -> AbstractContextManager[None]:
+        """Inside, a signal, or the end of that many hours, only sets what `agree` returns.
 
-        A second signal more than a second later exits at once, unless other ranks are waiting. An
-        earlier one is the same event: a terminal signals the whole group, and torchrun forwards.
+        With one rank, a second signal exits at once; else other ranks would wait.
         """
-
-        def handle(number: int, _frame: Any) -> None:
-            now = time.monotonic()
-            if not self._signals:
-                self.say(f"\n{signal.Signals(number).name}: saving after this step")
-            elif now - self._signaled > 1.0 and self.ranks == 1:
-                os._exit(128 + number)
-            self._signals.append(number)
-            self._signaled = now
-
-        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return signals.caught(
+            self._signals,
+            self.say,
+            alone=self.ranks == 1,
+            hours=hours if self.is_main else 0.0,
+        )
 
     def raise_if_signaled(self) -> None:
         """Raise Stopped if this process was signaled; for work that can be abandoned."""
         if self._signals:
-            name = signal.Signals(self._signals[0]).name
-            raise Stopped(
-                f"{name}: stopped during evaluation; the step before it is saved and the same "
-                "command continues the run",
-                128 + self._signals[0],
+            raise signals.stopped(
+                self._signals[0],
+                "stopped during evaluation; the step before it is saved and the same command "
+                "continues the run",
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ from fasterrcnn import schedule
 from fasterrcnn.data import augment, loader
 from fasterrcnn.data.sampler import Plan
 from fasterrcnn.data.stand_ins import StandIns
-from fasterrcnn.engine import checkpoint, early_stop, evaluation, results, resume
+from fasterrcnn.engine import checkpoint, early_stop, evaluation, results, resume, signals
 from fasterrcnn.engine.metric_log import MetricLog, Step
 from fasterrcnn.engine.run_data import RunData
 from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, train_step
 from fasterrcnn.engine.tracking import Trackers
-from fasterrcnn.errors import DataError, Failure, Stopped
+from fasterrcnn.errors import DataError, Failure
 from fasterrcnn.reports import tables
 
 
@@ -176,7 +175,7 @@ def stopped(reason: DataError | int, step: int, checkpoints: Path) -> Failure:
     after = f"{saved}; the same command continues the run"
     if isinstance(reason, DataError):
         return DataError(f"{reason}; {after}")
-    return Stopped(f"{signal.Signals(reason).name}: {after}", 128 + reason)
+    return signals.stopped(reason, after)
 
 
 def evaluate(

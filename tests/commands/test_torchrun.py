@@ -261,13 +261,15 @@ def test_a_killed_run_ends_with_the_same_bits(
         (ONE, 1, signal.SIGINT, "group"),
         (ALL, 2, signal.SIGTERM, "launcher"),
         pytest.param(ALL, 2, signal.SIGINT, "group", marks=pytest.mark.slow),
+        pytest.param(ONE, 1, signal.SIGUSR1, "launcher", marks=pytest.mark.slow),
+        pytest.param(ALL, 2, signal.SIGUSR1, "launcher", marks=pytest.mark.slow),
     ],
 )
 def test_signals_save_and_exit(
     shapes_folder: Path, run_folder: Path, script: Path, ngpu: int, number: int, target: str
 ):
-    """Ctrl-C reaches the whole group, a scheduler's SIGTERM the launcher."""
-    out = run_folder
+    """Ctrl-C reaches the whole group, a scheduler's SIGTERM or SIGUSR1 the launcher."""
+    out, code = run_folder, 130 if number == signal.SIGINT else 143
     flags = ("--data-path", shapes_folder, "--val-split", "none", "--save-every", 0, "--steps", 900)
     process = start(script, out, *flags, "--log-every", 1, "--workers", 1, ngpu=ngpu)
     wait_for_step(out, 3, process)
@@ -275,11 +277,11 @@ def test_signals_save_and_exit(
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    assert process.wait(timeout=HANG) == 128 + number
+    assert process.wait(timeout=HANG) == code
     assert left_after(out) == {}
     (saved,) = (out / "checkpoints").glob("step-*")
     status = json.loads((out / "status.json").read_text())
-    assert status["code"] == 128 + number
+    assert status["code"] == code
     assert status["step"] == int(saved.name[5:])
     text = out.with_suffix(".log").read_text()
     assert f"step {status['step']} saved in {saved}; the same command continues" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -66,6 +67,20 @@ def test_signals_are_flags_inside_only(rt: runtime.Runtime, capsys):
         assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert capsys.readouterr().out.count("saving after this step") == 1
+
+
+def test_hours_are_counted_from_the_start_of_the_command(rt: runtime.Runtime, monkeypatch, capsys):
+    monkeypatch.setenv("FASTERRCNN_STARTED", str(time.time() - 3600))
+    with rt.catch_signals(hours=2):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(3600, abs=600)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    with rt.catch_signals(hours=1):
+        while rt.agree() != (signal.SIGALRM, []):
+            time.sleep(0.001)
+        with pytest.raises(Stopped, match=r"^--max-hours: stopped") as stopped:
+            rt.raise_if_signaled()
+        assert stopped.value.code == 143
+    assert "--max-hours: saving after this step" in capsys.readouterr().out
 
 
 TWO = ("--standalone", "--nproc-per-node", 2, "-m", "tests.engine.slow_rank_0")

@@ -235,7 +235,7 @@ def test_shellcheck_is_clean(shell):
     tool = shutil.which("shellcheck") or str(Path(sys.executable).parent / "shellcheck")
     if not Path(tool).exists():
         pytest.skip("shellcheck is not installed")
-    scripts = [*SCRIPTS.glob("*.sh"), *(PROJECT / "datasets").glob("*.sh")]
+    scripts = [*SCRIPTS.glob("*.s*h"), *(PROJECT / "datasets").glob("*.sh")]
     scripts += [*(PROJECT / "tests").glob("*.sh"), PROJECT / ".ci" / "run"]
     done = shell([tool, *scripts])
     assert done.code == 0, done.out
