@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -25,8 +26,10 @@ from fasterrcnn.data.augment import Augmentation
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.data.stand_ins import StandIns
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, Failure, ProcessDied
 from fasterrcnn.processes import die_with_parent
+
+_SHARED_MEMORY = "/dev/shm"  # where torch's workers put it on Linux
 
 
 @dataclass
@@ -54,6 +57,10 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; from pinned memory the copy is asynchronous."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def share_memory(self) -> Batch:
+        """The batch in shared memory. Raises RuntimeError if there is none left."""
+        return self._map(torch.Tensor.share_memory_)
 
     def _map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """A batch whose buffers are those of this one after `move`."""
@@ -210,15 +217,38 @@ def _mirror(boxes: np.ndarray, width: int) -> None:
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
 
 
+class _InSharedMemory(Dataset):
+    """What a worker sends, moved to shared memory by the worker itself.
+
+    Left to the queue, a batch that does not fit is lost in silence, and the run waits for ever.
+    """
+
+    def __init__(self, dataset: Images) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch | Failure:
+        item = self.dataset[micro_batch]
+        if isinstance(item, Failure):
+            return item
+        try:
+            return item.share_memory()
+        except RuntimeError:
+            size = shutil.disk_usage(_SHARED_MEMORY).total / 2**20
+            return ProcessDied(
+                f"{_SHARED_MEMORY}: {size:,.1f} MiB, too little for the batches of all workers; "
+                "make it larger (docker run --shm-size 8g), lower --workers, or --workers 0"
+            )
+
+
 def load(
     dataset: Images, micro_batches: Iterable[MicroBatch], *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     """Yields batches in the order of `micro_batches`; `workers` = 0 decodes in this process.
 
-    Raises DataError for an image that cannot be decoded.
+    Raises DataError for an image that cannot be decoded, ProcessDied if shared memory is full.
     """
     loader = DataLoader(
-        dataset,
+        _InSharedMemory(dataset) if workers else dataset,
         sampler=micro_batches,
         batch_size=None,
         num_workers=workers,
@@ -228,7 +258,7 @@ def load(
         multiprocessing_context="fork" if workers else None,  # shares the annotation arrays
     )
     for item in loader:
-        if isinstance(item, DataError):
+        if isinstance(item, Failure):
             raise item
         yield item
 

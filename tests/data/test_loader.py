@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -17,7 +18,8 @@ from fasterrcnn.data.annotations import Strings
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.data.stand_ins import StandIns
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, ProcessDied
+from tests.conftest import TINY, command
 from tests.data import make
 
 
@@ -103,6 +105,34 @@ def test_workers_change_nothing(data, workers: int):
         assert a.pixels.equal(b.pixels)
         assert a.boxes.equal(b.boxes)
         assert a.labels.equal(b.labels)
+
+
+def test_a_batch_that_does_not_fit_shared_memory_is_a_failure(data, monkeypatch):
+    """In the worker; left to torch, it would be lost, and waited for without end."""
+
+    def full(tensor):
+        raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    stream = loader.load(loader.Images(data), micro_batches(3), workers=1, pin_memory=False)
+    with pytest.raises(ProcessDied, match=r"/dev/shm: .* MiB, too little .* --workers 0"):
+        next(stream)
+    alone = loader.load(loader.Images(data), micro_batches(3), workers=0, pin_memory=False)
+    assert len(list(alone)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make /dev/shm small")
+def test_a_small_shared_memory_ends_a_run_of_workers(tmp_path: Path, shell):
+    sizes = {"height": 400, "width": 600}
+    make.coco(tmp_path, make.changed(("images", 0), {"id": 1, "file_name": "a.png", **sizes}))
+    make.image(tmp_path / "train2017" / "a.png", *sizes.values())
+    out = ("--output-dir", tmp_path / "run", "--val-split", "none", "--workers", 1)
+    train = command("train", *TINY, "--data-path", tmp_path, *out)
+    small = "mount -t tmpfs -o size=300k tmpfs /dev/shm && exec "
+    done = shell(["unshare", "-m", "bash", "-c", small + shlex.join(map(str, train))])
+    assert done.code == 7, done.err
+    assert done.err.splitlines()[-1].startswith("error: /dev/shm: 0.3 MiB, too little")
 
 
 def test_images_without_boxes_make_empty_targets(data):
