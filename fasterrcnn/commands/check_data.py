@@ -23,7 +23,7 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import DataError, Failure, UsageError
 from fasterrcnn.models.any_backbone import build_backbone
-from fasterrcnn.pixel_format import PixelFormat
+from fasterrcnn.pixel_format import DRAWN
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.reports import data_page, data_pictures, data_report, pages
 from fasterrcnn.reports.data_report import Report
@@ -165,7 +165,7 @@ def as_trained(
         return read, recipe
     except Failure as failure:
         failures.append(failure)
-        shown = PixelFormat("image")
+        shown = DRAWN._replace(channels=3)
         plain = recipes.change(recipe, input=recipes.Input(value_range="image"))
         return {n: replace(data, pixel_format=shown) for n, data in splits.items()}, plain
 

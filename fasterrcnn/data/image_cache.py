@@ -25,12 +25,12 @@ from fasterrcnn.data import user_cache
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 
-_RULES = 4  # to be raised when `images` judges files differently, or the table changes
+_RULES = 5  # to be raised when `images` judges files differently, or the table changes
 _TABLE = """
     CREATE TABLE IF NOT EXISTS images (
         folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER,
         height INTEGER, width INTEGER, orientation INTEGER, depth INTEGER,
-        bands INTEGER, layout INTEGER, fault TEXT, seen INTEGER,
+        bands INTEGER, layout INTEGER, nodata TEXT, fault TEXT, seen INTEGER,
         PRIMARY KEY (folder, name)
     ) WITHOUT ROWID
 """
@@ -105,7 +105,7 @@ class ImageCache:
 
     def add(self, key: Key, verdict: Verdict) -> None:
         """Keep a verdict; it is written within a second, if there are others or at the end."""
-        header = (None,) * 6 if isinstance(verdict.header, str) else verdict.header
+        header = (None,) * 7 if isinstance(verdict.header, str) else verdict.header
         self._added.append((*key, *header, verdict.fault, int(verdict.seen)))
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.write()
@@ -116,7 +116,8 @@ class ImageCache:
             try:
                 with self._connection:
                     self._connection.executemany(
-                        "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT OR REPLACE INTO images VALUES "
+                        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         self._added,
                     )
             except sqlite3.Error as error:
@@ -137,7 +138,7 @@ class ImageCache:
             if self._connection is not None:
                 yield from self._connection.execute(
                     "SELECT name, size, mtime_ns, height, width, orientation, depth, bands, "
-                    "layout, fault, seen "
+                    "layout, nodata, fault, seen "
                     f"FROM images WHERE folder = ? AND name IN ({','.join('?' * len(part))})",
                     (folder, *part),
                 )

@@ -24,9 +24,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode, decode_image
 
-from fasterrcnn.data import array_files, bands, jpeg_end, pixel_values, tiff_files
+from fasterrcnn.data import array_files, bands, jpeg_end, nodata_tags, pixel_values, tiff_files
 from fasterrcnn.data.bands import REVERSED, Layout, Stored
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 from fasterrcnn.pixel_format import PixelFormat
@@ -61,6 +62,7 @@ class Header(NamedTuple):
     depth: int = BYTE  # `pixel_values.BYTE`, `INTEGER` or `FLOAT`; 0: not known
     bands: int = 3  # 0: not known
     layout: int = Layout.PLAIN
+    nodata: str = ""  # the value of pixels without data that it states, as `nodata.as_text`
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -158,8 +160,7 @@ def decode(
             f"height {header.height}, width {header.width} in its header, but height {height}, "
             f"width {width} when decoded"
         )
-    if pixel_format.value_range is not None:
-        pixels = pixel_values.scaled(pixels, header.depth, pixel_format.value_range)
+    pixels = pixel_values.as_wanted(pixels, header.depth, pixel_format, header.nodata)
     if apply_orientation:
         pixels = _turned(pixels, header.orientation)
     return pixels.permute(2, 0, 1)
@@ -174,8 +175,7 @@ def from_pillow(image: Image.Image, pixel_format: PixelFormat) -> torch.Tensor:
     if isinstance(header, str):
         raise ValueError(header)
     pixels = _pixels_by_pillow(image, header, pixel_format)
-    assert pixel_format.value_range is not None
-    pixels = pixel_values.scaled(pixels, header.depth, pixel_format.value_range)
+    pixels = pixel_values.as_wanted(pixels, header.depth, pixel_format, header.nodata)
     return _turned(pixels, header.orientation).permute(2, 0, 1)
 
 
@@ -184,9 +184,8 @@ def of_array(pixels: torch.Tensor, depth: int, pixel_format: PixelFormat) -> tor
 
     Raises ValueError with a phrase.
     """
-    assert pixel_format.value_range is not None
     pixels = bands.chosen(pixels, Layout.PLAIN, pixel_format)
-    return pixel_values.scaled(pixels, depth, pixel_format.value_range).permute(2, 0, 1)
+    return pixel_values.as_wanted(pixels, depth, pixel_format).permute(2, 0, 1)
 
 
 def odd_page(path: Path | str) -> str | None:
@@ -248,7 +247,7 @@ def _header(image: Image.Image | Stored) -> Header:
     """What an opened image says of itself: the only place that reads an orientation."""
     if isinstance(image, Stored):
         depth = {"u1": BYTE, "f4": FLOAT}.get(image.dtype.str[1:], INTEGER)
-        return Header(image.height, image.width, 1, depth, image.bands, image.layout)
+        return Header(image.height, image.width, 1, depth, image.bands, image.layout, image.nodata)
     orientation = 1
     if "exif" in image.info:
         try:
@@ -258,7 +257,9 @@ def _header(image: Image.Image | Stored) -> Header:
     turned = int(orientation) if orientation in range(1, 9) else 1
     bands = 1 if image.mode.startswith("I;") else _BANDS.get(image.mode, 3)
     layout = Layout.ALPHA if bands in (2, 4) else Layout.PLAIN
-    return Header(image.height, image.width, turned, _depth(image), bands, layout)
+    tag = image.tag_v2.get(nodata_tags.TAG, "") if isinstance(image, TiffImageFile) else ""
+    depth, nodata = _depth(image), nodata_tags.stated(tag)
+    return Header(image.height, image.width, turned, depth, bands, layout, nodata)
 
 
 def _depth(image: Image.Image) -> int:

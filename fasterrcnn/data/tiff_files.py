@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from fasterrcnn.data import nodata_tags
 from fasterrcnn.data.bands import REVERSED, Layout, Stored
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -113,7 +114,8 @@ def _stored(first: _Page, bands: int, layout: Layout, pages: list[_Page]) -> Sto
         pixels = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         return _turned(pixels, turned)
 
-    return Stored(height, width, bands, layout, dtype, read)
+    nodata = nodata_tags.stated(first.get(nodata_tags.TAG, ""))
+    return Stored(height, width, bands, layout, dtype, read, nodata)
 
 
 class _Unsupported(Exception):

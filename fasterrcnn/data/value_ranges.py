@@ -37,7 +37,7 @@ def resolve(
         return saved, []
     if len(examples := _examples(splits)) > 1:
         raise _mixed(examples)
-    as_stored = pixel_format._replace(value_range=None)
+    as_stored = pixel_format._replace(value_range=None, fill=())
     return _measured(splits[0], as_stored) if examples.keys() - {BYTE} else (wanted, [])
 
 
@@ -86,6 +86,11 @@ def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str
     Images that cannot be decoded are left out here; the training says what is wrong with them.
     """
     parts = [part for part in _samples(train, as_stored) if len(part)]
+    if not parts and as_stored.has_nodata:
+        raise DataError(
+            f"{train.folder}: no pixel of the training images holds data (--input.nodata "
+            f"{as_stored.nodata}); give another value, or none"
+        )
     values = np.concatenate(parts) if parts else np.zeros(1, np.float32)
     low, high = percentiles(values)
     if low == high:
