@@ -33,7 +33,16 @@ class Stored(NamedTuple):
     layout: Layout
     dtype: np.dtype
     read: Callable[[bytes], np.ndarray]  # content of the file -> (H, W, N)
-    nodata: str = ""  # the value of pixels without data that it states, as text
+    nodata: str = ""  # these two: of `images.Header`
+    window: str = ""
+
+
+class Unsettled(ValueError):
+    """An image cannot be used, for a reason that does not lie in the content of its file."""
+
+
+class MissingExtra(Unsettled):
+    """A file can be decoded where packages are installed that are not."""
 
 
 def mismatch(count: int, layout: int, wanted: PixelFormat) -> str | None:

@@ -30,7 +30,8 @@ _TABLE = """
     CREATE TABLE IF NOT EXISTS images (
         folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER,
         height INTEGER, width INTEGER, orientation INTEGER, depth INTEGER,
-        bands INTEGER, layout INTEGER, nodata TEXT, fault TEXT, seen INTEGER,
+        bands INTEGER, layout INTEGER, nodata TEXT, voi TEXT,
+        fault TEXT, seen INTEGER,
         PRIMARY KEY (folder, name)
     ) WITHOUT ROWID
 """
@@ -105,7 +106,7 @@ class ImageCache:
 
     def add(self, key: Key, verdict: Verdict) -> None:
         """Keep a verdict; it is written within a second, if there are others or at the end."""
-        header = (None,) * 7 if isinstance(verdict.header, str) else verdict.header
+        header = (None,) * 8 if isinstance(verdict.header, str) else verdict.header
         self._added.append((*key, *header, verdict.fault, int(verdict.seen)))
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.write()
@@ -117,7 +118,7 @@ class ImageCache:
                 with self._connection:
                     self._connection.executemany(
                         "INSERT OR REPLACE INTO images VALUES "
-                        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         self._added,
                     )
             except sqlite3.Error as error:
@@ -138,7 +139,7 @@ class ImageCache:
             if self._connection is not None:
                 yield from self._connection.execute(
                     "SELECT name, size, mtime_ns, height, width, orientation, depth, bands, "
-                    "layout, nodata, fault, seen "
+                    "layout, nodata, voi, fault, seen "
                     f"FROM images WHERE folder = ? AND name IN ({','.join('?' * len(part))})",
                     (folder, *part),
                 )

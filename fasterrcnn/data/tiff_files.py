@@ -20,7 +20,7 @@ import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from fasterrcnn.data import nodata_tags
-from fasterrcnn.data.bands import REVERSED, Layout, Stored
+from fasterrcnn.data.bands import REVERSED, Layout, MissingExtra, Stored
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -120,10 +120,6 @@ def _stored(first: _Page, bands: int, layout: Layout, pages: list[_Page]) -> Sto
 
 class _Unsupported(Exception):
     """What this module does not decode."""
-
-
-class MissingExtra(ValueError):
-    """A file can be decoded where packages are installed that are not."""
 
 
 def _pages(file: IO[bytes]) -> Iterator[_Page]:

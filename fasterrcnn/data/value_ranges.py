@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fasterrcnn import value_range
-from fasterrcnn.data import images
+from fasterrcnn.data import image_check, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, PERCENTILES, percentiles, sample
 from fasterrcnn.errors import DataError
@@ -44,6 +44,8 @@ def resolve(
 def check(data: Annotations, wanted: str) -> None:
     """Raise DataError if the depth of the files does not go with the value range of a recipe."""
     examples = _examples([data])
+    if wanted == value_range.WINDOW:
+        _check_windows(data)
     if value_range.limits(wanted) is not None:
         if len(examples) > 1:
             raise _mixed(examples)
@@ -52,11 +54,20 @@ def check(data: Annotations, wanted: str) -> None:
                 f"{examples[BYTE]}: 8-bit values, but the range of values is {wanted}; give images "
                 "like those of the run, or start a run without --input.value-range"
             )
-    elif wanted != value_range.IMAGE and FLOAT in examples:
+    elif wanted not in (value_range.IMAGE, value_range.WINDOW) and FLOAT in examples:
         raise DataError(
             f"{examples[FLOAT]}: floating-point values, of which the run has no range; start a "
             "run on such images, or with --input.value-range LOW,HIGH"
         )
+
+
+def _check_windows(data: Annotations) -> None:
+    """Raise DataError for a file of more than 8 bits that states no window."""
+    paths = [data.path(i) for i in range(len(data))]
+    for path, verdict in zip(paths, image_check.read_headers(paths), strict=True):
+        header = verdict.header
+        if isinstance(header, images.Header) and header.depth != BYTE and not header.window:
+            raise DataError(f"{path}: states no window; give --input.value-range LOW,HIGH")
 
 
 def _examples(splits: Sequence[Annotations]) -> dict[int, str]:

@@ -65,8 +65,8 @@ class Input:
     value_range: str = setting(
         "dataset",
         "of images of more than 8 bits, the values that become 0 and 255: LOW,HIGH; dataset (0.1 "
-        "and 99.9 percentiles of the training images), image (those of each image) or full (of the "
-        "data type: 16 bits are divided by 256)",
+        "and 99.9 percentiles of the training images), image (those of each image), window (that "
+        "of each DICOM file) or full (of the data type: 16 bits are divided by 256)",
     )
     channels: int = setting(
         0,

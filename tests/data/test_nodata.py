@@ -141,7 +141,7 @@ def test_nan_is_nodata_only_where_the_file_says_so(tmp_path: Path):
     assert pixels[0, :10].isnan().all() and pixels[0, 10:].isfinite().all()
     drawn = images.decode(tagged, apply_orientation=False, pixel_format=DRAWN)
     assert (drawn[0, :10] == 0).all() and drawn.isfinite().all()
-    with pytest.raises(ValueError, match="300 of its values are NaN or infinite"):
+    with pytest.raises(ValueError, match="300 of its pixels are NaN or infinite"):
         images.decode(plain, apply_orientation=False, pixel_format=AS_STORED)
     data = split(tmp_path / "a", array, tags=("nan",))
     assert image_check.check(data, Problems(), "all") is data

@@ -205,7 +205,7 @@ def test_nan_is_counted(tmp_path: Path):
     array = values("f4", 4)
     array[3, 4, 2] = np.nan
     path = write(tmp_path / "x.tif", [array])
-    with pytest.raises(ValueError, match="1 of its values are NaN or infinite"):
+    with pytest.raises(ValueError, match="1 of its pixels are NaN or infinite"):
         stored(path)
 
 
