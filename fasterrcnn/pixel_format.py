@@ -26,6 +26,10 @@ class PixelFormat(NamedTuple):
         """Whether pixels may hold no data."""
         return self.nodata not in (nodata.DATASET, nodata.NONE)
 
+    def drawn(self, shown: tuple[int, ...]) -> PixelFormat:
+        """To draw with: `shown` bands, black where there is no data; without any, as it is."""
+        return self._replace(channels=len(shown), bands=shown, fill=(0.0,)) if shown else self
+
 
 AS_STORED = PixelFormat(None, 0, nodata=nodata.FILE)
 FULL = PixelFormat("full")

@@ -48,6 +48,7 @@ class Options(inference.Inference):
     draw_threshold: float = setting(
         0.5, "detections below this score are not drawn or cut out", least=0, most=1
     )
+    display_bands: tuple[int, ...] = shared.display_bands()
     json: Path | None = setting(None, "write the detections to this file (COCO's result format)")
     csv: Path | None = setting(None, "write the detections to this table")
     save_txt: bool = setting(False, "write YOLO label files with scores to <output-dir>/labels")
@@ -100,8 +101,14 @@ def main(argv: list[str] | None = None) -> None:
     ahead = workers + options.images_per_gpu
     with processes(workers) as pool, signals_received() as signals:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
+        shown = options.display_bands
         stream = frames.read(
-            asked, pool, ahead, known.size if known else lambda _: None, recipe.input.pixel_format
+            asked,
+            pool,
+            ahead,
+            known.size if known else lambda _: None,
+            recipe.input.pixel_format,
+            recipe.input.pixel_format.drawn(shown) if shown else None,
         )
         detected = prediction.detect(
             model,
@@ -178,6 +185,7 @@ def report(tally: Tally, progress: Progress, options: Options, wanted: Wanted) -
 
 def check_flags(options: Options) -> None:
     """Raise UsageError for flags that cannot mean what they say."""
+    shared.check_display_bands(options.display_bands)
     files = {"--annotations": options.annotations, "--json": options.json, "--csv": options.csv}
     used: dict[Path, str] = {Path(source).absolute(): "a source" for source in options.source}
     for flag, path in files.items():

@@ -13,9 +13,9 @@ from fasterrcnn.data import bands, images, nodata_tags, value_ranges
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.bands import Layout
 from fasterrcnn.data.image_check import MANY
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.pixel_format import DRAWN
-from fasterrcnn.recipes import Input
+from fasterrcnn.recipes import Input, as_text
 
 
 def resolve(
@@ -59,6 +59,18 @@ def of_run(data: Annotations, config: Input | None) -> Annotations:
             raise DataError(f"{kind.file}: {phrase}; give images like those of the run")
     value_ranges.check(data, config.value_range)
     return replace(data, pixel_format=config.pixel_format)
+
+
+def drawn(data: Annotations, shown: tuple[int, ...]) -> Annotations:
+    """The images to draw: `shown` bands of their files, through the same range of values; without
+    any, as they are.
+
+    Raises UsageError if they lack these bands.
+    """
+    for kind in _kinds([data]) if shown else ():
+        if kind.bands < max(shown):
+            raise UsageError(f"--display-bands: {as_text(shown)}: {kind.file} has {kind.bands}")
+    return replace(data, pixel_format=data.pixel_format.drawn(shown))
 
 
 class _Kind(NamedTuple):

@@ -12,11 +12,13 @@ from fasterrcnn import value_range
 from fasterrcnn.data import image_check, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, PERCENTILES, percentiles, sample
+from fasterrcnn.data.statistics import Bin
 from fasterrcnn.errors import DataError
 from fasterrcnn.pixel_format import PixelFormat
 
 MEASURED = 500  # images, chosen by a hash of their ids
 _VALUES = 20_000  # of each
+_BARS = 40
 _KINDS = {BYTE: "8-bit", INTEGER: "integer", FLOAT: "floating-point"}
 
 
@@ -116,6 +118,27 @@ def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str
         f"{PERCENTILES[1]} percentiles of {len(parts)} training images) becomes 0 to 255; "
         f"{outside:.2%} of the values lie outside"
     ]
+
+
+def histogram(train: Annotations, pixel_format: PixelFormat) -> list[Bin]:
+    """The values of the training images as stored, those of which `resolve` measures the range.
+
+    The bars cover the range of `pixel_format`, or the percentiles, and half of its width on either
+    side; what lies beyond is counted in the last bars. Empty where all values are of 8 bits.
+    """
+    if not _examples([train]).keys() - {BYTE}:
+        return []
+    parts = [*_samples(train, pixel_format._replace(value_range=None, fill=()))]
+    values = np.concatenate(parts)
+    if not len(values):
+        return []
+    wanted = pixel_format.value_range
+    low, high = (wanted and value_range.limits(wanted)) or percentiles(values)
+    half = (high - low) / 2 or 1.0
+    least, most = low - half, high + half
+    counts, edges = np.histogram(values.clip(least, most), _BARS, (least, most))
+    ends = edges.tolist()
+    return [Bin(ends[i], ends[i + 1], count) for i, count in enumerate(counts.tolist())]
 
 
 def in_order_of_hash(data: Annotations) -> list[int]:

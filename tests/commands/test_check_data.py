@@ -66,7 +66,7 @@ def test_a_good_data_set(data: Path, out: Path, capsys: pytest.CaptureFixture[st
     assert f"page: {out / 'page.html'}" in said
     assert sorted(found) == [
         "anchors", "data_path", "duplicates", "failures", "format", "odd", "problems", "recipe",
-        "splits",
+        "splits", "value_range", "values",
     ]  # fmt: skip
     assert (found["format"], found["failures"], found["problems"]) == ("coco", [], [])
     (split,) = found["splits"]
