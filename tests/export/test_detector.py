@@ -145,7 +145,7 @@ def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
     weight.CopyFrom(onnx.numpy_helper.from_array(damaged, weight.name))
     onnx.save(content, tmp_path / "weight.onnx")
     content = onnx.load(files["onnx"])
-    (text,) = content.metadata_props
+    text = next(entry for entry in content.metadata_props if entry.key == "fasterrcnn")
     changed = json.loads(text.value)
     changed["recipe"]["input"]["image_mean"][0] = 0.4
     text.value = json.dumps(changed)
