@@ -93,6 +93,11 @@ def odd_page(file: IO[bytes]) -> str | None:
     return None
 
 
+def first_tags(file: IO[bytes]) -> dict[int, Any]:
+    """The tags of the first image. Raises what Pillow raises if they are damaged."""
+    return next((page.tags for page in _pages(file)), {})
+
+
 def _kind(page: _Page) -> tuple:
     """What is the same for pages that can be bands of one image."""
     return page.size, page.dtype, page.get(_SAMPLES, 1), page.get(_ORIENTATION, 1)
