@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fasterrcnn.data import bands, images, nodata_tags, value_ranges
+from fasterrcnn.data import bands, image_cache, images, nodata_tags, value_ranges
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.bands import Layout
 from fasterrcnn.data.image_check import MANY
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.pixel_format import DRAWN
+from fasterrcnn.pixel_format import DRAWN, PixelFormat
 from fasterrcnn.recipes import Input, as_text
 
 
@@ -174,22 +174,31 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]:
-    """Mean and std of the pixels of the training images, and a line for the log.
+    """Mean and std of the pixels of the training images, of more than `MANY` of as many, chosen by
+    a hash of their ids; and a line for the log.
 
     Images are merged one by one: Chan, Golub and LeVeque, "Updating formulae and a pairwise
     algorithm for computing sample variances" (1979). Images that cannot be decoded are left out
     here; the training says what is wrong with them.
     """
-    channels = config.in_channels
-    total, mean, squares = np.zeros((3, channels))
-    used = 0
-    for count, own_mean, own_squares in _moments(train, config):
-        step = own_mean - mean
-        merged = total + count
-        mean += step * count / np.maximum(merged, 1)
-        squares += own_squares + step**2 * total * count / np.maximum(merged, 1)
-        total, used = merged, used + 1
-    std = np.sqrt(squares / np.maximum(total, 1))
+    chosen = value_ranges.in_order_of_hash(train)[:MANY]
+    pixel_format = config.pixel_format._replace(fill=())
+
+    def measure() -> tuple[list[float], int]:
+        total, mean, squares = np.zeros((3, config.in_channels))
+        used = 0
+        for count, own_mean, own_squares in _moments(train, chosen, pixel_format):
+            step = own_mean - mean
+            merged = total + count
+            mean += step * count / np.maximum(merged, 1)
+            squares += own_squares + step**2 * total * count / np.maximum(merged, 1)
+            total, used = merged, used + 1
+        std = np.sqrt(squares / np.maximum(total, 1))
+        return [used, *mean.tolist(), *std.tolist()], used
+
+    paths = [train.path(i) for i in chosen]
+    used, *moments = image_cache.measured(f"moments {pixel_format}", paths, measure)
+    mean, std = np.split(np.array(moments), 2)
     if used and (constant := np.flatnonzero(std == 0).tolist()):
         band = config.bands[constant[0]] if config.bands else constant[0] + 1
         raise DataError(
@@ -203,15 +212,16 @@ def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]
     ]
     text = [",".join(f"{value:g}" for value in values) for values in found]
     return (found[0], found[1]), [
-        f"data: --input.image-mean {text[0]} --input.image-std {text[1]} of {used} training images"
+        f"data: --input.image-mean {text[0]} --input.image-std {text[1]} of {used:.0f} training "
+        "images"
     ]
 
 
-def _moments(train: Annotations, config: Input) -> Iterator[tuple[np.ndarray, ...]]:
-    """Of each image and channel the number of pixels with data, their mean and the sum of squared
-    differences from it; of more than `MANY` images as many, chosen by a hash of their ids."""
-    chosen = value_ranges.in_order_of_hash(train)[:MANY]
-    pixel_format = config.pixel_format._replace(fill=())
+def _moments(
+    train: Annotations, chosen: Sequence[int], pixel_format: PixelFormat
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of each chosen image that can be decoded, per channel the number of pixels with data, their
+    mean and the sum of squared differences from it."""
 
     def moments(i: int) -> tuple[np.ndarray, ...] | None:
         try:

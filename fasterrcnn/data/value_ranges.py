@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fasterrcnn import value_range
-from fasterrcnn.data import image_check, images
+from fasterrcnn.data import image_cache, image_check, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, PERCENTILES, percentiles, sample
 from fasterrcnn.data.statistics import Bin
@@ -98,25 +98,32 @@ def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str
 
     Images that cannot be decoded are left out here; the training says what is wrong with them.
     """
-    parts = [part for part in _samples(train, as_stored) if len(part)]
-    if not parts and as_stored.has_nodata:
+
+    def measure() -> tuple[list[float], int]:
+        parts = [*_samples(train, as_stored)]
+        values = np.concatenate([np.empty(0, np.float32), *parts])
+        low, high = percentiles(values)
+        outside = ((values < low) | (values > high)).sum()
+        return [low, high, float(outside), len(values), len(parts)], len(parts)
+
+    paths = [train.path(i) for i in in_order_of_hash(train)[:MEASURED]]
+    what = f"range {PERCENTILES} {_VALUES} {as_stored}"
+    low, high, outside, count, used = image_cache.measured(what, paths, measure)
+    if not count and as_stored.has_nodata:
         raise DataError(
             f"{train.folder}: no pixel of the training images holds data (--input.nodata "
             f"{as_stored.nodata}); give another value, or none"
         )
-    values = np.concatenate(parts) if parts else np.zeros(1, np.float32)
-    low, high = percentiles(values)
     if low == high:
         raise DataError(
             f"{train.folder}: the values of the training images are all {low:g}, but for at most "
             "0.1% on either side; give --input.value-range LOW,HIGH"
         )
     text = value_range.as_text(low, high)
-    outside = ((values < low) | (values > high)).mean()
     return text, [
         f"data: values of more than 8 bits: --input.value-range {text} ({PERCENTILES[0]} and "
-        f"{PERCENTILES[1]} percentiles of {len(parts)} training images) becomes 0 to 255; "
-        f"{outside:.2%} of the values lie outside"
+        f"{PERCENTILES[1]} percentiles of {used:.0f} training images) becomes 0 to 255; "
+        f"{outside / count:.2%} of the values lie outside"
     ]
 
 
@@ -128,8 +135,8 @@ def histogram(train: Annotations, pixel_format: PixelFormat) -> list[Bin]:
     """
     if not _examples([train]).keys() - {BYTE}:
         return []
-    parts = [*_samples(train, pixel_format._replace(value_range=None, fill=()))]
-    values = np.concatenate(parts)
+    parts = _samples(train, pixel_format._replace(value_range=None, fill=()))
+    values = np.concatenate([np.empty(0, np.float32), *parts])
     if not len(values):
         return []
     wanted = pixel_format.value_range
@@ -147,21 +154,22 @@ def in_order_of_hash(data: Annotations) -> list[int]:
 
 
 def _samples(train: Annotations, as_stored: PixelFormat) -> Iterator[np.ndarray]:
-    """Values of the chosen images, in an order that does not depend on the threads."""
+    """Values of the chosen images that can be decoded, in an order that does not depend on the
+    threads."""
     chosen = in_order_of_hash(train)[:MEASURED]
 
-    def values(i: int) -> np.ndarray:
+    def values(i: int) -> np.ndarray | None:
         try:
             pixels = images.decode(
                 train.path(i), apply_orientation=False, pixel_format=as_stored
             ).permute(1, 2, 0)
         except ValueError:
-            return np.empty(0, np.float32)
+            return None
         found = sample(pixels, _VALUES)
         return found[np.isfinite(found)]
 
     with ThreadPoolExecutor() as pool:  # decoders release Python's lock
-        yield from pool.map(values, chosen)
+        yield from (part for part in pool.map(values, chosen) if part is not None)
 
 
 def _hash(id: str) -> bytes:
