@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fasterrcnn import progress, recipes
@@ -170,7 +171,7 @@ def as_trained(
     splits: dict[str, Annotations], recipe: Recipe, failures: list[Failure]
 ) -> tuple[dict[str, Annotations], Recipe]:
     """The splits with the pixels that `train` gives them, and the recipe with what it makes of its
-    input; where that fails, splits without bands that cannot be shown."""
+    input; where that fails, their first bands as pictures show them."""
     try:
         if splits:
             found, lines = channels.resolve([*splits.values()], recipe.input)
@@ -182,9 +183,11 @@ def as_trained(
         return read, recipe
     except Failure as failure:
         failures.append(failure)
-        shown = DRAWN._replace(channels=3)
-        plain = recipes.change(recipe, input=recipes.Input(value_range="image"))
-        return {n: replace(data, pixel_format=shown) for n, data in splits.items()}, plain
+        bands = [data.bands[:, 0] for data in splits.values() if data.bands is not None]
+        shown = (1, 2, 3) if bands and np.concatenate(bands).min(initial=3) >= 3 else (1,)
+        plain = recipes.change(recipe, input=to_draw(shown), augment=recipes.Augment())
+        format = DRAWN.drawn(shown)
+        return {n: replace(data, pixel_format=format) for n, data in splits.items()}, plain
 
 
 def to_draw(shown: tuple[int, ...]) -> dict[str, Any]:
