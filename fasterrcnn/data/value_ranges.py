@@ -130,8 +130,8 @@ def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str
 def histogram(train: Annotations, pixel_format: PixelFormat) -> list[Bin]:
     """The values of the training images as stored, those of which `resolve` measures the range.
 
-    The bars cover the range of `pixel_format`, or the percentiles, and half of its width on either
-    side; what lies beyond is counted in the last bars. Empty where all values are of 8 bits.
+    The bars cover the range of `pixel_format`, or the percentiles, and up to half of its width on
+    either side; what lies beyond is counted in the last bars. Empty where all values are of 8 bits.
     """
     if not _examples([train]).keys() - {BYTE}:
         return []
@@ -142,7 +142,8 @@ def histogram(train: Annotations, pixel_format: PixelFormat) -> list[Bin]:
     wanted = pixel_format.value_range
     low, high = (wanted and value_range.limits(wanted)) or percentiles(values)
     half = (high - low) / 2 or 1.0
-    least, most = low - half, high + half
+    least = max(low - half, min(low, float(values.min())))
+    most = min(high + half, max(high, float(values.max())))
     counts, edges = np.histogram(values.clip(least, most), _BARS, (least, most))
     ends = edges.tolist()
     return [Bin(ends[i], ends[i + 1], count) for i, count in enumerate(counts.tolist())]

@@ -225,6 +225,19 @@ def test_a_file_that_prepares_images(run: Path, shapes_folder: Path, tmp_path: P
         metrics(file, tmp_path, "--min-size", 100)
 
 
+@pytest.mark.parametrize(("changed", "said"), [
+    (dict(nodata="0"), "without nodata, and this run has --input.nodata 0"),
+    (dict(nodata="file"), "without nodata, and this run has --input.nodata file"),
+    (dict(value_range="0,4095"), "of 8 bits, and this run has --input.value-range 0,4095"),
+])  # fmt: skip
+def test_a_file_does_not_prepare_what_it_cannot(run: Path, tmp_path: Path, changed, said: str):
+    model, state, _ = checkpoint.load_detector(run)
+    state = replace(state, recipe=recipes.change(state.recipe, input=changed))
+    with pytest.raises(UsageError, match=f"^--preprocess: in: is for images {said}; leave it out"):
+        export.write_program(model, state, tmp_path / "x.onnx", [], prepares=True)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_only_onnx_files_prepare_images_and_are_halved(run: Path, tmp_path: Path):
     file = tmp_path / "model.pt2"
     command = ["--checkpoint", run, "--format", "pt2", "--preprocess", "in", "-o", file]
