@@ -119,9 +119,15 @@ def _check_codec(found: Any) -> None:
         name = syntax.name if syntax in AllTransferSyntaxes else "an unknown compression"
         raise _Refused(f"a DICOM file of {name}, which is not read; decompress it") from None
     if not decoder.is_available:
-        needed = next((d for d in decoder.missing_dependencies if "pylibjpeg-" in d), "")
-        names = " ".join(dict.fromkeys(re.findall(r"([\w-]+)>=", needed)))
-        raise MissingExtra(f"a DICOM file of {syntax.name}: needs a codec; pip install {names}")
+        raise MissingExtra(
+            f"a DICOM file of {syntax.name}: needs a codec; pip install {_lacking(decoder)}"
+        )
+
+
+def _lacking(decoder: Any) -> str:
+    """The packages, if they are not installed, that decode most."""
+    needed = next((d for d in decoder.missing_dependencies if "pylibjpeg-" in d), "")
+    return " ".join(dict.fromkeys(re.findall(r"([\w-]+)>=", needed)))
 
 
 def _scale(found: Any) -> tuple[float, float]:
@@ -169,7 +175,16 @@ def _pixels(dtype: np.dtype, data: bytes) -> np.ndarray:
         found = pydicom.dcmread(io.BytesIO(data), specific_tags=tags)
         if not found.get("PixelData"):
             raise _Refused("a DICOM file without pixels")
-        values, _ = get_decoder(found.file_meta.TransferSyntaxUID).as_array(found, index=0)
+        decoder = get_decoder(found.file_meta.TransferSyntaxUID)
+        try:
+            values, _ = decoder.as_array(found, index=0)
+        except RuntimeError:  # of the codecs that are installed
+            if not (packages := _lacking(decoder)):
+                raise
+            raise MissingExtra(
+                f"a DICOM file of {decoder.UID.name} is damaged, or needs another codec; pip "
+                f"install {packages}"
+            ) from None
         return _rescaled(values, found, dtype)
 
 

@@ -173,6 +173,14 @@ def test_compressed_files(tmp_path: Path):
         assert re.match(phrase, refused(tmp_path / "other.dcm"))
 
 
+def test_a_codec_that_decodes_some_files_only(tmp_path: Path):
+    """JPEG of 12 bits, which Pillow does not decode."""
+    (path,) = Path(pydicom.__file__).parent.rglob("JPGExtended.dcm")
+    if "libjpeg" not in refused(path):
+        pytest.skip("pylibjpeg is installed")
+    assert re.search("JPEG Extended .*; pip install pylibjpeg pylibjpeg-libjpeg$", refused(path))
+
+
 @pytest.mark.parametrize(("elements", "phrase"), [
     (dict(NumberOfFrames=7), "a DICOM file of 7 frames; write each to a file of its own"),
     (dict(Rows=None), "a DICOM file without an image"),
