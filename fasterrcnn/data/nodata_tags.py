@@ -31,7 +31,7 @@ def resolve(train: Annotations, wanted: str, saved: str | None = None) -> tuple[
     """
     if wanted != nodata.DATASET:
         return wanted, []
-    if saved is not None:
+    if saved is not None and saved != nodata.NONE:
         return saved, []
     tags = [] if train.nodata is None else train.nodata.tolist()
     if not any(tags):

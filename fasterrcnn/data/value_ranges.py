@@ -35,7 +35,7 @@ def resolve(
     assert wanted is not None
     if wanted != value_range.DATASET:
         return wanted, []
-    if saved is not None and saved not in (value_range.IMAGE, value_range.FULL):
+    if saved is not None and saved not in {*value_range.NAMES} - {value_range.DATASET}:
         return saved, []
     if len(examples := _examples(splits)) > 1:
         raise _mixed(examples)

@@ -128,6 +128,7 @@ def test_files_that_differ_keep_their_own(tmp_path: Path):
     )
     assert first[0, :10].eq(0.485 * 255).all() and not second[0, :10].eq(0.485 * 255).any()
     assert channels.resolve([data], Input(), Input())[0].nodata == "dataset"  # an older run
+    assert channels.resolve([data], Input(), Input(nodata="none"))[0].nodata == "file"
     none = split(tmp_path / "b", noise(np.uint16), tags=(None,))
     assert channels.resolve([none], Input())[0].nodata == "dataset"
     assert channels.resolve([none], Input(nodata="7"))[0].nodata == "7"

@@ -49,6 +49,8 @@ def test_it_is_measured_over_the_training_images_and_said(tmp_path: Path, kind: 
     assert value_ranges.resolve([train, val], PixelFormat("dataset"), "1,2") == ("1,2", [])
     assert value_ranges.resolve([train, val], PixelFormat("dataset"), "dataset") == ("dataset", [])
     assert value_ranges.resolve([train, val], PixelFormat("3,4"), "1,2") == ("3,4", [])
+    for other in ("image", "window", "full"):  # another run
+        assert value_ranges.resolve([train, val], PixelFormat("dataset"), other)[0] == text
 
 
 def test_bytes_have_none(tmp_path: Path):
