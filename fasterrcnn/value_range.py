@@ -7,7 +7,8 @@ from math import isfinite
 DATASET = "dataset"  # to be measured; in the recipe of a run that had nothing to measure: `FULL`
 IMAGE = "image"
 FULL = "full"
-NAMES = (DATASET, IMAGE, FULL)
+WINDOW = "window"
+NAMES = (DATASET, IMAGE, WINDOW, FULL)
 
 
 def limits(value_range: str) -> tuple[float, float] | None:

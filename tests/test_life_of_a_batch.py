@@ -55,7 +55,7 @@ def row_1(annotations, micro_batch, batch, detector):
     assert annotations.xywh.dtype == np.float64
     assert annotations.xywh.shape == (len(annotations.labels), 4)
     arrays = [v for v in vars(annotations).values() if isinstance(v, np.ndarray)]
-    assert len(arrays) == 11
+    assert len(arrays) == 12
     assert annotations.crowd.any()
     assert not (annotations.trainable & annotations.crowd).any()
 

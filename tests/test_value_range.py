@@ -9,7 +9,7 @@ from fasterrcnn.errors import UsageError
 def test_limits_and_text_are_inverse():
     for limits in ((0.0, 65535.0), (-1000.5, 400.25), (51200.125, 52200.0), (1e-6, 2e-6)):
         assert value_range.limits(value_range.as_text(*limits)) == limits
-    assert [value_range.limits(name) for name in value_range.NAMES] == [None] * 3
+    assert [value_range.limits(name) for name in value_range.NAMES] == [None] * 4
 
 
 @pytest.mark.parametrize("text", ["ful", "1", "1,2,3", "2,1", "3,3", "nan,1", "0,inf", ""])

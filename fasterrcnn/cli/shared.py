@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data import formats, image_check, images
-from fasterrcnn.errors import StorageError
+from fasterrcnn.errors import StorageError, UsageError
 from fasterrcnn.settings import setting
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -85,6 +85,23 @@ def check_images() -> Any:
 def max_image_pixels() -> Any:
     """--max-image-pixels: for `images.limit_pixels`."""
     return setting(images.MAX_PIXELS, "largest image that is read (pixels)", least=1)
+
+
+def display_bands() -> Any:
+    """--display-bands: for `channels.drawn`, after `check_display_bands`."""
+    return setting(
+        (),
+        "bands of the files, from 1, that pictures show: three as red, green and blue, or one "
+        "(default: the first three channels of the run)",
+        least=1,
+    )
+
+
+def check_display_bands(given: tuple[int, ...]) -> None:
+    """Raise UsageError for a number of bands that is no picture."""
+    if len(given) not in (0, 1, 3):
+        text = ",".join(map(str, given))
+        raise UsageError(f"--display-bands: {text}: must be three bands, or one")
 
 
 def workers() -> Any:

@@ -12,18 +12,28 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import channels, duplicates, formats, image_check, images, statistics
+from fasterrcnn.data import (
+    channels,
+    duplicates,
+    formats,
+    image_check,
+    images,
+    statistics,
+    value_ranges,
+)
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import DataError, Failure, UsageError
 from fasterrcnn.models.any_backbone import build_backbone
-from fasterrcnn.pixel_format import PixelFormat
+from fasterrcnn.pixel_format import DRAWN
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.reports import data_page, data_pictures, data_report, pages
 from fasterrcnn.reports.data_report import Report
@@ -49,6 +59,7 @@ class Options:
     images: int = setting(
         100, "images on the page, evenly spread; as many more of which something was found", least=0
     )
+    display_bands: tuple[int, ...] = shared.display_bands()
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
     workers: int | None = setting(
@@ -76,12 +87,15 @@ def main(argv: list[str] | None = None) -> None:
     check_outside(root, "--page", page)
     if options.json is not None:
         check_outside(root, "--json", options.json)
+    shared.check_display_bands(options.display_bands)
     threads = max(1, runtime.start("cpu").loader_workers(options.workers))
     name = formats.recognize(root) if options.dataset == "auto" else options.dataset
     problems = _EveryProblem()
     splits, recipe, failures = read(root, recipe, options, problems)
     if not splits and not problems.found:
         raise failures[0]
+    drawn = {name: channels.drawn(data, options.display_bands) for name, data in splits.items()}
+    trained_on = splits.get(recipe.data.train_split)
     report = Report(
         data_path=str(root),
         format=name,
@@ -94,10 +108,14 @@ def main(argv: list[str] | None = None) -> None:
             splits, threads, partial(progress.over, "comparing files", what="files")
         ),
         anchors=fit_anchors(splits, recipe),
+        value_range=recipe.input.value_range,
+        values=value_ranges.histogram(trained_on, recipe.input.pixel_format) if trained_on else [],
     )
     for line in data_report.lines(report):
         say(line)
-    pages.write(draw(report, splits, recipe, options.images, threads), page)
+    if options.display_bands:
+        recipe = recipes.change(recipe, input=to_draw(options.display_bands))
+    pages.write(draw(report, drawn, recipe, options.images, threads), page)
     say(f"page: {page}")
     if options.json is not None:
         options.json.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
@@ -153,7 +171,7 @@ def as_trained(
     splits: dict[str, Annotations], recipe: Recipe, failures: list[Failure]
 ) -> tuple[dict[str, Annotations], Recipe]:
     """The splits with the pixels that `train` gives them, and the recipe with what it makes of its
-    input; where that fails, splits without bands that cannot be shown."""
+    input; where that fails, their first bands as pictures show them."""
     try:
         if splits:
             found, lines = channels.resolve([*splits.values()], recipe.input)
@@ -165,9 +183,24 @@ def as_trained(
         return read, recipe
     except Failure as failure:
         failures.append(failure)
-        shown = PixelFormat("image")
-        plain = recipes.change(recipe, input=recipes.Input(value_range="image"))
-        return {n: replace(data, pixel_format=shown) for n, data in splits.items()}, plain
+        bands = [data.bands[:, 0] for data in splits.values() if data.bands is not None]
+        shown = (1, 2, 3) if bands and np.concatenate(bands).min(initial=3) >= 3 else (1,)
+        plain = recipes.change(recipe, input=to_draw(shown), augment=recipes.Augment())
+        format = DRAWN.drawn(shown)
+        return {n: replace(data, pixel_format=format) for n, data in splits.items()}, plain
+
+
+def to_draw(shown: tuple[int, ...]) -> dict[str, Any]:
+    """What an input is changed to, to draw these bands."""
+    count = len(shown)
+    return dict(
+        channels=count,
+        bands=shown,
+        rgb_bands=(),
+        channel_order="rgb",
+        image_mean=(0.0,) * count,
+        image_std=(1.0,) * count,
+    )
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:

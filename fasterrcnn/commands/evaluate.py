@@ -14,7 +14,7 @@ from PIL import Image
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, inference, shared
-from fasterrcnn.data import coco_results, formats, images, proposals, voc
+from fasterrcnn.data import channels, coco_results, formats, images, proposals, voc
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, detectors, evaluation, results, runtime
@@ -74,6 +74,7 @@ class Options(inference.Inference):
     draw_threshold: float = setting(
         0.5, "minimum score of detections drawn and counted in pictures", least=0, most=1
     )
+    display_bands: tuple[int, ...] = shared.display_bands()
     max_dets: int | None = setting(
         None, f"detections per image that COCO's metrics count (default: {coco.MAX_DETS})", least=1
     )
@@ -103,6 +104,9 @@ def check(options: Options) -> None:
         if getattr(options, name) not in (None, ()):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: is for a detector, not for detections; leave it out")
+    shared.check_display_bands(options.display_bands)
+    if options.display_bands and not options.draw:
+        raise UsageError("--display-bands: is for pictures; give --draw N too")
 
 
 def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> None:
@@ -121,6 +125,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
     data = read(source, state.classes, options, rt, recipe.input, images_only=boxes_hidden)
+    channels.drawn(data, options.display_bands)  # raises now what it would raise in the end
     for line in evaluation.notes(data, recipe):
         rt.say(line)
     rt.say(
@@ -282,6 +287,7 @@ def draw(
     """
     if not options.draw:
         return
+    data = channels.drawn(data, options.display_bands)
     files = [Path(file).name for file in data.files]
     sheet_name, *names = picture_files.picture_names(["best_and_worst.jpg", *files])
     compared = comparison.compare_all(data, detections, options.draw_threshold, by_class=by_class)

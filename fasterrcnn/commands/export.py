@@ -154,6 +154,11 @@ def write_program(
                 "--preprocess: in: is for images of 8 bits, and this run has "
                 f"--input.value-range {recipe.input.value_range}; leave it out"
             )
+        if prepares and recipe.input.pixel_format.has_nodata:
+            raise UsageError(
+                "--preprocess: in: is for images without nodata, and this run has --input.nodata "
+                f"{recipe.input.nodata}; leave it out"
+            )
         network = program.export(model, original_sizes=prepares)
         if output.suffix == ".onnx":
             preparation = program.export_preparation(model.transform) if prepares else None

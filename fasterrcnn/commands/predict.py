@@ -19,7 +19,7 @@ from typing import Any
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags, inference, shared
-from fasterrcnn.data import frames, images, sources, video
+from fasterrcnn.data import frames, geo_tags, images, sources, video
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.frames import Frame
 from fasterrcnn.data.known_images import KnownImages
@@ -48,8 +48,12 @@ class Options(inference.Inference):
     draw_threshold: float = setting(
         0.5, "detections below this score are not drawn or cut out", least=0, most=1
     )
+    display_bands: tuple[int, ...] = shared.display_bands()
     json: Path | None = setting(None, "write the detections to this file (COCO's result format)")
     csv: Path | None = setting(None, "write the detections to this table")
+    geojson: Path | None = setting(
+        None, "write the detections to this file, as polygons in the coordinates of GeoTIFF files"
+    )
     save_txt: bool = setting(False, "write YOLO label files with scores to <output-dir>/labels")
     save_crop: bool = setting(False, "write what is drawn, cut out, to <output-dir>/crops")
     annotations: Path | None = setting(
@@ -89,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     names = prediction_files.names_of(asked)
     prediction_files.check(wanted, names)
-    tables = Tables(options.json, options.csv)
+    places = None if options.geojson is None else read_places(options.geojson, asked)
+    tables = Tables(options.json, options.csv, options.geojson, places)
 
     print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources")
     for line in changed:
@@ -100,8 +105,14 @@ def main(argv: list[str] | None = None) -> None:
     ahead = workers + options.images_per_gpu
     with processes(workers) as pool, signals_received() as signals:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
+        shown = options.display_bands
         stream = frames.read(
-            asked, pool, ahead, known.size if known else lambda _: None, recipe.input.pixel_format
+            asked,
+            pool,
+            ahead,
+            known.size if known else lambda _: None,
+            recipe.input.pixel_format,
+            recipe.input.pixel_format.drawn(shown) if shown else None,
         )
         detected = prediction.detect(
             model,
@@ -171,18 +182,38 @@ def report(tally: Tally, progress: Progress, options: Options, wanted: Wanted) -
                            ("crops", wanted.crops)):  # fmt: skip
         if is_there:
             print(f"{what}: {wanted.folder if what == 'pictures' else wanted.folder / what}")
-    for file in (options.json, options.csv):
+    for file in (options.json, options.csv, options.geojson):
         if file is not None:
             print(f"detections: {file}")
 
 
 def check_flags(options: Options) -> None:
     """Raise UsageError for flags that cannot mean what they say."""
-    files = {"--annotations": options.annotations, "--json": options.json, "--csv": options.csv}
+    shared.check_display_bands(options.display_bands)
+    files = {"--annotations": options.annotations, "--json": options.json, "--csv": options.csv,
+             "--geojson": options.geojson}  # fmt: skip
     used: dict[Path, str] = {Path(source).absolute(): "a source" for source in options.source}
     for flag, path in files.items():
         if path is not None and used.setdefault(path.absolute(), flag) != flag:
             raise UsageError(f"{flag}: {path}: is {used[path.absolute()]} too; give another file")
+
+
+def read_places(file: Path, asked: Sequence[Source]) -> dict[str, geo_tags.Place]:
+    """Where the images lie, by name. Raises UsageError unless it is in one coordinate system."""
+    places: dict[str, geo_tags.Place] = {}
+    for source in asked:
+        try:
+            place = geo_tags.read(source.path)
+        except ValueError as error:
+            raise UsageError(f"--geojson: {file}: {source.path}: {error}") from None
+        first = next(iter(places.values()), place)
+        if place.epsg != first.epsg:
+            raise UsageError(
+                f"--geojson: {file}: {source.path} is in EPSG:{place.epsg}, images before it in "
+                f"EPSG:{first.epsg}; give those of one coordinate system"
+            )
+        places[source.name] = place
+    return places
 
 
 def read_annotations(file: Path, asked: Sequence[Source]) -> KnownImages:

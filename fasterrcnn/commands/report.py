@@ -15,7 +15,7 @@ import torch
 
 from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import images
+from fasterrcnn.data import channels, images
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, results
@@ -46,6 +46,7 @@ class Options:
     bad_data: str = shared.bad_data()
     max_image_pixels: int = shared.max_image_pixels()
     output_dir: Path | None = setting(None, "folder of the page (default: RUN/report)")
+    display_bands: tuple[int, ...] = shared.display_bands()
     images: int = setting(24, "images shown whole, half of them the worst, half the best", least=0)
 
 
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     options = flags.parse(Options, argv, __doc__)
     if len(options.run) != 1:
         raise UsageError(f"{len(options.run)} runs given; give one, or compare several")
+    shared.check_display_bands(options.display_bands)
     images.limit_pixels(options.max_image_pixels)
     path = results.evaluated(options.run[0])
     state = checkpoint.load_state(path)
@@ -131,7 +133,8 @@ def evaluation_of(path: Path, state: checkpoint.State, options: Options) -> Eval
     compared = comparison.compare_all(data, detections, threshold, by_class=by_class)
     candidates = found.candidates if found else []
     shown = partial(progress.over, "drawing")
-    pictures = run_pictures.make(data, compared, candidates, options.images, row["split"], shown)
+    drawn = channels.drawn(data, options.display_bands)
+    pictures = run_pictures.make(drawn, compared, candidates, options.images, row["split"], shown)
     return Evaluated(row, data, detections, found, pictures)
 
 

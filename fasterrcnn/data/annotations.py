@@ -172,6 +172,7 @@ class Annotations:
     voc: bool = False  # PASCAL VOC's own data: its metrics are computed too
     depths: np.ndarray | None = None  # uint8 (n,): `images.Header.depth` of each file
     bands: np.ndarray | None = None  # uint16 (n, 2): `images.Header.bands` and `layout` of each
+    nodata: np.ndarray | None = None  # str (n,): `images.Header.nodata` of each file
     pixel_format: PixelFormat = FULL  # how pixels are read
     channels: int = 0  # input channels that the data set states; 0: it does not
     federated: Federated | None = None  # LVIS: its own metric is computed instead of COCO's
@@ -236,6 +237,7 @@ class Annotations:
             seen=self.seen[index],
             depths=None if self.depths is None else self.depths[index],
             bands=None if self.bands is None else self.bands[index],
+            nodata=None if self.nodata is None else self.nodata[index],
             first=first,
             xywh=self.xywh[boxes],
             labels=self.labels[boxes],

@@ -33,6 +33,16 @@ class Stored(NamedTuple):
     layout: Layout
     dtype: np.dtype
     read: Callable[[bytes], np.ndarray]  # content of the file -> (H, W, N)
+    nodata: str = ""  # these two: of `images.Header`
+    window: str = ""
+
+
+class Unsettled(ValueError):
+    """An image cannot be used, for a reason that does not lie in the content of its file."""
+
+
+class MissingExtra(Unsettled):
+    """A file can be decoded where packages are installed that are not."""
 
 
 def mismatch(count: int, layout: int, wanted: PixelFormat) -> str | None:
@@ -62,13 +72,9 @@ def chosen(pixels: Tensor, layout: int, wanted: PixelFormat) -> Tensor:
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
-    """An array as pixels: uint8, or of other types float32. Raises ValueError with a phrase."""
-    if values.dtype == np.uint8:
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
-    pixels = np.require(values, np.float32, ["C", "W"])  # not to share what is read-only
-    if values.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise ValueError(f"{(~np.isfinite(pixels)).sum()} of its values are NaN or infinite")
-    return torch.from_numpy(pixels)
+    """An array as pixels: uint8, or of other types float32."""
+    kind = np.uint8 if values.dtype == np.uint8 else np.float32
+    return torch.from_numpy(np.require(values, kind, ["C", "W"]))  # not to share what is read-only
 
 
 def _bands(count: int) -> str:

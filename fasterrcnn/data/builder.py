@@ -34,9 +34,7 @@ class Usable(NamedTuple):
     width: int  # px, of the image that the boxes refer to
     rotate: bool  # apply the file's EXIF orientation
     seen: Seen  # how much of the file was found good
-    depth: int  # these three: of `images.Header`
-    bands: int
-    layout: int
+    header: Header
 
 
 @dataclass
@@ -172,8 +170,9 @@ class Builder:
             sizes=sizes,
             rotate=np.array([image.rotate for image in usable], bool),
             seen=np.array([image.seen for image in usable], np.uint8),
-            depths=np.array([image.depth for image in usable], np.uint8),
-            bands=np.array([image[-2:] for image in usable], np.uint16).reshape(-1, 2),
+            depths=np.array([image.header.depth for image in usable], np.uint8),
+            bands=np.array([image.header[4:6] for image in usable], np.uint16).reshape(-1, 2),
+            nodata=np.array([image.header.nodata for image in usable], object),
             first=np.searchsorted(owner, np.arange(len(sizes) + 1)).astype(np.int64),
             xywh=xywh,
             labels=labels,
@@ -242,5 +241,5 @@ def _fit(size: tuple[int, int] | None, header: Header, seen: Seen) -> Usable | N
     Boxes are drawn on the image as displayed, unless only the stored size fits.
     """
     if size in (None, header.displayed):
-        return Usable(*header.displayed, header.orientation != 1, seen, *header[3:])
-    return Usable(*header.stored, False, seen, *header[3:]) if size == header.stored else None
+        return Usable(*header.displayed, header.orientation != 1, seen, header)
+    return Usable(*header.stored, False, seen, header) if size == header.stored else None

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fasterrcnn.data import bands, images, value_ranges
+from fasterrcnn.data import bands, image_cache, images, nodata_tags, value_ranges
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.bands import Layout
 from fasterrcnn.data.image_check import MANY
-from fasterrcnn.errors import DataError
-from fasterrcnn.pixel_format import DRAWN
-from fasterrcnn.recipes import Input
+from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.pixel_format import DRAWN, PixelFormat
+from fasterrcnn.recipes import Input, as_text
 
 
 def resolve(
@@ -26,7 +26,7 @@ def resolve(
     The first of the splits is trained on. `wanted`: what was asked for. `saved`: what the run that
     is continued has. Channels become those that data.yaml states; the value range is
     `value_ranges.resolve`'s; mean and std are measured over the training images where they are not
-    given for these channels. Raises DataError.
+    given for these channels; nodata is what the files state. Raises DataError.
     """
     found = _kinds(splits)
     config, lines = _with_channels(splits[0], wanted, found)
@@ -35,12 +35,16 @@ def resolve(
     for kind in found:
         if phrase := bands.mismatch(kind.bands, kind.layout, config.pixel_format):
             raise DataError(f"{kind.file}: {phrase}; {_advice(kind)}")
+    nodata, stated = nodata_tags.resolve(
+        splits[0], config.nodata, None if saved is None else saved.nodata
+    )
+    config = replace(config, nodata=nodata)
     value_range, more = value_ranges.resolve(
         splits, config.pixel_format, None if saved is None else saved.value_range
     )
     config = replace(config, value_range=value_range)
     config, measured = _with_statistics(splits[0], config, saved)
-    return config, [*lines, *more, *measured]
+    return config, [*lines, *stated, *more, *measured]
 
 
 def of_run(data: Annotations, config: Input | None) -> Annotations:
@@ -55,6 +59,18 @@ def of_run(data: Annotations, config: Input | None) -> Annotations:
             raise DataError(f"{kind.file}: {phrase}; give images like those of the run")
     value_ranges.check(data, config.value_range)
     return replace(data, pixel_format=config.pixel_format)
+
+
+def drawn(data: Annotations, shown: tuple[int, ...]) -> Annotations:
+    """The images to draw: `shown` bands of their files, through the same range of values; without
+    any, as they are.
+
+    Raises UsageError if they lack these bands.
+    """
+    for kind in _kinds([data]) if shown else ():
+        if kind.bands < max(shown):
+            raise UsageError(f"--display-bands: {as_text(shown)}: {kind.file} has {kind.bands}")
+    return replace(data, pixel_format=data.pixel_format.drawn(shown))
 
 
 class _Kind(NamedTuple):
@@ -158,22 +174,32 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]:
-    """Mean and std of the pixels of the training images, and a line for the log.
+    """Mean and std of the pixels of the training images, of more than `MANY` of as many, chosen by
+    a hash of their ids; and a line for the log.
 
     Images are merged one by one: Chan, Golub and LeVeque, "Updating formulae and a pairwise
     algorithm for computing sample variances" (1979). Images that cannot be decoded are left out
     here; the training says what is wrong with them.
     """
-    channels = config.in_channels
-    total, used, mean, squares = 0, 0, np.zeros(channels), np.zeros(channels)
-    for count, own_mean, own_squares in _moments(train, config):
-        step = own_mean - mean
-        merged = total + count
-        mean += step * count / merged
-        squares += own_squares + step**2 * total * count / merged
-        total, used = merged, used + 1
-    std = np.sqrt(squares / max(total, 1))
-    if total and (constant := np.flatnonzero(std == 0).tolist()):
+    chosen = value_ranges.in_order_of_hash(train)[:MANY]
+    pixel_format = config.pixel_format._replace(fill=())
+
+    def measure() -> tuple[list[float], int]:
+        total, mean, squares = np.zeros((3, config.in_channels))
+        used = 0
+        for count, own_mean, own_squares in _moments(train, chosen, pixel_format):
+            step = own_mean - mean
+            merged = total + count
+            mean += step * count / np.maximum(merged, 1)
+            squares += own_squares + step**2 * total * count / np.maximum(merged, 1)
+            total, used = merged, used + 1
+        std = np.sqrt(squares / np.maximum(total, 1))
+        return [used, *mean.tolist(), *std.tolist()], used
+
+    paths = [train.path(i) for i in chosen]
+    used, *moments = image_cache.measured(f"moments {pixel_format}", paths, measure)
+    mean, std = np.split(np.array(moments), 2)
+    if used and (constant := np.flatnonzero(std == 0).tolist()):
         band = config.bands[constant[0]] if config.bands else constant[0] + 1
         raise DataError(
             f"{train.folder}: band {band} has one value in all training images; choose others with "
@@ -186,26 +212,28 @@ def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]
     ]
     text = [",".join(f"{value:g}" for value in values) for values in found]
     return (found[0], found[1]), [
-        f"data: --input.image-mean {text[0]} --input.image-std {text[1]} of {used} training images"
+        f"data: --input.image-mean {text[0]} --input.image-std {text[1]} of {used:.0f} training "
+        "images"
     ]
 
 
-def _moments(train: Annotations, config: Input) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each image its number of pixels, and per channel the mean and the sum of squared
-    differences from it; of more than `MANY` images as many, chosen by a hash of their ids."""
-    chosen = value_ranges.in_order_of_hash(train)[:MANY]
+def _moments(
+    train: Annotations, chosen: Sequence[int], pixel_format: PixelFormat
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of each chosen image that can be decoded, per channel the number of pixels with data, their
+    mean and the sum of squared differences from it."""
 
-    def moments(i: int) -> tuple[int, np.ndarray, np.ndarray] | None:
+    def moments(i: int) -> tuple[np.ndarray, ...] | None:
         try:
             pixels = images.decode(
-                train.path(i), apply_orientation=False, pixel_format=config.pixel_format
+                train.path(i), apply_orientation=False, pixel_format=pixel_format
             ).numpy()
         except ValueError:
             return None
-        values = [channel.astype(np.float64) for channel in pixels]
-        mean = np.array([v.mean() for v in values])
+        values = [channel[np.isfinite(channel)].astype(np.float64) for channel in pixels]
+        mean = np.array([v.mean() if len(v) else 0.0 for v in values])
         squares = np.array([((v - m) ** 2).sum() for v, m in zip(values, mean, strict=True)])
-        return values[0].size, mean, squares
+        return np.array([len(v) for v in values]), mean, squares
 
     with ThreadPoolExecutor() as pool:  # decoders release Python's lock
         yield from filter(None, pool.map(moments, chosen))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -30,6 +31,7 @@ class Frame:
     source: Source
     name: str  # the source's; of a video's frame as if it were a file in a folder of that name
     image: Tensor | str  # (C, H, W) as displayed; or a phrase: why there is none
+    picture: Tensor | None = None  # what is drawn in its place
 
 
 class Here(Executor):
@@ -59,55 +61,62 @@ def read(
     ahead: int,
     annotated: Callable[[str], Size | None],
     pixel_format: PixelFormat,
+    drawn: PixelFormat | None = None,
 ) -> Iterator[Frame]:
     """The frames of all sources, of which up to `ahead` images are decoded before they are needed.
 
     `annotated`: the size that boxes of the image of this name refer to, if that is known. Where
     only its stored size fits, its EXIF orientation is not applied. `pixel_format`: a recipe's.
+    `drawn`: how pictures are read, if otherwise.
     """
     waiting: deque[tuple[Source, Future]] = deque()
 
     def arrived(most: int) -> Iterator[Frame]:
         while len(waiting) > most:
             source, future = waiting.popleft()
-            yield Frame(source, source.name, future.result())
+            yield Frame(source, source.name, *future.result())
 
     for source in sources:
         if source.is_video:
             yield from arrived(0)
-            yield from _frames(source, pixel_format)
+            yield from _frames(source, pixel_format, drawn)
         else:
-            waiting.append(
-                (source, pool.submit(_decode, source.path, annotated(source.name), pixel_format))
-            )
+            size = annotated(source.name)
+            job = pool.submit(_decode, source.path, size, pixel_format, drawn)
+            waiting.append((source, job))
             yield from arrived(ahead)
     yield from arrived(0)
 
 
-def _frames(source: Source, pixel_format: PixelFormat) -> Iterator[Frame]:
+def _frames(
+    source: Source, pixel_format: PixelFormat, drawn: PixelFormat | None
+) -> Iterator[Frame]:
     """The frames of a video; if it breaks off, a last one that says why."""
     number = 0
     try:
         for number, image in enumerate(Reader(source.path), start=1):
-            pixels = images.of_array(image.permute(1, 2, 0), BYTE, pixel_format)
-            yield Frame(source, f"{source.name}/{number:06d}.jpg", pixels)
+            read = partial(images.of_array, image.permute(1, 2, 0), BYTE)
+            picture = None if drawn is None else read(drawn)
+            yield Frame(source, f"{source.name}/{number:06d}.jpg", read(pixel_format), picture)
     except ValueError as error:
         after = f" after frame {number}" if number else ""
         yield Frame(source, source.name, f"{error}{after}")
 
 
-def _decode(path: str, annotated: Size | None, pixel_format: PixelFormat) -> Tensor | str:
-    """An image, or a phrase."""
+def _decode(
+    path: str, annotated: Size | None, pixel_format: PixelFormat, drawn: PixelFormat | None
+) -> tuple[Tensor | str, Tensor | None]:
+    """An image, or a phrase, and what is drawn in its place."""
     try:
         header = images.inspect(path).header if annotated else None
         only_stored_fits = isinstance(header, images.Header) and (
             header.stored == annotated != header.displayed
         )
-        return images.decode(
-            path, apply_orientation=not only_stored_fits, pixel_format=pixel_format
-        )
+        read = partial(images.decode, path, apply_orientation=not only_stored_fits)
+        picture = None if drawn is None else read(pixel_format=drawn)
+        return read(pixel_format=pixel_format), picture
     except ValueError as error:
-        return str(error)
+        return str(error), None
 
 
 def _start_worker() -> None:

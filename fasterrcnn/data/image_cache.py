@@ -1,5 +1,7 @@
 """What is known of image files, kept from run to run: one sqlite file in the user's cache folder.
 
+What is measured over many images is kept too, for all of their files together.
+
 A verdict holds for a file's path, size and time of change. Several processes may use the cache at
 once, and it may be deleted at any time. One that cannot be used costs a note and the time to look
 at the images again.
@@ -8,12 +10,14 @@ at the images again.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import sqlite3
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,15 +29,17 @@ from fasterrcnn.data import user_cache
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 
-_RULES = 4  # to be raised when `images` judges files differently, or the table changes
+_RULES = 6  # to be raised when `images` judges files differently, or measures, or a table changes
 _TABLE = """
     CREATE TABLE IF NOT EXISTS images (
         folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER,
         height INTEGER, width INTEGER, orientation INTEGER, depth INTEGER,
-        bands INTEGER, layout INTEGER, fault TEXT, seen INTEGER,
+        bands INTEGER, layout INTEGER, nodata TEXT, voi TEXT,
+        fault TEXT, seen INTEGER,
         PRIMARY KEY (folder, name)
     ) WITHOUT ROWID
 """
+_MEASURED_TABLE = "CREATE TABLE IF NOT EXISTS measured (key BLOB PRIMARY KEY, numbers TEXT)"
 _NAMES = 500  # asked for in one query
 _WRITE_EVERY = 1.0  # s
 _TOO_NEW = 2_000_000_000  # ns: a file so new may change without a new time, on some file systems
@@ -105,7 +111,7 @@ class ImageCache:
 
     def add(self, key: Key, verdict: Verdict) -> None:
         """Keep a verdict; it is written within a second, if there are others or at the end."""
-        header = (None,) * 6 if isinstance(verdict.header, str) else verdict.header
+        header = (None,) * 8 if isinstance(verdict.header, str) else verdict.header
         self._added.append((*key, *header, verdict.fault, int(verdict.seen)))
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.write()
@@ -116,7 +122,8 @@ class ImageCache:
             try:
                 with self._connection:
                     self._connection.executemany(
-                        "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT OR REPLACE INTO images VALUES "
+                        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         self._added,
                     )
             except sqlite3.Error as error:
@@ -137,7 +144,7 @@ class ImageCache:
             if self._connection is not None:
                 yield from self._connection.execute(
                     "SELECT name, size, mtime_ns, height, width, orientation, depth, bands, "
-                    "layout, fault, seen "
+                    "layout, nodata, voi, fault, seen "
                     f"FROM images WHERE folder = ? AND name IN ({','.join('?' * len(part))})",
                     (folder, *part),
                 )
@@ -167,12 +174,42 @@ def forget(path: str) -> None:
         pass  # then there is no verdict either
 
 
+def measured(
+    what: str, paths: Sequence[str], measure: Callable[[], tuple[list[float], int]]
+) -> list[float]:
+    """Numbers that `measure` finds in the images at `paths`, or has found before in the same files.
+
+    `what`: all else that they depend on. `measure` returns the numbers and of how many images they
+    are; only those of all are kept, because what kept one from being read may change.
+    """
+    keys = [key_of(path) for path in paths]
+    digest = hashlib.sha256(repr((what, keys)).encode()).digest()
+    known = None not in keys
+    try:
+        with closing(_open(location())) as connection:
+            rows = connection.execute("SELECT numbers FROM measured WHERE key = ?", (digest,))
+            if known and (row := rows.fetchone()):
+                return json.loads(row[0])
+    except (OSError, RuntimeError, ValueError, sqlite3.Error):
+        known = False
+    numbers, count = measure()
+    if known and count == len(paths):
+        try:
+            with closing(_open(location())) as connection, connection:
+                row = digest, json.dumps(numbers)
+                connection.execute("INSERT OR REPLACE INTO measured VALUES (?, ?)", row)
+        except (OSError, RuntimeError, sqlite3.Error):
+            pass  # then they are measured again
+    return numbers
+
+
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=20.0)
     try:
         with connection:
             connection.execute(_TABLE)
+            connection.execute(_MEASURED_TABLE)
     except sqlite3.Error:
         connection.close()
         raise

@@ -17,6 +17,7 @@ import numpy as np
 
 from fasterrcnn.data import image_cache, images
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.data.bands import Unsettled
 from fasterrcnn.data.image_cache import ImageCache, key_of
 from fasterrcnn.data.images import Seen, Verdict
 from fasterrcnn.data.problems import Problems
@@ -107,7 +108,7 @@ def _decode(path: str) -> Verdict:
         return verdict
     try:
         images.decode(path, apply_orientation=False, pixel_format=AS_STORED)
-    except images.Unsettled as error:
+    except Unsettled as error:
         return Verdict(verdict.header, Seen.NOTHING, str(error))
     except ValueError as error:
         return Verdict(verdict.header, Seen.PIXELS, str(error))

@@ -12,18 +12,19 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import features
 
+from fasterrcnn.data import dicom_files
 from fasterrcnn.data.problems import Problems
 
 _OPTIONAL = {".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # Pillow's name of the codec
 _ARRAY = ".npy"
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm",
-    ".jfif", ".jpe", ".mpo", ".pgm", ".pbm", ".pnm", _ARRAY,
+    ".jfif", ".jpe", ".mpo", ".pgm", ".pbm", ".pnm", ".dcm", _ARRAY,
     *(suffix for suffix, codec in _OPTIONAL.items() if features.check(codec)),
 )  # fmt: skip
 _OTHER_IMAGES = {  # of which not every system's list of file types knows
     ".heic", ".heif", ".hif", ".jxl", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw", ".psd",
-    ".svg", ".exr", ".hdr", ".dcm", ".ico", ".tga", *_OPTIONAL,
+    ".svg", ".exr", ".hdr", ".ico", ".tga", *_OPTIONAL,
 }  # fmt: skip
 
 
@@ -38,13 +39,14 @@ def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
     Symbolic links are followed, hidden files and folders (``._x.jpg``, ``.ipynb_checkpoints``) left
     out, and so are arrays beside an image of the same name: other programs keep decoded images so.
     Files in image formats that are not read become notes of `problems`; the images that it
-    keeps are among those found, even if their files are gone.
+    keeps are among those found, even if their files are gone. A file without a suffix is an image
+    if it is a DICOM file.
     """
     found = []
     for place, names in _walk(folder):
         known = {*names}
         for name in names:
-            if is_image(name) and not _is_copy(name, known):
+            if (is_image(name) and not _is_copy(name, known)) or _is_dicom(folder / place / name):
                 found.append(f"{place}{name}")
             elif problems is not None and _is_other_image(name):
                 suffix = Path(name).suffix.lower()
@@ -57,7 +59,11 @@ def images_in(folder: Path, problems: Problems | None = None) -> list[str]:
 
 def holds_image(folder: Path) -> bool:
     """Whether there is an image below `folder`; looks no further than to the first."""
-    return any(is_image(name) for _, names in _walk(folder) for name in names)
+    return any(
+        is_image(name) or _is_dicom(folder / place / name)
+        for place, names in _walk(folder)
+        for name in names
+    )
 
 
 def files_in(folder: Path, suffix: str) -> list[str]:
@@ -101,6 +107,17 @@ def _is_copy(name: str, names: set[str]) -> bool:
         return False
     stem, others = name[: -len(_ARRAY)], (s for s in SUFFIXES if s != _ARRAY)
     return any(f"{stem}{suffix}" in names for s in others for suffix in (s, s.upper()))
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file without a suffix is a DICOM file, as scanners and archives name them."""
+    if "." in path.name:
+        return False
+    try:
+        with path.open("rb") as file:
+            return dicom_files.is_dicom(file.read(dicom_files.MAGIC_END))
+    except OSError:
+        return False
 
 
 def _is_other_image(name: str) -> bool:

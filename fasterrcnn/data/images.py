@@ -24,10 +24,19 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode, decode_image
 
-from fasterrcnn.data import array_files, bands, jpeg_end, pixel_values, tiff_files
-from fasterrcnn.data.bands import REVERSED, Layout, Stored
+from fasterrcnn.data import (
+    array_files,
+    bands,
+    dicom_files,
+    jpeg_end,
+    nodata_tags,
+    pixel_values,
+    tiff_files,
+)
+from fasterrcnn.data.bands import REVERSED, Layout, Stored, Unsettled
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 from fasterrcnn.pixel_format import PixelFormat
 
@@ -61,6 +70,8 @@ class Header(NamedTuple):
     depth: int = BYTE  # `pixel_values.BYTE`, `INTEGER` or `FLOAT`; 0: not known
     bands: int = 3  # 0: not known
     layout: int = Layout.PLAIN
+    nodata: str = ""  # the value of pixels without data that it states, as `nodata.as_text`
+    window: str = ""  # the values that become black and white, as `value_range.as_text`
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -94,10 +105,6 @@ class Verdict(NamedTuple):
     def fault(self) -> str:
         """Why the file cannot be used; empty if nothing is known to be wrong."""
         return self.header if isinstance(self.header, str) else self.damage
-
-
-class Unsettled(ValueError):
-    """An image cannot be used, for a reason that does not lie in the content of its file."""
 
 
 def limit_pixels(count: int) -> None:
@@ -158,8 +165,9 @@ def decode(
             f"height {header.height}, width {header.width} in its header, but height {height}, "
             f"width {width} when decoded"
         )
-    if pixel_format.value_range is not None:
-        pixels = pixel_values.scaled(pixels, header.depth, pixel_format.value_range)
+    pixels = pixel_values.as_wanted(
+        pixels, header.depth, pixel_format, header.nodata, header.window
+    )
     if apply_orientation:
         pixels = _turned(pixels, header.orientation)
     return pixels.permute(2, 0, 1)
@@ -174,8 +182,7 @@ def from_pillow(image: Image.Image, pixel_format: PixelFormat) -> torch.Tensor:
     if isinstance(header, str):
         raise ValueError(header)
     pixels = _pixels_by_pillow(image, header, pixel_format)
-    assert pixel_format.value_range is not None
-    pixels = pixel_values.scaled(pixels, header.depth, pixel_format.value_range)
+    pixels = pixel_values.as_wanted(pixels, header.depth, pixel_format, header.nodata)
     return _turned(pixels, header.orientation).permute(2, 0, 1)
 
 
@@ -184,9 +191,8 @@ def of_array(pixels: torch.Tensor, depth: int, pixel_format: PixelFormat) -> tor
 
     Raises ValueError with a phrase.
     """
-    assert pixel_format.value_range is not None
     pixels = bands.chosen(pixels, Layout.PLAIN, pixel_format)
-    return pixel_values.scaled(pixels, depth, pixel_format.value_range).permute(2, 0, 1)
+    return pixel_values.as_wanted(pixels, depth, pixel_format).permute(2, 0, 1)
 
 
 def odd_page(path: Path | str) -> str | None:
@@ -214,10 +220,12 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
 
 def _open_image(file: IO[bytes]) -> Image.Image | Stored:
     """The image with its header read. Raises ValueError with a phrase."""
-    start = file.read(6)
+    start = file.read(dicom_files.MAGIC_END)
     file.seek(0)
-    if start == array_files.MAGIC:
+    if start.startswith(array_files.MAGIC):
         return array_files.open_array(file)
+    if dicom_files.is_dicom(start):
+        return dicom_files.open_dicom(file)
     try:
         if start.startswith(b"\xff\xd8\xff"):
             return JpegImageFile(file)  # takes half the time of Image.open
@@ -237,8 +245,8 @@ def _explained(error: Exception, what: str) -> ValueError:
     """The exception to raise for one of Pillow's: the file's fault, or that of the system."""
     if isinstance(error, MemoryError):
         return Unsettled("not enough memory to decode it")
-    if isinstance(error, tiff_files.MissingExtra):
-        return Unsettled(str(error))
+    if isinstance(error, Unsettled):
+        return error
     if isinstance(error, OSError) and error.errno:
         return Unsettled(f"cannot be read ({error.strerror})")
     return ValueError(f"{what} ({error})")
@@ -248,7 +256,8 @@ def _header(image: Image.Image | Stored) -> Header:
     """What an opened image says of itself: the only place that reads an orientation."""
     if isinstance(image, Stored):
         depth = {"u1": BYTE, "f4": FLOAT}.get(image.dtype.str[1:], INTEGER)
-        return Header(image.height, image.width, 1, depth, image.bands, image.layout)
+        size = image.height, image.width
+        return Header(*size, 1, depth, image.bands, image.layout, image.nodata, image.window)
     orientation = 1
     if "exif" in image.info:
         try:
@@ -258,7 +267,9 @@ def _header(image: Image.Image | Stored) -> Header:
     turned = int(orientation) if orientation in range(1, 9) else 1
     bands = 1 if image.mode.startswith("I;") else _BANDS.get(image.mode, 3)
     layout = Layout.ALPHA if bands in (2, 4) else Layout.PLAIN
-    return Header(image.height, image.width, turned, _depth(image), bands, layout)
+    tag = image.tag_v2.get(nodata_tags.TAG, "") if isinstance(image, TiffImageFile) else ""
+    depth, nodata = _depth(image), nodata_tags.stated(tag)
+    return Header(image.height, image.width, turned, depth, bands, layout, nodata)
 
 
 def _depth(image: Image.Image) -> int:

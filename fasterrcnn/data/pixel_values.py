@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasterrcnn import value_range
+from fasterrcnn import nodata, value_range
+from fasterrcnn.pixel_format import PixelFormat
 
 BYTE, INTEGER, FLOAT = 8, 16, 32  # depths: bits of a value; INTEGER: of integers of any more bits
 PERCENTILES = (0.1, 99.9)  # the ends of a range that is measured
@@ -18,7 +19,40 @@ _BEYOND = 255.0  # a value is followed so far outside of 0 to 255: one dead pixe
 _SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
 
 
-def scaled(pixels: Tensor, depth: int, wanted: str) -> Tensor:
+def as_wanted(
+    pixels: Tensor, depth: int, wanted: PixelFormat, stated: str = "", window: str = ""
+) -> Tensor:
+    """Channels ``(H, W, C)`` with values as stored, uint8 or float32, to pixels as `wanted`.
+
+    `stated` (of nodata) and `window`: what the file says of itself (`images.Header`), or empty.
+    Where there may be nodata, pixels become float32. Raises ValueError with a phrase.
+    """
+    missing = _missing(pixels, wanted.nodata, stated)
+    if missing is not None and pixels.is_floating_point():
+        pixels = pixels.masked_fill(missing, torch.nan)  # not to be measured
+    if depth == FLOAT:
+        odd = ~pixels.isfinite() if missing is None else ~(pixels.isfinite() | missing)
+        if odd.any():
+            raise ValueError(f"{int(odd.any(dim=2).sum())} of its pixels are NaN or infinite")
+    if wanted.value_range is not None:
+        pixels = scaled(pixels, depth, wanted.value_range, window)
+    if missing is not None:
+        return torch.where(missing, torch.tensor(wanted.fill or torch.nan), pixels.float())
+    return pixels.float() if wanted.has_nodata and wanted.fill else pixels
+
+
+def _missing(pixels: Tensor, wanted: str, stated: str) -> Tensor | None:
+    """Where a band holds no data: bool, of the shape of `pixels`. None: nowhere."""
+    value = nodata.value(wanted)
+    if wanted == nodata.FILE and stated:
+        value = float(stated)
+    if value is None:
+        return None
+    same = torch.tensor(value, dtype=torch.float32)
+    return pixels.isnan() if same.isnan() else pixels == same
+
+
+def scaled(pixels: Tensor, depth: int, wanted: str, window: str = "") -> Tensor:
     """Pixels as stored to pixels as the network takes them, by `recipes.Input.value_range`.
 
     uint8 is returned as it is. float32 becomes float32, of which 0 to 255 is the range and nothing
@@ -30,6 +64,10 @@ def scaled(pixels: Tensor, depth: int, wanted: str) -> Tensor:
         if limits is not None:
             raise ValueError(f"8-bit values, but the range of values is {wanted}")
         return pixels
+    if wanted == value_range.WINDOW:
+        if not window:
+            raise ValueError("states no window; give --input.value-range LOW,HIGH")
+        limits = value_range.limits(window)
     if wanted == value_range.IMAGE:
         limits = percentiles(sample(pixels, _SAMPLED))
     if limits is None:
@@ -49,7 +87,9 @@ def sample(pixels: Tensor, count: int) -> np.ndarray:
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """The ends of the range of these values."""
+    """The ends of the range of these values, of which NaN is none."""
+    if not len(values := values[np.isfinite(values)]):
+        return 0.0, 0.0
     low, high = np.percentile(values, PERCENTILES)
     return float(low), float(high)
 

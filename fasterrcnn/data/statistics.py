@@ -18,7 +18,7 @@ _EXTREMES = 6
 
 @dataclass(frozen=True)
 class Bin:
-    """A bar of a histogram: the boxes with low <= value < high."""
+    """A bar of a histogram: how many boxes (or values of pixels) there are from low to high."""
 
     low: float
     high: float

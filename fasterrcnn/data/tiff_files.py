@@ -19,7 +19,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from fasterrcnn.data.bands import REVERSED, Layout, Stored
+from fasterrcnn.data import nodata_tags
+from fasterrcnn.data.bands import REVERSED, Layout, MissingExtra, Stored
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -92,6 +93,11 @@ def odd_page(file: IO[bytes]) -> str | None:
     return None
 
 
+def first_tags(file: IO[bytes]) -> dict[int, Any]:
+    """The tags of the first image. Raises what Pillow raises if they are damaged."""
+    return next((page.tags for page in _pages(file)), {})
+
+
 def _kind(page: _Page) -> tuple:
     """What is the same for pages that can be bands of one image."""
     return page.size, page.dtype, page.get(_SAMPLES, 1), page.get(_ORIENTATION, 1)
@@ -113,15 +119,12 @@ def _stored(first: _Page, bands: int, layout: Layout, pages: list[_Page]) -> Sto
         pixels = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         return _turned(pixels, turned)
 
-    return Stored(height, width, bands, layout, dtype, read)
+    nodata = nodata_tags.stated(first.get(nodata_tags.TAG, ""))
+    return Stored(height, width, bands, layout, dtype, read, nodata)
 
 
 class _Unsupported(Exception):
     """What this module does not decode."""
-
-
-class MissingExtra(ValueError):
-    """A file can be decoded where packages are installed that are not."""
 
 
 def _pages(file: IO[bytes]) -> Iterator[_Page]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import INPUTS, OUTPUTS, File
+from fasterrcnn.export.program import INPUTS, OUTPUTS, File, entries
 
 _KEY = "fasterrcnn"  # of the metadata
 _OPSET = 18
@@ -56,7 +56,7 @@ def write(
     half: bool = False,
 ) -> None:
     """Write the network `program`, with its `preparation` before it if there is one, and the json
-    text `metadata` to `path`.
+    text `metadata` and its `entries` to `path`.
 
     half: layers and their weights in fp16, all else in float32. Raises UsageError, OSError.
     """
@@ -68,7 +68,7 @@ def write(
         model = _joined(_translated(preparation, INPUTS[:1], _PREPARED), model)
     if half:
         model = _halved(model)
-    onnx.helper.set_model_props(model, {_KEY: metadata})
+    onnx.helper.set_model_props(model, {_KEY: metadata, **entries(metadata)})
     onnx.save(model, path)
 
 

@@ -7,6 +7,7 @@ images of C channels, D places for detections.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,11 +23,27 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.build import Detector, FastRCNN
 from fasterrcnn.models.transform import Transform, without_targets
-from fasterrcnn.recipes import Input
+from fasterrcnn.recipes import Input, as_text, from_dict
 
 INPUTS = ("image", "sizes", "original_sizes")  # of a `Network`; the last may be left out
 OUTPUTS = ("boxes", "scores", "labels")
 SMALLEST = 64  # px: torch.export sees a level of one cell as another program
+
+
+_SAID = (  # of a recipe's input
+    "value_range", "nodata", "in_channels", "bands", "channel_order", "pixel_scale", "image_mean",
+    "image_std", "min_size", "max_size", "size_divisible",
+)  # fmt: skip
+
+
+def entries(metadata: str) -> dict[str, str]:
+    """What other programs have to know of the input, by name and as text, out of the json text
+    `metadata`."""
+    saved = json.loads(metadata).get("recipe")
+    if saved is None:
+        return {}
+    config = from_dict(saved).input
+    return {f"input.{name}": as_text(getattr(config, name)) for name in _SAID}
 
 
 class File(NamedTuple):

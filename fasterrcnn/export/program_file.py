@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import SMALLEST, File
+from fasterrcnn.export.program import SMALLEST, File, entries
 from fasterrcnn.models import nms  # noqa: F401  # registers the operator that programs call
 
 _FILE = "fasterrcnn.json"  # of the metadata
 
 
 def write(program: ExportedProgram, path: Path, metadata: str) -> None:
-    """Write `program` and the json text `metadata` to `path`. Raises OSError."""
-    torch.export.save(program, path, extra_files={_FILE: metadata})
+    """Write `program`, the json text `metadata` and its `entries` to `path`. Raises OSError."""
+    torch.export.save(program, path, extra_files={_FILE: metadata, **entries(metadata)})
 
 
 def read(path: Path) -> File:

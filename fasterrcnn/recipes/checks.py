@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from fasterrcnn import value_range
+from fasterrcnn import nodata, value_range
 from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes.changes import as_text
 from fasterrcnn.recipes.fields import AUTO, Backbone, Input, Recipe, Schedule
@@ -18,7 +18,7 @@ def check(recipe: Recipe) -> None:
         raise UsageError("--images-per-gpu: auto: only when a run begins; give a number")
     check_fields(recipe)
     _check_sizes(recipe.input)
-    _check_value_range(recipe.input)
+    _check_values(recipe.input)
     _check_channels(recipe.input)
     _check_augment(recipe)
     _check_network(recipe)
@@ -42,11 +42,15 @@ def _check_sizes(sizes: Input) -> None:
         raise UsageError("--input.train-sampling: range: needs two --input.train-min-sizes")
 
 
-def _check_value_range(config: Input) -> None:
+def _check_values(config: Input) -> None:
     try:
         value_range.limits(config.value_range)
     except ValueError as error:
         raise UsageError(f"--input.value-range: {config.value_range}: {error}") from None
+    try:
+        nodata.value(config.nodata)
+    except ValueError as error:
+        raise UsageError(f"--input.nodata: {config.nodata}: {error}") from None
 
 
 def _check_channels(config: Input) -> None:

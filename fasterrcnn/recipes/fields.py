@@ -65,8 +65,8 @@ class Input:
     value_range: str = setting(
         "dataset",
         "of images of more than 8 bits, the values that become 0 and 255: LOW,HIGH; dataset (0.1 "
-        "and 99.9 percentiles of the training images), image (those of each image) or full (of the "
-        "data type: 16 bits are divided by 256)",
+        "and 99.9 percentiles of the training images), image (those of each image), window (that "
+        "of each DICOM file) or full (of the data type: 16 bits are divided by 256)",
     )
     channels: int = setting(
         0,
@@ -82,6 +82,12 @@ class Input:
         "bands that are red, green and blue, which get the filters of weights for RGB images; "
         "empty: the first three channels, if there are more than two",
         least=1,
+    )
+    nodata: str = setting(
+        "dataset",
+        "value of pixels without data, in each band for itself: they become the mean, and are not "
+        "measured; a number; dataset (the one that all training files state: GDAL_NODATA of "
+        "GeoTIFF), file (the one of each file) or none",
     )
 
     @property
@@ -104,7 +110,11 @@ class Input:
     @property
     def pixel_format(self) -> PixelFormat:
         """How image files are read."""
-        return PixelFormat(self.value_range, self.in_channels, self.bands)
+        plain = PixelFormat(self.value_range, self.in_channels, self.bands, self.nodata)
+        if not plain.has_nodata or len(self.image_mean) != plain.channels:
+            return plain
+        order = -1 if self.channel_order == "bgr" else 1
+        return plain._replace(fill=tuple(m * self.pixel_scale for m in self.image_mean[::order]))
 
 
 @dataclass(frozen=True)

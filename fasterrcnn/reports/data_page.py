@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from fasterrcnn import value_range
 from fasterrcnn.metrics.anchors import IOUS
 from fasterrcnn.reports import pages
 from fasterrcnn.reports.data_report import Report
@@ -36,6 +37,7 @@ def render(
         most=[max(c.boxes for c in split.classes) for split in report.splits],
         ious=IOUS,
         marks=_anchor_marks(report),
+        value_marks=_value_marks(report),
         extremes=extremes,
         pictures=pictures,
         all_marks=sorted({mark for picture in pictures for mark in picture.marks}),
@@ -43,6 +45,16 @@ def render(
         with_findings=with_findings,
         found=found,
     )
+
+
+def _value_marks(report: Report) -> list[float]:
+    """Where the ends of the value range lie in the histogram of values, in bars from the left."""
+    limits = value_range.limits(report.value_range) if report.values else None
+    if limits is None:
+        return []
+    first, last = report.values[0].low, report.values[-1].high
+    places = (len(report.values) * (end - first) / (last - first) for end in limits)
+    return [place for place in places if 0 <= place <= len(report.values)]
 
 
 def _anchor_marks(report: Report) -> dict[str, list[float]]:

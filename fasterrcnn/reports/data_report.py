@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,7 @@ _ODD = {  # code of hotcoco's healthcheck -> what is odd about a box
     "near_duplicate": "nearly the same as another box of its class",
     "extreme_aspect_ratio": "more than 20 times as long as wide",
 }
+_BARS = " ▁▂▃▄▅▆▇█"
 _SHOWN = 5  # findings of a kind, and groups of equal images
 _KINDS_SHOWN = _CLASSES_SHOWN = 20
 
@@ -49,6 +50,8 @@ class Report:
     odd: dict[str, list[Box]]  # boxes by split that are to be looked at; trained on all the same
     duplicates: Duplicates
     anchors: Anchors | None  # None without boxes or without a network that has any
+    value_range: str = ""  # --input.value-range, where files are of more than 8 bits
+    values: list[statistics.Bin] = field(default_factory=list)  # of the training images, likewise
 
     @property
     def faults(self) -> list[Problem]:
@@ -100,6 +103,7 @@ def lines(report: Report) -> list[str]:
         *_problems(report.problems),
         *_images(report.duplicates),
         *_odd(report.odd),
+        *_values(report),
         *_anchors(report),
     ]
 
@@ -159,6 +163,19 @@ def _odd(odd: dict[str, list[Box]]) -> list[str]:
         f"{count} x box {what} ({split})"
         for split, boxes in odd.items()
         for what, count in Counter(box.what for box in boxes).items()
+    ]
+
+
+def _values(report: Report) -> list[str]:
+    """The histogram of values as one line."""
+    if not report.values:
+        return []
+    most = max(one.boxes for one in report.values)
+    bars = "".join(_BARS[-(-(len(_BARS) - 1) * one.boxes // most)] for one in report.values)
+    low, high = report.values[0].low, report.values[-1].high
+    return [
+        f"values of the training images: {low:g} {bars} {high:g}; --input.value-range "
+        f"{report.value_range}"
     ]
 
 

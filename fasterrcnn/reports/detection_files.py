@@ -1,4 +1,5 @@
-"""Detections in files for other programs: COCO's result format, a table, YOLO label files, crops.
+"""Detections in files for other programs: COCO's result format, a table, GeoJSON, YOLO label
+files, crops.
 
 Json and table are written as detections come, so that they need no memory and are whole whenever
 the writing ends.
@@ -18,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.data.annotations import Classes
+from fasterrcnn.data.geo_tags import Place
 from fasterrcnn.data.pixel_values import displayable
 from fasterrcnn.errors import StorageError
 from fasterrcnn.reports import picture_files
+from fasterrcnn.reports.geojson_file import GeoJsonFile
 
 _COLUMNS = (
     *("image_id", "file_name", "category_id", "category_name", "score"),
@@ -49,19 +52,27 @@ def rows(
 
 
 class Tables:
-    """The files of --json and --csv, whichever are given, open for writing."""
+    """The files of --json, --csv and --geojson, whichever are given, open for writing."""
 
-    def __init__(self, json_file: Path | None, csv_file: Path | None) -> None:
-        """Raises StorageError, and then changes no file."""
-        files = [("--json", json_file), ("--csv", csv_file)]
+    def __init__(
+        self,
+        json_file: Path | None,
+        csv_file: Path | None,
+        geojson_file: Path | None = None,
+        places: dict[str, Place] | None = None,
+    ) -> None:
+        """`places`: for GeoJSON, of all images by name. Raises StorageError, and then changes no
+        file."""
+        files = [("--json", json_file), ("--csv", csv_file), ("--geojson", geojson_file)]
         for flag, path in files:  # all of them, before one is emptied
             if path is not None:
                 _open(flag, path, "a").close()
         self._files = ExitStack()
-        self._json, self._csv = (
+        self._json, self._csv, geojson = (
             None if path is None else self._files.enter_context(_open(flag, path, "w"))
             for flag, path in files
         )
+        self._geojson = None if geojson is None else GeoJsonFile(geojson, places or {})
         self._is_first = True
         if self._csv is not None:
             csv.writer(self._csv).writerow(_COLUMNS)
@@ -72,6 +83,9 @@ class Tables:
             for row in found:
                 self._json.write(("[\n" if self._is_first else ",\n") + json.dumps(row))
                 self._is_first = False
+        if self._geojson is not None:
+            for row in found:
+                self._geojson.add(row)
         if self._csv is not None:
             for row in found:
                 about = [row[name] for name in _COLUMNS[:4]]
@@ -82,6 +96,8 @@ class Tables:
         """End the files."""
         if self._json is not None:
             self._json.write("[]\n" if self._is_first else "\n]\n")
+        if self._geojson is not None:
+            self._geojson.close()
         self._files.close()
 
 

@@ -109,9 +109,10 @@ class PredictionFiles:
         names = self._names[frame.source]
         if frame.source.is_video:
             names = Names(frame.name, str(Path(frame.name).with_suffix(".txt")))
-        assert isinstance(frame.image, Tensor)
+        image = frame.image if frame.picture is None else frame.picture
         in_video = frame.source.is_video
-        job = self._pool.submit(write, self._wanted, names, frame.image, found, truth, in_video)
+        assert isinstance(image, Tensor)
+        job = self._pool.submit(write, self._wanted, names, image, found, truth, in_video)
         self._waiting.append((frame.source, job))
         self._finish(self._ahead)
 

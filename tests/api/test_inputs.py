@@ -119,5 +119,5 @@ def test_an_array_of_more_bits_is_as_its_file(tmp_path: Path, kind: type):
 def test_nan_in_an_array_is_named():
     array = np.ones((4, 5, 3), np.float32)
     array[0, 0] = np.nan
-    with pytest.raises(UsageError, match="image 1: 3 of its values are NaN or infinite"):
+    with pytest.raises(UsageError, match="image 1: 1 of its pixels are NaN or infinite"):
         inputs.read(array, 1, PixelFormat("0,1"))

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fasterrcnn import recipes
 from fasterrcnn.commands import check_data
-from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.errors import DataError, Failure, UsageError
+from fasterrcnn.reports import data_pictures
 from tests.conftest import PROJECT
 from tests.data import fuzz_images, make
+from tests.data.test_channels import image, split
 from tests.reports import html_pages
 
 SMALL = ("--input.min-size", "64", "--input.max-size", "96", "--workers", "1")
@@ -66,7 +69,7 @@ def test_a_good_data_set(data: Path, out: Path, capsys: pytest.CaptureFixture[st
     assert f"page: {out / 'page.html'}" in said
     assert sorted(found) == [
         "anchors", "data_path", "duplicates", "failures", "format", "odd", "problems", "recipe",
-        "splits",
+        "splits", "value_range", "values",
     ]  # fmt: skip
     assert (found["format"], found["failures"], found["problems"]) == ("coco", [], [])
     (split,) = found["splits"]
@@ -193,6 +196,23 @@ def test_the_folder_can_be_given_as_in_training(data: Path, tmp_path: Path, monk
     monkeypatch.setenv("OUTPUT_DIR", str(tmp_path / "output"))
     check_data.main(["--data-path", str(data), *SMALL])
     html_pages.check((tmp_path / "output" / "data-data" / "index.html").read_text())
+
+
+def test_images_that_do_not_go_together_are_shown_all_the_same(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = recipes.get("fasterrcnn_r50_fpn_1x")
+    for k, (bands, shown) in enumerate((((5, 4), 3), ((5, 2), 1))):
+        data = split(tmp_path / str(k), *(image(*[90] * count, dtype="u2") for count in bands))
+        failures: list[Failure] = []
+        read, changed = check_data.as_trained({"train": data}, recipe, failures)
+        assert [str(failure).partition(":")[0] for failure in failures] == [
+            "images with different numbers of bands"
+        ]
+        pictures, undecodable = data_pictures.make(
+            [("train", 0), ("train", 1)], {}, read, changed, threads=1
+        )
+        assert len(pictures) == 2 and undecodable == []
+        assert changed.input.in_channels == shown
 
 
 def test_leakage_and_duplicates(shapes_folder: Path, tmp_path: Path, out: Path, capsys):

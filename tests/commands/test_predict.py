@@ -30,6 +30,7 @@ from fasterrcnn.errors import (
 )
 from fasterrcnn.reports import prediction_files
 from tests.conftest import TINY
+from tests.data.test_geo_tags import WGS84, geotiff
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,29 @@ def test_all_that_is_written_agrees(run: Path, shapes_folder: Path, tmp_path: Pa
         assert len(crops) == len(sure)
         assert {crop.parent.name for crop in crops} == {row["category_name"] for row in sure}
     assert not [*(tmp_path / "out").glob("*.jpg")]
+
+
+def test_polygons_in_the_coordinates_of_the_images(run: Path, tmp_path: Path):
+    flags = ["--checkpoint", str(run), "--device", "cpu", "--workers", "0", "--no-pictures",
+             "--score-threshold", "0"]  # fmt: skip
+    one, other = geotiff(tmp_path / "one.tif"), geotiff(tmp_path / "other.tif", keys=WGS84)
+    files = {name: tmp_path / f"x.{name}" for name in ("json", "geojson")}
+    predict.main([*flags, str(one), *(w for n, f in files.items() for w in (f"--{n}", str(f)))])
+    rows = json.loads(files["json"].read_text())
+    features = json.loads(files["geojson"].read_text())["features"]
+    assert len(rows) == len(features) > 0
+    for row, feature in zip(rows, features, strict=True):
+        (ring,) = feature["geometry"]["coordinates"]
+        x, y, width, height = row["bbox"]
+        assert ring[3] == pytest.approx([500000 + 10 * x, 4000000 - 20 * y])
+        assert ring[1] == pytest.approx([500000 + 10 * (x + width), 4000000 - 20 * (y + height)])
+    before = files["geojson"].read_text()
+    Image.new("RGB", (9, 9)).save(tmp_path / "plain.tif")
+    mixed = "other.tif is in EPSG:4326, images before it in EPSG:32633"
+    for second, said in ((other, mixed), (tmp_path / "plain.tif", "plain.tif: no georeference")):
+        with pytest.raises(UsageError, match=f"^--geojson: .*{said}"):
+            predict.main([*flags, str(one), str(second), "--geojson", str(files["geojson"])])
+    assert files["geojson"].read_text() == before
 
 
 @pytest.mark.parametrize("flag", ["--json", "--csv", "--output-dir"])

@@ -15,6 +15,7 @@ from fasterrcnn.commands import check_data, evaluate, export, predict, report
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.recipes import Input
+from fasterrcnn.reports import drawing
 from tests.commands.runs import assert_same_bits, refused, run
 from tests.data.test_tiff_files import write
 
@@ -123,13 +124,34 @@ def test_three_of_four_bands_are_used_and_a_line_says_so(folder: Path, tmp_path:
                                              "5")  # fmt: skip
 
 
+def test_pictures_show_other_bands(folder: Path, trained: Path, tmp_path: Path, monkeypatch):
+    flags = ("--checkpoint", str(trained), "--device", "cpu", "--workers", "0")
+    image = sorted(folder.glob("val/*.tif"))[0]
+    seen = []
+    blank = Image.new("L", (9, 9))
+    monkeypatch.setattr(drawing, "draw", lambda image, **_: seen.append(image) or blank)
+    predict.main([*flags, str(image), "--output-dir", str(tmp_path), "--display-bands", "4,1,2"])
+    assert np.array_equal(seen[0].numpy(), _bands(image)[[3, 0, 1]])
+    for bands, error in (
+        ("4,1", "4,1: must be three bands, or one"),
+        ("0", "0: must be 1 or more"),
+    ):
+        with pytest.raises(UsageError, match=f"^--display-bands: {error}"):
+            predict.main([*flags, str(image), "--display-bands", bands])
+    with pytest.raises(UsageError, match=r"^--display-bands: 9: .*tif has 4$"):
+        evaluate.main([*flags, "--draw", "1", "--display-bands", "9"])
+    with pytest.raises(UsageError, match="--display-bands: is for pictures"):
+        evaluate.main([*flags, "--display-bands", "1"])
+
+
 @pytest.mark.slow
 def test_evaluation_and_pages(folder: Path, trained: Path, tmp_path: Path, capsys):
     evaluate.main(
         ["--checkpoint", str(trained), "--device", "cpu", "--workers", "0", "--draw", "2"]
     )
-    report.main([str(trained)])
-    check_data.main([str(folder), "--page", str(tmp_path / "index.html"), "--workers", "0"])
+    bands = ("--display-bands", "4,1,2")
+    report.main([str(trained), *bands])
+    check_data.main([str(folder), "--page", str(tmp_path / "index.html"), "--workers", "0", *bands])
     assert "the files have 4 bands, of which 1, 2 and 3 are used" in capsys.readouterr().out
 
 

@@ -50,7 +50,7 @@ def test_a_truncated_file_and_nan(tmp_path: Path):
     array = np.zeros((20, 30), np.float32)
     array[0, 0] = np.inf
     np.save(path, array)
-    with pytest.raises(ValueError, match="1 of its values are NaN or infinite"):
+    with pytest.raises(ValueError, match="1 of its pixels are NaN or infinite"):
         decode(path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match="cannot be decoded"):

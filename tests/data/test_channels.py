@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data import channels
+from fasterrcnn.data import channels, images
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.builder import Builder
 from fasterrcnn.data.problems import Problems
@@ -86,7 +87,19 @@ def test_more_than_8_bits_are_measured_in_their_range(tmp_path: Path):
     assert found.image_mean == pytest.approx(scaled.mean(axis=0), rel=1e-4)
     assert found.image_std == pytest.approx(scaled.std(axis=0), rel=1e-3)
     read = channels.of_run(data, found)
-    assert read.pixel_format == (found.value_range, 5, ())
+    assert read.pixel_format[:3] == (found.value_range, 5, ())
+
+
+def test_a_second_start_decodes_nothing(tmp_path: Path, monkeypatch):
+    data = split(tmp_path / "a", *(image(1000, 2000, dtype="u2", spread=90) for _ in range(3)))
+    for i in range(3):
+        os.utime(data.path(i), ns=(10**18, 10**18))
+    wanted = Input(channels=2, image_mean=(), image_std=())
+    found = channels.resolve([data], wanted)
+    monkeypatch.setattr(images, "decode", None)
+    assert channels.resolve([data], wanted) == found
+    with pytest.raises(TypeError):
+        channels.resolve([data], Input(bands=(2,), image_mean=(), image_std=()))
 
 
 def test_what_is_left_out_is_said(tmp_path: Path):

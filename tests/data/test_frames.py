@@ -32,6 +32,17 @@ def test_the_order_is_kept(tmp_path: Path, count: int):
         assert (read[k].image == k).all()
 
 
+def test_a_picture_of_other_bands(tmp_path: Path):
+    Image.new("RGB", (4, 3), (10, 20, 30)).save(tmp_path / "x.png")
+    source = Source(str(tmp_path / "x.png"), "x.png")
+    shown = FULL.drawn((3, 1, 1))
+    (frame,) = frames.read([source], frames.Here(), 1, lambda _: None, FULL, shown)
+    assert frame.image[:, 0, 0].tolist() == [10, 20, 30]
+    assert frame.picture is not None and frame.picture[:, 0, 0].tolist() == [30, 10, 10]
+    (frame,) = frames.read([source], frames.Here(), 1, lambda _: None, FULL, FULL.drawn((4,)))
+    assert frame.image == "3 bands, and band 4 is expected"
+
+
 def test_no_more_than_a_few_are_decoded_ahead(tmp_path: Path):
     class Counting(frames.Here):
         count = 0

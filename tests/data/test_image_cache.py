@@ -172,6 +172,34 @@ def test_a_relative_cache_folder_is_not_one(monkeypatch):
     assert image_cache.location().is_relative_to(Path.home() / ".cache" / "fasterrcnn")
 
 
+def test_what_is_measured_is_kept_for_the_same_files(tmp_path: Path):
+    paths = [file(tmp_path / f"{k}.tif") for k in range(3)]
+    calls = []
+
+    def measured(what: str = "mean", count: int = 3) -> list[float]:
+        calls.append(0)
+        before = len(calls)
+
+        def measure() -> tuple[list[float], int]:
+            calls.append(0)
+            return [0.1, len(calls)], count
+
+        found = image_cache.measured(what, paths, measure)
+        return [*found, len(calls) - before]
+
+    first = measured(count=2)  # of one less: not kept
+    assert first[2] == 1
+    first = measured()
+    assert first[2] == 1 and measured() == [*first[:2], 0]
+    assert measured("range")[2] == 1
+    os.utime(paths[1], ns=(10**18, 10**18 + 1))
+    assert measured()[2] == 1 and measured()[2] == 0
+    os.utime(paths[1])  # just written
+    assert measured()[2] == 1 and measured()[2] == 1
+    image_cache.location().write_bytes(b"x" * 5000)
+    assert measured()[2] == 1
+
+
 def test_two_processes_write_at_once(tmp_path: Path):
     paths = [file(tmp_path / f"{k}.jpg") for k in range(40)]
     code = (

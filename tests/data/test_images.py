@@ -103,7 +103,7 @@ def test_floating_point_values(tmp_path: Path):
         images.decode(path, apply_orientation=False, pixel_format=PixelFormat("full"))
     values[3, 4:6] = np.nan, np.inf
     Image.fromarray(values).save(path)
-    with pytest.raises(ValueError, match=r"^2 of its values are NaN or infinite$"):
+    with pytest.raises(ValueError, match=r"^2 of its pixels are NaN or infinite$"):
         images.decode(path, apply_orientation=False)
 
 
@@ -229,7 +229,7 @@ def test_a_large_image_is_read_without_a_warning(tmp_path: Path, shell):
     done = shell([sys.executable, "-c", code, tmp_path / "large.png"])
     assert (done.out, done.err) == (
         "Verdict(header=Header(height=10000, width=12000, orientation=1, depth=8, "
-        "bands=1, layout=<Layout.PLAIN: 0>), "
+        "bands=1, layout=<Layout.PLAIN: 0>, nodata='', window=''), "
         "seen=<Seen.END: 2>, damage='')\n",
         "",
     )

@@ -128,14 +128,14 @@ def test_every_layout_gives_the_same_values(
         array = values(dtype, bands)
         path = write(tmp_path / "x.tif", [array], planar=planar, tile=tile, predictor=predictor,
                      order=order)  # fmt: skip
-        assert images.inspect(path).header == (H, W, 1, depth, bands, Layout.PLAIN)
+        assert images.inspect(path).header[:6] == (H, W, 1, depth, bands, Layout.PLAIN)
         assert np.array_equal(stored(path), array)
 
 
 def test_sixteen_bits_of_color_are_not_rounded(tmp_path: Path):
     array = values("u2", 3)
     path = write(tmp_path / "x.tif", [array], photometric=2)
-    assert images.inspect(path).header[3:] == (INTEGER, 3, Layout.PLAIN)
+    assert images.inspect(path).header[3:6] == (INTEGER, 3, Layout.PLAIN)
     assert np.array_equal(stored(path, PixelFormat()), array)
 
 
@@ -158,13 +158,13 @@ def test_ten_bands_are_no_rgb(tmp_path: Path):
 
 def test_alpha_is_known(tmp_path: Path):
     path = write(tmp_path / "x.tif", [values("u2", 4)], photometric=2, extra=2)
-    assert images.inspect(path).header[4:] == (4, Layout.ALPHA)
+    assert images.inspect(path).header[4:6] == (4, Layout.ALPHA)
 
 
 def test_pages_are_bands_where_asked_for(tmp_path: Path):
     array = values("u2", 5)
     path = write(tmp_path / "x.tif", np.split(array, 5, axis=2))
-    assert images.inspect(path).header == (H, W, 1, INTEGER, 5, Layout.PAGES)
+    assert images.inspect(path).header[:6] == (H, W, 1, INTEGER, 5, Layout.PAGES)
     assert np.array_equal(stored(path), array)
     gray = stored(path, PixelFormat())
     assert np.array_equal(gray, array[:, :, :1].repeat(3, axis=2))  # the first page, as ever
@@ -173,7 +173,7 @@ def test_pages_are_bands_where_asked_for(tmp_path: Path):
 def test_a_page_of_another_size_is_named(tmp_path: Path):
     array = values("u1", 3)
     path = write(tmp_path / "x.tif", [array[:, :, :1], array[:, :, 1:2], array[:20, :, 2:]])
-    assert images.inspect(path).header[4:] == (1, Layout.PLAIN)
+    assert images.inspect(path).header[4:6] == (1, Layout.PLAIN)
     assert images.odd_page(path) == f"page 3 has height 20, width {W}, and the first {H}, {W}"
 
 
@@ -205,7 +205,7 @@ def test_nan_is_counted(tmp_path: Path):
     array = values("f4", 4)
     array[3, 4, 2] = np.nan
     path = write(tmp_path / "x.tif", [array])
-    with pytest.raises(ValueError, match="1 of its values are NaN or infinite"):
+    with pytest.raises(ValueError, match="1 of its pixels are NaN or infinite"):
         stored(path)
 
 

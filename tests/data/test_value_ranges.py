@@ -49,6 +49,8 @@ def test_it_is_measured_over_the_training_images_and_said(tmp_path: Path, kind: 
     assert value_ranges.resolve([train, val], PixelFormat("dataset"), "1,2") == ("1,2", [])
     assert value_ranges.resolve([train, val], PixelFormat("dataset"), "dataset") == ("dataset", [])
     assert value_ranges.resolve([train, val], PixelFormat("3,4"), "1,2") == ("3,4", [])
+    for other in ("image", "window", "full"):  # another run
+        assert value_ranges.resolve([train, val], PixelFormat("dataset"), other)[0] == text
 
 
 def test_bytes_have_none(tmp_path: Path):
@@ -85,3 +87,18 @@ def test_constant_images_have_no_range(tmp_path: Path):
     train = split(tmp_path / "a", np.full((40, 50), 700, np.uint16))
     with pytest.raises(DataError, match="values of the training images are all 700"):
         value_ranges.resolve([train], PixelFormat("dataset"))
+
+
+def test_the_histogram_counts_every_value(tmp_path: Path):
+    """One far outlier is counted in the last bar and does not stretch the others."""
+    stored = NOISE.astype(np.uint16)
+    stored[0, 0, 0] = 60000
+    train = split(tmp_path / "a", *stored)
+    bars = value_ranges.histogram(train, PixelFormat("1500,2500", 1))
+    assert sum(bar.boxes for bar in bars) == stored.size
+    assert (bars[0].low, bars[-1].high) == (stored.min(), 3000)
+    assert value_ranges.histogram(train, PixelFormat("image"))[-1].high < 4000
+    constant = split(tmp_path / "b", np.full((9, 9), 700, np.uint16))
+    assert sum(bar.boxes for bar in value_ranges.histogram(constant, PixelFormat("1,2", 1))) == 81
+    assert value_ranges.histogram(split(tmp_path / "c", (NOISE[0] >> 4).astype(np.uint8)),
+                                  PixelFormat("dataset")) == []  # fmt: skip

@@ -145,7 +145,7 @@ def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
     weight.CopyFrom(onnx.numpy_helper.from_array(damaged, weight.name))
     onnx.save(content, tmp_path / "weight.onnx")
     content = onnx.load(files["onnx"])
-    (text,) = content.metadata_props
+    text = next(entry for entry in content.metadata_props if entry.key == "fasterrcnn")
     changed = json.loads(text.value)
     changed["recipe"]["input"]["image_mean"][0] = 0.4
     text.value = json.dumps(changed)
@@ -223,6 +223,19 @@ def test_a_file_that_prepares_images(run: Path, shapes_folder: Path, tmp_path: P
     np.testing.assert_allclose(scores[0][: len(ours)], ours.scores, atol=parity.EXACT.score)
     with pytest.raises(UsageError, match="--min-size: is fixed inside"):
         metrics(file, tmp_path, "--min-size", 100)
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    (dict(nodata="0"), "without nodata, and this run has --input.nodata 0"),
+    (dict(nodata="file"), "without nodata, and this run has --input.nodata file"),
+    (dict(value_range="0,4095"), "of 8 bits, and this run has --input.value-range 0,4095"),
+])  # fmt: skip
+def test_a_file_does_not_prepare_what_it_cannot(run: Path, tmp_path: Path, changed, said: str):
+    model, state, _ = checkpoint.load_detector(run)
+    state = replace(state, recipe=recipes.change(state.recipe, input=changed))
+    with pytest.raises(UsageError, match=f"^--preprocess: in: is for images {said}; leave it out"):
+        export.write_program(model, state, tmp_path / "x.onnx", [], prepares=True)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_only_onnx_files_prepare_images_and_are_halved(run: Path, tmp_path: Path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -95,6 +96,18 @@ FILES = [
     for suffix in exported.FILES
     if (name, suffix) != ("detectron2-dconv", ".onnx")  # refused
 ]
+
+
+def test_what_other_programs_have_to_know_is_plain_text():
+    config = dict(value_range="0,4095", bands=(4, 3), image_mean=(0.5, 0.25), nodata="7")
+    recipe = recipes.change(recipes.get("fasterrcnn_r10_fpn_shapes"), input=config)
+    said = program.entries(json.dumps({"recipe": asdict(recipe)}))
+    assert said.items() >= {
+        "input.value_range": "0,4095", "input.bands": "4,3", "input.in_channels": "2",
+        "input.image_mean": "0.5,0.25", "input.nodata": "7", "input.pixel_scale": "255.0",
+    }.items()  # fmt: skip
+    assert {type(value) for value in said.values()} == {str}
+    assert program.entries("{}") == {}
 
 
 @pytest.mark.slow

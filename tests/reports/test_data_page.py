@@ -35,6 +35,7 @@ def picture(file: str = "a.jpg", boxes: int = 1, **changes: object) -> Picture:
 def everything(name: str = "thing") -> Report:
     """A report in which there is something to say in every section."""
     found = report(train=data(name), val=data(name))
+    bars = [statistics.Bin(100.0 * k, 100.0 * (k + 1), k) for k in range(40)]
     recall = Recall(
         2, (1.0, 0.5), [Level(4, (32,), 2, (1.0, 0.5)), Level(8, (64,), 0, (None, None))]
     )
@@ -45,6 +46,8 @@ def everything(name: str = "thing") -> Report:
     return replace(
         found,
         data_path=f"/data/{name.replace('/', '')}",
+        value_range="500,3000",
+        values=bars,
         problems=[
             Problem("x.json", "/a", name, f"unusable {name}", "stop"),
             Problem("x.json", "/b", "1", "no area", "dropped"),
@@ -74,6 +77,7 @@ def test_everything_that_was_found_is_on_the_page():
         "val, images without a box to train on: 1",
         "In several splits: 1",
         "--fitted 2",
+        "--input.value-range 500,3000",
         "2 of 4 images as they are trained on",
         "1 of 7 with findings",
     ):

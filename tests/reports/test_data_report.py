@@ -57,6 +57,11 @@ def test_lines_of_a_good_data_set():
         "no problem in the annotations",
         "no image twice",
     ]
+    bars = [statistics.Bin(k, k + 1, count) for k, count in enumerate((0, 1, 50, 400))]
+    deep = replace(found, values=bars, value_range="1,3")
+    assert data_report.lines(deep)[-1] == (
+        "values of the training images: 0  ▁▁█ 4; --input.value-range 1,3"
+    )
 
 
 def test_lines_of_problems_name_the_first_of_each_kind():
