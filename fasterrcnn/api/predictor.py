@@ -118,7 +118,7 @@ class Predictor:
             inputs.read(image, number, pixel_format) for number, image in enumerate(images, start=1)
         )
         detected = prediction.detect(
-            self._model, frames, recipe, self._runtime, images_per_batch, options.views
+            self._model, frames, recipe, self._runtime, images_per_batch, options.views(recipe)
         )
         while True:
             with value_errors(), self._runtime.configured():

@@ -137,7 +137,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
         workers=rt.loader_workers(options.workers),
         stored=None if options.proposals is None else proposals.read(options.proposals),
         metric=None if recipe.detector == "rpn" else metric_of(options),
-        also=options.views,
+        also=options.views(recipe),
     )
     if not rt.is_main:
         return

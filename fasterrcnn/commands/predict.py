@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
             recipe,
             rt,
             options.images_per_gpu,
-            options.views,
+            options.views(recipe),
         )
         has_video = any(source.is_video for source in asked)
         progress = Progress(None if has_video else len(asked), "images")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import channels, formats, holdout, image_check, proposals, repeats
+from fasterrcnn.data import channels, formats, holdout, image_check, proposals, repeats, tiles
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -68,7 +68,8 @@ def read_splits(
     bad: BadImages,
     saved: Input | None = None,
 ) -> tuple[Annotations, Annotations | None, Input, list[str]]:
-    """The training and the validation split, checked, how they are read, and lines for the log.
+    """The training split, perhaps in tiles, and the validation split, checked, how they are read,
+    and lines for the log.
 
     `saved`: the input of the run that is continued. Raises UsageError or DataError;
     `problems` collects the findings, `bad` the images that the run leaves out or replaces.
@@ -101,12 +102,15 @@ def read_splits(
         summary.append(
             f"data: {small.sum()} training images smaller than --data.min-image-side left out"
         )
-    if config.repeat_threshold:
-        summary.append(repeats.describe(train, config.repeat_threshold))
     splits = [train, *([val] if val else [])]
     found, lines = channels.resolve(splits, recipe.input, saved)
     train = channels.of_run(train, found)
     val = val and channels.of_run(val, found)
+    if config.tile:
+        train, more = tiles.to_train_on(train, config, recipe.seed)
+        lines += more
+    if config.repeat_threshold:
+        lines.append(repeats.describe(train, config.repeat_threshold))
     return train, val, found, [*summary, *lines, *evaluation.notes(val, recipe)]
 
 
