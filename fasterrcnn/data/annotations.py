@@ -191,6 +191,7 @@ class Annotations:
     pixel_format: PixelFormat = FULL  # how pixels are read
     channels: int = 0  # input channels that the data set states; 0: it does not
     federated: Federated | None = None  # LVIS: its own metric is computed instead of COCO's
+    copies: str | None = None  # folder of raw copies to read tiles from
     tiles: Tiles | None = None  # where images are tiles; their crowd boxes are ignored in training
 
     def __len__(self) -> int:

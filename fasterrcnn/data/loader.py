@@ -19,9 +19,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fasterrcnn import seeds
-from fasterrcnn.data import image_check, images
+from fasterrcnn.data import image_check, images, windows
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.augment import Augmentation
+from fasterrcnn.data.bands import Window
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.data.stand_ins import StandIns
@@ -204,21 +205,15 @@ class Images(Dataset):
     def _decode(self, path: str, i: int) -> torch.Tensor:
         """Pixels ``(C, H, W)`` of image i, in the file at `path`. Raises ValueError."""
         data = self.annotations
+        if data.tiles is not None:
+            (y, x), (height, width) = data.tiles.corners[i].tolist(), data.sizes[i].tolist()
+            window = Window(y, x, y + height, x + width)
+            return windows.read(windows.image_of(data, i), window, data.tiles.sizes[i])
         image = images.decode(
             path, apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
         )
-        _check_size(image, data.file_sizes[i].tolist())
-        if data.tiles is None:
-            return image
-        (y, x), (height, width) = data.tiles.corners[i].tolist(), data.sizes[i].tolist()
-        return image[:, y : y + height, x : x + width]
-
-
-def _check_size(image: torch.Tensor, expected: list[int]) -> None:
-    """Raise ValueError unless ``(C, H, W)`` is of the size that the boxes refer to."""
-    if list(image.shape[1:]) != expected:
-        (height, width), (h, w) = expected, image.shape[1:]
-        raise ValueError(f"height {h}, width {w}, but it had height {height}, width {width}")
+        images.check_size((image.shape[1], image.shape[2]), data.sizes[i])
+        return image
 
 
 def _mirror(boxes: np.ndarray, width: int) -> None:

@@ -18,8 +18,11 @@ _BEYOND = 255.0  # a value is followed so far outside of 0 to 255: one dead pixe
 _SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
 
 
-def scaled(pixels: Tensor, depth: int, wanted: str) -> Tensor:
-    """Pixels as stored to pixels as the network takes them, by `recipes.Input.value_range`.
+def scaled(
+    pixels: Tensor, depth: int, wanted: str, own: tuple[float, float] | None = None
+) -> Tensor:
+    """Pixels as stored to pixels as the network takes them, by `recipes.Input.value_range`. `own`:
+    the `own_range` of the whole image, where they are a part of one.
 
     uint8 is returned as it is. float32 becomes float32, of which 0 to 255 is the range and nothing
     lies outside of -255 to 510; or with "full" (and "dataset", where nothing was measured) uint8:
@@ -31,7 +34,7 @@ def scaled(pixels: Tensor, depth: int, wanted: str) -> Tensor:
             raise ValueError(f"8-bit values, but the range of values is {wanted}")
         return pixels
     if wanted == value_range.IMAGE:
-        limits = percentiles(sample(pixels, _SAMPLED))
+        limits = own or own_range(pixels)
     if limits is None:
         if depth == FLOAT:
             raise ValueError("floating-point pixels have no known range")
@@ -42,10 +45,20 @@ def scaled(pixels: Tensor, depth: int, wanted: str) -> Tensor:
     return ((pixels - low) * (255.0 / (high - low))).clamp(-_BEYOND, 255.0 + _BEYOND)
 
 
+def own_range(pixels: Tensor) -> tuple[float, float]:
+    """The ends of the range of an image ``(H, W, C)`` for itself."""
+    return percentiles(sample(pixels, _SAMPLED))
+
+
 def sample(pixels: Tensor, count: int) -> np.ndarray:
     """About `count` values of an image ``(H, W, C)`` on a regular grid of pixels, flat."""
-    step = max(1, round((pixels.numel() / count) ** 0.5))
+    step = sample_step(pixels.numel(), count)
     return pixels[step // 2 :: step, step // 2 :: step].reshape(-1).numpy()
+
+
+def sample_step(values: int, count: int) -> int:
+    """The px between those that `sample` takes of an image of so many `values`."""
+    return max(1, round((values / count) ** 0.5))
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:

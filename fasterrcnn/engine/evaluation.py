@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import seeds
-from fasterrcnn.data import channels, formats, holdout, image_check, loader, tiles
+from fasterrcnn.data import channels, formats, holdout, image_check, loader, tiles, windows
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -204,6 +204,7 @@ def read_split(
         found = formats.read_voc_images(source.root, source.split, classes, problems)
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
+    found = replace(found, copies=str(windows.folder()))
     if source.fraction:
         found = holdout.hold_out(found, source.fraction, source.root)[1]
     return channels.of_run(image_check.check(found, problems, check_images), config)
