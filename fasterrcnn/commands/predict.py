@@ -91,7 +91,10 @@ def main(argv: list[str] | None = None) -> None:
     prediction_files.check(wanted, names)
     tables = Tables(options.json, options.csv)
 
-    print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources")
+    views = options.views(recipe)
+    side = views.side if views else 0
+    where = f", in {views.describe()}" if views and side else ""
+    print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources{where}")
     for line in changed:
         print(f"changed: {line}")
     if found.pictures:
@@ -100,16 +103,15 @@ def main(argv: list[str] | None = None) -> None:
     ahead = workers + options.images_per_gpu
     with processes(workers) as pool, signals_received() as signals:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
-        stream = frames.read(
-            asked, pool, ahead, known.size if known else lambda _: None, recipe.input.pixel_format
-        )
+        size_of = known.size if known else lambda _: None
+        stream = frames.read(asked, pool, ahead, size_of, recipe.input.pixel_format, side)
         detected = prediction.detect(
             model,
             islice(stream, options.limit),
             recipe,
             rt,
             options.images_per_gpu,
-            options.views(recipe),
+            views,
         )
         has_video = any(source.is_video for source in asked)
         progress = Progress(None if has_video else len(asked), "images")

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasterrcnn.data import images
+from fasterrcnn.data import images, windows
 from fasterrcnn.data.pixel_values import BYTE
 from fasterrcnn.data.sources import Source
 from fasterrcnn.data.video import Reader
+from fasterrcnn.data.windows import InFile
 from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.processes import die_with_parent
 
@@ -29,7 +30,7 @@ class Frame:
 
     source: Source
     name: str  # the source's; of a video's frame as if it were a file in a folder of that name
-    image: Tensor | str  # (C, H, W) as displayed; or a phrase: why there is none
+    image: Tensor | InFile | str  # (C, H, W) as displayed; or a phrase: why there is none
 
 
 class Here(Executor):
@@ -59,11 +60,14 @@ def read(
     ahead: int,
     annotated: Callable[[str], Size | None],
     pixel_format: PixelFormat,
+    side: int = 0,
 ) -> Iterator[Frame]:
     """The frames of all sources, of which up to `ahead` images are decoded before they are needed.
 
     `annotated`: the size that boxes of the image of this name refer to, if that is known. Where
     only its stored size fits, its EXIF orientation is not applied. `pixel_format`: a recipe's.
+    `side`: of the tiles (px) that are all that is wanted of images, if above 0; larger images stay
+    in their files where these can be read in windows.
     """
     waiting: deque[tuple[Source, Future]] = deque()
 
@@ -77,9 +81,9 @@ def read(
             yield from arrived(0)
             yield from _frames(source, pixel_format)
         else:
-            waiting.append(
-                (source, pool.submit(_decode, source.path, annotated(source.name), pixel_format))
-            )
+            known = annotated(source.name)
+            job = pool.submit(_decode, source.path, known, pixel_format, side)
+            waiting.append((source, job))
             yield from arrived(ahead)
     yield from arrived(0)
 
@@ -96,9 +100,13 @@ def _frames(source: Source, pixel_format: PixelFormat) -> Iterator[Frame]:
         yield Frame(source, source.name, f"{error}{after}")
 
 
-def _decode(path: str, annotated: Size | None, pixel_format: PixelFormat) -> Tensor | str:
+def _decode(
+    path: str, annotated: Size | None, pixel_format: PixelFormat, side: int
+) -> Tensor | InFile | str:
     """An image, or a phrase."""
     try:
+        if image := windows.in_file(path, pixel_format, side):
+            return image
         header = images.inspect(path).header if annotated else None
         only_stored_fits = isinstance(header, images.Header) and (
             header.stored == annotated != header.displayed

@@ -36,7 +36,7 @@ def cut(data: Annotations, side: int, shared: int, min_visible: float = 0.0) -> 
     share = left.prod(axis=1) / own.prod(axis=1)
     thin = (left < np.minimum(own, _LEAST)).any(axis=1)
     trainable = (share >= min_visible) & ~thin
-    images = data.take(owner)
+    images = _without_boxes(data).take(owner)
     ids = (f"{id}@{x},{y}" for id, (x, y, *_) in zip(images.ids, corners.tolist(), strict=True))
     return replace(
         images,
@@ -105,13 +105,38 @@ def _shown(
         corners = clip(data.xywh[rows], data.sizes[i])
         height, width = data.sizes[i].tolist()
         x, y = (np.array(tile_grid.starts(length, side, shared)) for length in (width, height))
-        across, down = (
-            (start < corners[:, high, None]) & (start + side > corners[:, low, None])
-            for start, low, high in ((x, 0, 2), (y, 1, 3))
-        )  # bool (boxes, tiles along the axis)
-        box, row, column = np.nonzero(down[:, :, None] & across[:, None])
+        (left, across), (top, down) = (
+            _span(starts, side, corners[:, axis], corners[:, axis + 2])
+            for axis, starts in enumerate((x, y))
+        )
+        counts = across * down
+        box = np.repeat(np.arange(len(rows)), counts)
+        number = np.arange(len(box)) - np.repeat(np.cumsum(counts) - counts, counts)
+        row, column = top[box] + number // across[box], left[box] + number % across[box]
         tiles.append(first[i] + row * len(x) + column)
         boxes.append(rows[box])
     tile, box = np.concatenate(tiles), np.concatenate(boxes)
     order = np.argsort(tile, kind="stable")
     return tile[order], box[order]
+
+
+def _span(
+    starts: np.ndarray, side: int, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Along an axis, of the tiles that show some of low to high (px): the first, and how many."""
+    first = np.searchsorted(starts + side, low, side="right")
+    return first, np.searchsorted(starts, high, side="left") - first
+
+
+def _without_boxes(data: Annotations) -> Annotations:
+    """The images alone: taken once for each of their tiles, boxes would fill the memory."""
+    none = np.zeros(0, np.int64)
+    return replace(
+        data,
+        first=np.zeros_like(data.first),
+        xywh=data.xywh[none],
+        labels=none,
+        area=data.area[none],
+        crowd=data.crowd[none],
+        trainable=data.trainable[none],
+    )

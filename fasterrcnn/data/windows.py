@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -141,6 +142,43 @@ def _own_range(image: Image, mtime_ns: int) -> tuple[float, float]:
     """The ends of the range of an image's own values."""
     pixels = _decoded(image.as_stored, mtime_ns).permute(1, 2, 0)
     return pixel_values.own_range(pixels)
+
+
+@dataclass(frozen=True)
+class InFile:
+    """An image that stays in its file: parts ``image[:, y1:y2, x1:x2]`` are read when asked for."""
+
+    image: Image
+    shape: tuple[int, int, int]  # C, H, W
+    nbytes: int = 0  # in memory
+
+    def __getitem__(self, part: tuple[slice, slice, slice]) -> Tensor:
+        _, height, width = self.shape
+        (top, bottom, _), (left, right, _) = part[1].indices(height), part[2].indices(width)
+        window = Window(top, left, bottom, right)
+        return read(self.image, window, np.array([height, width]))
+
+    def reduced(self, longest: int) -> tuple[Tensor, int]:
+        """Every k-th pixel of every k-th row, so that no side is longer than `longest` px, and
+        k."""
+        _, height, width = self.shape
+        step = -(-max(height, width) // longest)
+        rows = [self[:, top : top + 1, :][:, :, ::step] for top in range(0, height, step)]
+        return torch.cat(rows, dim=1), step
+
+
+def in_file(path: str, form: PixelFormat, side: int) -> InFile | None:
+    """The image of a file that can be read in windows, if it is larger than tiles of `side` px and
+    tiles are all that is wanted of it (`side` above 0). Raises ValueError with a phrase."""
+    if not side:
+        return None
+    with images.opened(path) as file:
+        stored = _in_windows(file)
+        if stored is None or max(stored.height, stored.width) <= side:
+            return None
+        channels = bands.chosen(torch.zeros(1, 1, stored.bands), stored.layout, form).shape[2]
+        image = Image(path, rotate=True, pixel_format=form)
+        return InFile(image, (channels, stored.height, stored.width))
 
 
 def check(path: str) -> bool:

@@ -88,9 +88,8 @@ def evaluate(
     model.eval()
     counts = sorted({min(n, recipe.rpn.post_nms_top_n_test) for n in proposals.COUNTS})
     items = annotations
-    if also is not None and not also.whole:
-        assert also.slice is not None
-        items = tiles.cut(annotations, also.slice, also.shared, recipe.data.tile_min_visible)
+    if also is not None and also.side:
+        items = tiles.cut(annotations, also.side, also.shared, recipe.data.tile_min_visible)
     found, losses, matched = dict[int, list[Detections]](), [], []
     planned = micro_batches(items, recipe.input, images_per_gpu, runtime.rank, runtime.ranks)
     loaded = loader.load(
@@ -222,10 +221,17 @@ def of_classes(
 
 
 def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
-    """Lines for the log: where the recipe's detections are fewer than the metric counts."""
-    limit = recipe.roi_heads.detections_per_img
-    if annotations is None or annotations.federated is None or recipe.detector == "rpn":
+    """Lines for the log: where detections are fewer than boxes, or than the metric counts."""
+    if annotations is None or recipe.detector == "rpn":
         return []
+    limit, most = recipe.roi_heads.detections_per_img, int(np.diff(annotations.first).max())
+    if annotations.federated is None:
+        if not recipe.data.tile or most <= coco.MAX_DETS:
+            return []
+        return [
+            f"note: AP counts {coco.MAX_DETS} detections per image, and images have up to {most} "
+            "boxes; fasterrcnn evaluate --max-dets counts more"
+        ]
     if limit >= lvis.MAX_DETECTIONS:
         return []
     return [
@@ -336,4 +342,4 @@ def _merged(
     parts = defaultdict[int, list[Detections]](list)
     for i in sorted(found):
         parts[int(items.tiles.position[i])] += found[i]
-    return {image: views.merge(own, heads) for image, own in parts.items()}
+    return {image: views.merge(own, heads, limited=False) for image, own in parts.items()}

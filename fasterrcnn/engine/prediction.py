@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import Tensor
 
 from fasterrcnn.data.frames import Frame
+from fasterrcnn.data.windows import InFile
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.models import views
@@ -39,7 +40,7 @@ def detect(
     done: dict[int, tuple[Frame, Detections | None]] = {}
     first = 0  # not returned yet
     for batch in batches(frames, recipe, images_per_gpu):
-        images = [frame.image for _, frame in batch if isinstance(frame.image, Tensor)]
+        images = [frame.image for _, frame in batch if not isinstance(frame.image, str)]
         found: list[Detections] | list[None] = [None] * len(batch)
         if images:
             found = _detect(model, images, recipe, runtime, images_per_gpu, also)
@@ -78,7 +79,7 @@ def batches(
 
 def _detect(
     model: Detector,
-    images: list[Tensor],
+    images: Sequence[Tensor | InFile],
     recipe: Recipe,
     runtime: Runtime,
     images_per_gpu: int,
@@ -88,7 +89,9 @@ def _detect(
     found: Sequence[Detections | None] = [None] * len(images)
     with runtime.inference(recipe.amp):
         if also is None or also.whole:
-            batch = model.transform([image.to(runtime.device) for image in images])
+            decoded = [image for image in images if isinstance(image, Tensor)]
+            assert len(decoded) == len(images)  # images stay in files only where tiles are wanted
+            batch = model.transform([image.to(runtime.device) for image in decoded])
             plain = split(to_host(model.detect(batch, model.features(batch))))
             if also is None:
                 return plain

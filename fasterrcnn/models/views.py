@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,11 @@ class Views:
         """The px that neighboring tiles have in common at least."""
         return tile_grid.shared_px(self.slice or 0, self.overlap)
 
+    @property
+    def side(self) -> int:
+        """The side of the tiles that are all that is looked at; 0 where the whole image is too."""
+        return 0 if self.whole else self.slice or 0
+
     def of(self, height: int, width: int) -> list[View]:
         """The views of an image, those of equal padded size next to each other."""
         parts = [(0, 0, width, height)]
@@ -75,8 +80,14 @@ def of_recipe(recipe: Recipe) -> Views | None:
     return Views(data.tile, data.tile_overlap, whole=False) if data.tile else None
 
 
-def crop_of(pixels: Tensor, corner: tuple[int, int] = (0, 0)) -> Crop:
-    """Parts of an image ``(C, H, W)``, which is the part at `corner` (x, y; px) of a larger one."""
+class Pixels(Protocol):
+    """Pixels ``(C, H, W)`` of which parts can be taken: a tensor, or what stays in a file."""
+
+    def __getitem__(self, part: tuple[slice, slice, slice], /) -> Tensor: ...
+
+
+def crop_of(pixels: Pixels, corner: tuple[int, int] = (0, 0)) -> Crop:
+    """Parts of an image, which is the part at `corner` (x, y; px) of a larger one."""
     left, top = corner
 
     def crop(part: Part) -> Tensor:
@@ -106,7 +117,7 @@ def detect(
     everything += look(
         model, (height, width), crop, wanted[len(everything) :], views.shared, images_per_batch
     )
-    return merge(everything, heads)
+    return merge(everything, heads, limited=views.whole)
 
 
 def look(
@@ -177,12 +188,14 @@ def in_image(view: View, found: Detections, size: tuple[int, int], shared: int) 
     return {key: value[kept] for key, value in {**found, "boxes": box}.items()}
 
 
-def merge(parts: list[Detections], heads: RoIHeads) -> Detections:
-    """All detections of an image after class-wise NMS, as many as the box head gives."""
+def merge(parts: list[Detections], heads: RoIHeads, *, limited: bool) -> Detections:
+    """All detections of an image after class-wise NMS; `limited`: no more than the box head gives.
+    Tiles alone can show more objects than that, which is the limit of each."""
     found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     order = found["scores"].sort(descending=True, stable=True).indices
     found = {key: value[order] for key, value in found.items()}
     box, labels = found["boxes"][None], found["labels"][None]
     valid = torch.ones_like(labels, dtype=torch.bool)
     keep = nms_lists(box, labels, valid, heads.nms_thresh)[0].nonzero().squeeze(1)
-    return {key: value[keep[: heads.detections_per_img]] for key, value in found.items()}
+    kept = keep[: heads.detections_per_img] if limited else keep
+    return {key: value[kept] for key, value in found.items()}
