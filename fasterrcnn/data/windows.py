@@ -163,8 +163,11 @@ class InFile:
         k."""
         _, height, width = self.shape
         step = -(-max(height, width) // longest)
-        rows = [self[:, top : top + 1, :][:, :, ::step] for top in range(0, height, step)]
-        return torch.cat(rows, dim=1), step
+        parts = [
+            self[:, top : top + _ROWS, :][:, -top % step :: step, ::step]
+            for top in range(0, height, _ROWS)
+        ]
+        return torch.cat(parts, dim=1), step
 
 
 def in_file(path: str, form: PixelFormat, side: int) -> InFile | None:

@@ -231,3 +231,20 @@ def test_gray_is_repeated(tmp_path: Path):
     found = windows.read(windows.Image(str(path), False, RGB), Window(0, 0, 4, 4), SIZE)
     assert found.shape == (3, 4, 4)
     assert found.dtype == torch.uint8
+
+
+def test_an_image_that_stays_in_its_file(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(windows, "_ROWS", 5)
+    path = write(tmp_path / "a.tif", [values("u1", 3)], tile=16, photometric=2)
+    whole = images.decode(path, apply_orientation=True, pixel_format=RGB)
+    image = windows.in_file(str(path), RGB, 32)
+    assert image is not None
+    assert image.shape == whole.shape
+    assert image[:, 3:20, 7:50].equal(whole[:, 3:20, 7:50])
+    for longest, step in ((50, 1), (49, 2), (17, 3), (7, 8)):
+        small, k = image.reduced(longest)
+        assert k == step
+        assert small.equal(whole[:, ::step, ::step])
+    assert windows.in_file(str(path), RGB, 64) is None
+    assert windows.in_file(str(path), RGB, 0) is None
+    assert windows.in_file(str(saved(tmp_path / "a.png", values("u1", 3))), RGB, 32) is None
