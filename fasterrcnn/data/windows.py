@@ -164,7 +164,7 @@ class InFile:
         _, height, width = self.shape
         step = -(-max(height, width) // longest)
         parts = [
-            self[:, top : top + _ROWS, :][:, -top % step :: step, ::step]
+            self[:, top : top + _ROWS, :][:, -top % step :: step, ::step].clone()  # not a view
             for top in range(0, height, _ROWS)
         ]
         return torch.cat(parts, dim=1), step
