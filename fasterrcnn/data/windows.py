@@ -71,13 +71,14 @@ def read(image: Image, window: Window, size: np.ndarray) -> Tensor:
         if stored is not None:
             images.check_size((stored.height, stored.width), size)
             return _prepared(_values(stored, file, window), stored, image)
-    copy = _copy_of(image)
-    if copy is not None and copy.exists():
-        with images.opened(str(copy)) as file:
-            stored = array_files.open_array(file)
-            images.check_size((stored.height, stored.width), size)
-            chosen = image._replace(pixel_format=_of_copy(image.pixel_format))
-            return _prepared(_values(stored, file, window), stored, chosen)
+    if (copy := _copy_of(image)) is not None:
+        chosen = image._replace(pixel_format=_of_copy(image.pixel_format))
+        try:
+            with images.opened(copy) as file:
+                stored = array_files.open_array(file)
+                return _prepared(_values(stored, file, window), stored, chosen)
+        except ValueError:  # it is not there, or not as it was: that is no fault of the image
+            pass
     whole = _decoded(image, os.stat(image.path).st_mtime_ns)  # noqa: PTH116
     images.check_size((whole.shape[1], whole.shape[2]), size)
     return whole[:, window.top : window.bottom, window.left : window.right]
@@ -233,7 +234,10 @@ def _copy_of(image: Image) -> Path | None:
     """Where the raw copy of an image is: another one for other channels, or if the file changes."""
     if image.copies is None:
         return None
-    found, form = os.stat(image.path), image.pixel_format  # noqa: PTH116
+    try:
+        found, form = os.stat(image.path), image.pixel_format  # noqa: PTH116
+    except OSError:
+        return None
     path = os.path.abspath(image.path)  # noqa: PTH100 # keeps symbolic links
     what = path, found.st_size, found.st_mtime_ns, image.rotate, form.channels, form.bands
     name = hashlib.sha256(repr(what).encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -185,6 +185,16 @@ def test_a_changed_file_has_another_copy(tmp_path: Path):
     same_everywhere(path, RGB, copies=str(tmp_path / "copies"))
 
 
+def test_a_damaged_copy_is_no_damage_of_the_image(tmp_path: Path):
+    path = saved(tmp_path / "a.png", values("u1", 3))
+    copied(path, RGB, tmp_path / "copies")
+    (file,) = (tmp_path / "copies").glob("*.npy")
+    file.write_bytes(file.read_bytes()[:-100])
+    same_everywhere(path, RGB, copies=str(tmp_path / "copies"))
+    path.unlink()
+    assert not windows.missing_copies([split([path], RGB, tmp_path, rotate=False)]).images
+
+
 def test_what_needs_no_copy(tmp_path: Path):
     tiled = write(tmp_path / "tiled.tif", [values("u1", 3)], tile=16, photometric=2)
     array = saved(tmp_path / "a.npy", values("u1", 3))
