@@ -131,5 +131,5 @@ def test_small_objects_in_large_images_are_found_in_tiles(tmp_path: Path):
             "--images-per-gpu", "4", "--log-every", "50", *flags)  # fmt: skip
         found[name] = json.loads((out / "results.json").read_text())["AP"]
     print(f"AP on 1,600 x 1,200 px at an input of 160 px: {found}")
-    assert found["whole"] < 0.02
-    assert found["tiles"] > 0.3
+    assert found["whole"] < 0.2
+    assert found["tiles"] > 0.7
