@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fasterrcnn import recipes
-from fasterrcnn.data import formats, loader
+from fasterrcnn.data import formats, loader, tiles
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.engine import fake_gpu, runtime, trials
@@ -93,6 +93,20 @@ def test_a_step_needs_no_value_on_the_host(shapes_folder: Path, recipe: recipes.
             fake.labels.sum().item()  # what this test looks for
         train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
         with HostValues() as host:  # what is cached per shape is there now
+            train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
+    assert host.count <= 2
+
+
+def test_nor_on_tiles_with_boxes_that_are_ignored(shapes_folder: Path):
+    data = formats.read(shapes_folder, "train", "auto", (), Problems())
+    real = loader.Images(tiles.cut(data, 96, 48, min_visible=0.5))[MicroBatch(0, 0, 0, (0, 1, 2))]
+    assert (real.labels < 0).any()
+    rt, recipe = runtime.start("cpu"), RECIPES["frozen norm"]
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        state = training(recipe, rt)
+        fake = real._map(mode.from_tensor)
+        train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
+        with HostValues() as host:
             train_step(state, [fake], recipe, 0.01, rt, micro_batches=1)
     assert host.count <= 2
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fasterrcnn.data import bands, images
+from fasterrcnn.data import bands, images, windows
 from fasterrcnn.data.frames import Frame
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 from fasterrcnn.data.sources import Source
@@ -23,14 +23,17 @@ _DEPTHS = {np.dtype(np.uint8): BYTE, np.dtype(np.uint16): INTEGER, np.dtype(np.f
 KINDS = (str, os.PathLike, Image.Image, np.ndarray, Tensor)
 
 
-def read(image: ImageLike, number: int, pixel_format: PixelFormat) -> Frame:
-    """The image with its pixels ``(C, H, W)``; `number`, from 1, names it in errors.
+def read(image: ImageLike, number: int, pixel_format: PixelFormat, side: int = 0) -> Frame:
+    """The image with its pixels ``(C, H, W)``; `number`, from 1, names it in errors. `side`: as of
+    `frames.read`.
 
     Raises UsageError.
     """
     name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
     try:
-        return Frame(Source(name, name), name, _pixels(image, pixel_format))
+        is_file = isinstance(image, (str, os.PathLike))
+        left = windows.in_file(str(image), pixel_format, side) if is_file else None
+        return Frame(Source(name, name), name, left or _pixels(image, pixel_format))
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
 

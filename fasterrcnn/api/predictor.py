@@ -114,11 +114,14 @@ class Predictor:
         images_per_batch: int,
     ) -> Iterator[Detections]:
         pixel_format = recipe.input.pixel_format
+        views = options.views(recipe)
+        side = views.side if views else 0
         frames = (
-            inputs.read(image, number, pixel_format) for number, image in enumerate(images, start=1)
+            inputs.read(image, number, pixel_format, side)
+            for number, image in enumerate(images, start=1)
         )
         detected = prediction.detect(
-            self._model, frames, recipe, self._runtime, images_per_batch, options.views
+            self._model, frames, recipe, self._runtime, images_per_batch, views
         )
         while True:
             with value_errors(), self._runtime.configured():

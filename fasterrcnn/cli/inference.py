@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,16 +11,17 @@ from fasterrcnn.cli import shared
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.export.detector import ExportedDetector
+from fasterrcnn.models import views as views_module
 from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.models.views import Views
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import check_fields, setting
+from fasterrcnn.tile_grid import SMALLEST
 
 _IN_FILE = ("nms_threshold", "detections_per_image", "classes", "amp")  # an exported file fixes
 _OF_PREPARATION = ("min_size", "max_size")
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
 _OF_VIEWS = ("slice", "slice_overlap", "tta")
-_SMALLEST_TILE = 32  # px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,16 @@ class Inference:
     classes: tuple[str, ...] = setting((), "class names to detect; empty: all")
     slice: int | None = setting(
         None,
-        "detect also in square tiles of this side (px of the image), for small objects",
-        least=_SMALLEST_TILE,
+        "detect also in square tiles of this side (px of the image), for small objects; none: only "
+        "in the whole image (default: as the run was trained: in its tiles alone, or the whole)",
+        words={"none": 0, "0": 0},
+        least=SMALLEST,
     )
     slice_overlap: float | None = setting(
-        None, "part of a tile that it shares with the next (default: 0.2)", least=0, most=0.9
+        None,
+        "part of a tile that it shares with the next (default: the run's, or 0.2)",
+        least=0,
+        most=0.9,
     )
     tta: tuple[str, ...] = setting(
         (), "detect also in the mirrored image, and at these scales: flip,0.75,1.25"
@@ -57,14 +63,17 @@ class Inference:
     limit: int | None = setting(None, "only the first N images", least=1)
     amp: str | None = shared.amp()
 
-    @property
-    def views(self) -> Views | None:
-        """What `slice` and `tta` ask for. Raises UsageError."""
-        if self.slice is None and not self.tta:
-            return None
-        overlap = 0.2 if self.slice_overlap is None else self.slice_overlap
-        scales = [_scale(word) for word in self.tta if word != "flip"]
-        return Views(self.slice, overlap, "flip" in self.tta, tuple(dict.fromkeys(scales)))
+    def views(self, recipe: Recipe) -> Views | None:
+        """What of an image is looked at, besides its whole or in place of it; None: the whole
+        alone. `recipe`: the run's. Raises UsageError."""
+        views = (views_module.of_recipe(recipe) if self.slice is None else None) or Views(
+            self.slice or None
+        )
+        if self.slice_overlap is not None:
+            views = replace(views, overlap=self.slice_overlap)
+        scales = tuple(dict.fromkeys(_scale(word) for word in self.tta if word != "flip"))
+        views = replace(views, flip="flip" in self.tta, scales=scales)
+        return views if views.slice or self.tta else None
 
 
 def apply(
@@ -95,9 +104,13 @@ def apply(
     elif given := [name for name in _OF_BOX_HEAD if getattr(options, name) not in (None, ())]:
         flag = given[0].replace("_", "-")
         raise UsageError(f"--{flag}: this run proposes, but detects no classes; leave it out")
-    _check_views(model, options)
-    if options.views is not None:
-        lines.append(f"also detected in: {options.views.describe()}")
+    _check_views(model, options, recipe.data.tile)
+    if (views := options.views(recipe)) != views_module.of_recipe(recipe):
+        lines.append(
+            "detected in whole images only, unlike in training"
+            if views is None
+            else f"{'also ' if views.whole else ''}detected in: {views.describe()}"
+        )
     if options.limit is not None:
         lines.append(f"limit: the first {options.limit} images")
     return changed, lines
@@ -122,14 +135,15 @@ def _apply_to_exported(model: ExportedDetector, recipe: Recipe, options: Inferen
     model.score_thresh = options.score_threshold
 
 
-def _check_views(model: Detector, options: Inference) -> None:
-    """Raise UsageError for tiles and the like that cannot be, or are not for this detector."""
+def _check_views(model: Detector, options: Inference, tile: int) -> None:
+    """Raise UsageError for tiles and the like that cannot be, or are not for this detector, which
+    was trained on tiles of the side `tile` (0: whole images)."""
     given = [name for name in _OF_VIEWS if getattr(options, name) not in (None, ())]
     if given and not isinstance(model, FasterRCNN):
         flag, of_file = given[0].replace("_", "-"), isinstance(model, ExportedDetector)
         why = "an exported file has one network" if of_file else "this run is a part of one"
         raise UsageError(f"--{flag}: is for the whole detector of a run; {why}; leave it out")
-    if options.slice_overlap is not None and options.slice is None:
+    if options.slice_overlap is not None and not (options.slice or tile):
         raise UsageError("--slice-overlap: is of tiles; give --slice too")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasterrcnn import progress, recipes
+from fasterrcnn import progress, recipes, tile_grid
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import (
     channels,
@@ -26,12 +26,15 @@ from fasterrcnn.data import (
     image_check,
     images,
     statistics,
+    tile_advice,
+    tiles,
     value_ranges,
 )
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import DataError, Failure, UsageError
+from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.models.any_backbone import build_backbone
 from fasterrcnn.pixel_format import DRAWN
 from fasterrcnn.recipes import Recipe
@@ -107,7 +110,8 @@ def main(argv: list[str] | None = None) -> None:
         duplicates=duplicates.find(
             splits, threads, partial(progress.over, "comparing files", what="files")
         ),
-        anchors=fit_anchors(splits, recipe),
+        anchors=fit_anchors(in_tiles(splits, recipe), recipe),
+        tiles=advise(splits, recipe),
         value_range=recipe.input.value_range,
         values=value_ranges.histogram(trained_on, recipe.input.pixel_format) if trained_on else [],
     )
@@ -177,6 +181,9 @@ def as_trained(
             found, lines = channels.resolve([*splits.values()], recipe.input)
             recipe = recipes.change(recipe, input=found)
             recipes.check(recipe)
+            train = splits.get(recipe.data.train_split)
+            if recipe.data.tile and train is not None:
+                lines += tiles.to_train_on(train, recipe.data, recipe.seed)[1]
             for line in lines:
                 say(line)
         read = {name: channels.of_run(data, recipe.input) for name, data in splits.items()}
@@ -201,6 +208,24 @@ def to_draw(shown: tuple[int, ...]) -> dict[str, Any]:
         image_mean=(0.0,) * count,
         image_std=(1.0,) * count,
     )
+
+
+def in_tiles(splits: dict[str, Annotations], recipe: Recipe) -> dict[str, Annotations]:
+    """The splits as they are trained and evaluated on."""
+    if not recipe.data.tile:
+        return splits
+    side = recipe.data.tile
+    shared = tile_grid.shared_px(side, recipe.data.tile_overlap)
+    least = recipe.data.tile_min_visible
+    return {name: tiles.cut(data, side, shared, least) for name, data in splits.items()}
+
+
+def advise(splits: dict[str, Annotations], recipe: Recipe) -> tile_advice.Advice | None:
+    """Whether to train on tiles, by the boxes of the training split; None if the recipe does."""
+    train = splits.get(recipe.data.train_split)
+    if recipe.data.tile or train is None:
+        return None
+    return tile_advice.advise(train, training_sizes(recipe))
 
 
 def fit_anchors(splits: dict[str, Annotations], recipe: Recipe) -> data_report.Anchors | None:

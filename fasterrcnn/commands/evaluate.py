@@ -128,8 +128,11 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     channels.drawn(data, options.display_bands)  # raises now what it would raise in the end
     for line in evaluation.notes(data, recipe):
         rt.say(line)
+    views = options.views(recipe)
+    where = f", in {views.describe()}" if views and views.side else ""
     rt.say(
         f"checkpoint {path} (step {state.step}), split {source.name}: {len(data)} images, amp {amp}"
+        f"{where}"
     )
     for line in changed:
         rt.say(f"changed: {line}")
@@ -142,7 +145,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
         workers=rt.loader_workers(options.workers),
         stored=None if options.proposals is None else proposals.read(options.proposals),
         metric=None if recipe.detector == "rpn" else metric_of(options),
-        also=options.views,
+        also=views,
     )
     if not rt.is_main:
         return

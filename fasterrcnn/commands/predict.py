@@ -96,7 +96,10 @@ def main(argv: list[str] | None = None) -> None:
     places = None if options.geojson is None else read_places(options.geojson, asked)
     tables = Tables(options.json, options.csv, options.geojson, places)
 
-    print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources")
+    views = options.views(recipe)
+    side = views.side if views else 0
+    where = f", in {views.describe()}" if views and side else ""
+    print(f"checkpoint {path} (step {state.step}), amp {recipe.amp}, {len(asked)} sources{where}")
     for line in changed:
         print(f"changed: {line}")
     if found.pictures:
@@ -105,14 +108,16 @@ def main(argv: list[str] | None = None) -> None:
     ahead = workers + options.images_per_gpu
     with processes(workers) as pool, signals_received() as signals:
         files = PredictionFiles(wanted, classes, names, tables, pool, ahead)
+        size_of = known.size if known else lambda _: None
         shown = options.display_bands
         stream = frames.read(
             asked,
             pool,
             ahead,
-            known.size if known else lambda _: None,
+            size_of,
             recipe.input.pixel_format,
             recipe.input.pixel_format.drawn(shown) if shown else None,
+            side,
         )
         detected = prediction.detect(
             model,
@@ -120,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
             recipe,
             rt,
             options.images_per_gpu,
-            options.views,
+            views,
         )
         has_video = any(source.is_video for source in asked)
         progress = Progress(None if has_video else len(asked), "images")

@@ -14,7 +14,7 @@ from typing import Any
 
 from fasterrcnn import recipes, schedule
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import images, proposals
+from fasterrcnn.data import images, proposals, windows
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.sampler import Plan, check_ranks
 from fasterrcnn.engine import (
@@ -63,6 +63,12 @@ class Options:
     bad_data: str = shared.bad_data()
     check_images: str | None = shared.check_images()
     max_image_pixels: int = shared.max_image_pixels()
+    tile_cache: str | None = setting(
+        None,
+        "folder of raw copies that tiles are read from, of images of other formats than tiled TIFF "
+        "and .npy; none: they are decoded for each tile (default: in the user's cache folder)",
+        flag="--data.tile-cache",
+    )
     output_dir: Path | None = setting(None, "run folder (default: output/<recipe>)")
     resume: bool = setting(False, "continue the run in the folder, also past its former end")
     skip_finished: bool = setting(False, "exit with code 0 if this run is already finished")
@@ -295,6 +301,9 @@ def read_data(
             problems.write(listed)
         for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):
             rt.say(line)
+        if recipe.data.tile and options.tile_cache != "none":
+            copies = Path(options.tile_cache) if options.tile_cache else windows.folder()
+            train, val = run_data.copy_for_tiles(train, val, recipe.data, copies.absolute(), rt.say)
         stored, val_stored = run_data.read_proposals(source, recipe, train, val)
         return RunData(train, val, stored, val_stored, bad, found)
 

@@ -153,6 +153,22 @@ class Federated:
 
 
 @dataclass(frozen=True)
+class Tiles:
+    """What the images of a split were cut from, where they are tiles of larger ones."""
+
+    position: np.ndarray  # int64 (n,): of the image that each is a tile of, in the split before
+    ids: Strings  # of these images
+    sizes: np.ndarray  # int32 (n, 2): H, W of these images (px)
+    corners: np.ndarray  # int32 (n, 2): y, x of each tile in its image (px)
+
+    def take(self, index: np.ndarray) -> Tiles:
+        """Of the tiles at positions `index`."""
+        return Tiles(
+            self.position[index], self.ids.take(index), self.sizes[index], self.corners[index]
+        )
+
+
+@dataclass(frozen=True)
 class Annotations:
     """n images with B boxes, grouped by image: image i owns rows first[i] to first[i + 1] - 1."""
 
@@ -176,6 +192,8 @@ class Annotations:
     pixel_format: PixelFormat = FULL  # how pixels are read
     channels: int = 0  # input channels that the data set states; 0: it does not
     federated: Federated | None = None  # LVIS: its own metric is computed instead of COCO's
+    copies: str | None = None  # folder of raw copies to read tiles from
+    tiles: Tiles | None = None  # where images are tiles; their crowd boxes are ignored in training
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -191,11 +209,14 @@ class Annotations:
 
     def training_boxes(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i's boxes to train on, clipped to it: float32 ``(G, 4)`` x1 y1 x2 y2 (px), and
-        their labels, int64 ``(G,)``."""
+        their labels, int64 ``(G,)``; of a tile the boxes to ignore too, whose label k is -k."""
         rows = slice(self.first[i], self.first[i + 1])
-        kept = self.trainable[rows]
+        kept, labels = self.trainable[rows], self.labels[rows]
+        if self.tiles is not None:
+            labels = np.where(kept, labels, -labels)
+            kept = kept | self.crowd[rows]
         boxes = clip(self.xywh[rows][kept], self.sizes[i])
-        return boxes.astype(np.float32), self.labels[rows][kept]
+        return boxes.astype(np.float32), labels[kept]
 
     def with_boxes(self) -> np.ndarray:
         """Bool ``(n,)``: images with at least one box to train on."""
@@ -245,7 +266,18 @@ class Annotations:
             crowd=self.crowd[boxes],
             trainable=self.trainable[boxes],
             federated=self.federated and self.federated.take(index),
+            tiles=self.tiles and self.tiles.take(index),
         )
+
+    @property
+    def file_ids(self) -> Strings:
+        """Of each image the id of the one that its file holds: its own, or what it is a tile of."""
+        return self.ids if self.tiles is None else self.tiles.ids
+
+    @property
+    def file_sizes(self) -> np.ndarray:
+        """Int32 ``(n, 2)``: height and width of that image (px)."""
+        return self.sizes if self.tiles is None else self.tiles.sizes
 
     def digest(self) -> str:
         """SHA-256 of everything that training depends on, except where the files are."""
@@ -256,6 +288,8 @@ class Annotations:
             digest.update("\0".join(item).encode("utf-8", "surrogatepass") + b"\1")
         for array in (self.sizes, self.rotate, self.first, self.xywh, self.labels, self.trainable):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.tiles is not None:
+            digest.update(np.ascontiguousarray(self.tiles.corners).tobytes())
         return digest.hexdigest()
 
 

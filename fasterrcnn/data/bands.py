@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,15 @@ class Layout(IntEnum):
     PAGES = 2  # each is a page of its own
 
 
+class Window(NamedTuple):
+    """A part of an image (px)."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
 class Stored(NamedTuple):
     """An image of any number of bands."""
 
@@ -35,6 +44,7 @@ class Stored(NamedTuple):
     read: Callable[[bytes], np.ndarray]  # content of the file -> (H, W, N)
     nodata: str = ""  # these two: of `images.Header`
     window: str = ""
+    read_part: Callable[[IO[bytes], Window], np.ndarray] | None = None  # of a file: some of that
 
 
 class Unsettled(ValueError):

@@ -109,7 +109,7 @@ def _check_kind(found: Any) -> None:
 
 def _check_codec(found: Any) -> None:
     """Raise MissingExtra if the pixels cannot be decompressed here, _Refused if nowhere."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import AllTransferSyntaxes
 
     syntax = found.file_meta.get("TransferSyntaxUID")
@@ -169,7 +169,7 @@ def _pixels(dtype: np.dtype, data: bytes) -> np.ndarray:
     """The values of a file's content ``(H, W, N)``, rescaled; greater is brighter."""
     with _without_quotes():
         import pydicom
-        from pydicom.pixels import get_decoder
+        from pydicom.pixels.decoders.base import get_decoder
 
         tags = [*_ELEMENTS, "PixelData"]
         found = pydicom.dcmread(io.BytesIO(data), specific_tags=tags)

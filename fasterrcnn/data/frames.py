@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasterrcnn.data import images
+from fasterrcnn.data import images, windows
 from fasterrcnn.data.pixel_values import BYTE
 from fasterrcnn.data.sources import Source
 from fasterrcnn.data.video import Reader
+from fasterrcnn.data.windows import InFile
 from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.processes import die_with_parent
 
@@ -30,8 +31,8 @@ class Frame:
 
     source: Source
     name: str  # the source's; of a video's frame as if it were a file in a folder of that name
-    image: Tensor | str  # (C, H, W) as displayed; or a phrase: why there is none
-    picture: Tensor | None = None  # what is drawn in its place
+    image: Tensor | InFile | str  # (C, H, W) as displayed; or a phrase: why there is none
+    picture: Tensor | InFile | None = None  # what is drawn in its place
 
 
 class Here(Executor):
@@ -62,12 +63,15 @@ def read(
     annotated: Callable[[str], Size | None],
     pixel_format: PixelFormat,
     drawn: PixelFormat | None = None,
+    side: int = 0,
 ) -> Iterator[Frame]:
     """The frames of all sources, of which up to `ahead` images are decoded before they are needed.
 
     `annotated`: the size that boxes of the image of this name refer to, if that is known. Where
     only its stored size fits, its EXIF orientation is not applied. `pixel_format`: a recipe's.
     `drawn`: how pictures are read, if otherwise.
+    `side`: of the tiles (px) that are all that is wanted of images, if above 0; larger images stay
+    in their files where these can be read in windows.
     """
     waiting: deque[tuple[Source, Future]] = deque()
 
@@ -81,8 +85,8 @@ def read(
             yield from arrived(0)
             yield from _frames(source, pixel_format, drawn)
         else:
-            size = annotated(source.name)
-            job = pool.submit(_decode, source.path, size, pixel_format, drawn)
+            known = annotated(source.name)
+            job = pool.submit(_decode, source.path, known, pixel_format, drawn, side)
             waiting.append((source, job))
             yield from arrived(ahead)
     yield from arrived(0)
@@ -104,10 +108,16 @@ def _frames(
 
 
 def _decode(
-    path: str, annotated: Size | None, pixel_format: PixelFormat, drawn: PixelFormat | None
-) -> tuple[Tensor | str, Tensor | None]:
+    path: str,
+    annotated: Size | None,
+    pixel_format: PixelFormat,
+    drawn: PixelFormat | None,
+    side: int,
+) -> tuple[Tensor | InFile | str, Tensor | InFile | None]:
     """An image, or a phrase, and what is drawn in its place."""
     try:
+        if image := windows.in_file(path, pixel_format, side):
+            return image, drawn and windows.in_file(path, drawn, side)
         header = images.inspect(path).header if annotated else None
         only_stored_fits = isinstance(header, images.Header) and (
             header.stored == annotated != header.displayed

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fasterrcnn.data import image_cache, images
+from fasterrcnn.data import image_cache, images, windows
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.bands import Unsettled
 from fasterrcnn.data.image_cache import ImageCache, key_of
@@ -107,7 +107,8 @@ def _decode(path: str) -> Verdict:
     if isinstance(verdict.header, str):
         return verdict
     try:
-        images.decode(path, apply_orientation=False, pixel_format=AS_STORED)
+        if not windows.check(path):
+            images.decode(path, apply_orientation=False, pixel_format=AS_STORED)
     except Unsettled as error:
         return Verdict(verdict.header, Seen.NOTHING, str(error))
     except ValueError as error:

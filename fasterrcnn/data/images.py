@@ -131,10 +131,10 @@ def _too_large() -> str:
 def inspect(path: Path | str) -> Verdict:
     """What the header and the last bytes of a file say, before `within_limit`."""
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             image = _open_image(file)
             ended = isinstance(image, Image.Image) and _has_end(image, file)
-            return Verdict(_header(image), Seen.END if ended else Seen.HEADER)
+            return Verdict(header_of(image), Seen.END if ended else Seen.HEADER)
     except Unsettled as error:
         return Verdict(str(error), Seen.NOTHING)
     except ValueError as error:
@@ -152,10 +152,10 @@ def decode(
     marker, but no pixels. Raises ValueError with a phrase if the file cannot be decoded or lacks
     these bands, Unsettled if that may be different next time.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         data = file.read()
     image = _open_image(io.BytesIO(data))
-    header = within_limit(_header(image))
+    header = within_limit(header_of(image))
     if isinstance(header, str):
         raise Unsettled(header)
     pixels = _pixels(image, data, header, pixel_format)
@@ -173,12 +173,19 @@ def decode(
     return pixels.permute(2, 0, 1)
 
 
+def check_size(found: tuple[int, int], expected: np.ndarray) -> None:
+    """Raise ValueError unless an image is of the size (H, W) that its boxes refer to."""
+    if found != tuple(expected.tolist()):
+        (h, w), (height, width) = found, expected.tolist()
+        raise ValueError(f"height {h}, width {w}, but it had height {height}, width {width}")
+
+
 def from_pillow(image: Image.Image, pixel_format: PixelFormat) -> torch.Tensor:
     """Pixels of a Pillow image as `decode` gives those of a file, its EXIF orientation applied.
 
     Raises ValueError with a phrase.
     """
-    header = within_limit(_header(image))
+    header = within_limit(header_of(image))
     if isinstance(header, str):
         raise ValueError(header)
     pixels = _pixels_by_pillow(image, header, pixel_format)
@@ -198,13 +205,13 @@ def of_array(pixels: torch.Tensor, depth: int, pixel_format: PixelFormat) -> tor
 def odd_page(path: Path | str) -> str | None:
     """Why the pages of a TIFF file are not the bands of one image; None if it is none or they
     are."""
-    with _opened(path) as file:
+    with opened(path) as file:
         is_tiff = file.read(4) in tiff_files.MAGIC
         return tiff_files.odd_page(file) if is_tiff else None
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[IO[bytes]]:
+def opened(path: Path | str) -> Iterator[IO[bytes]]:
     """A regular file to read from. Raises Unsettled."""
     try:
         # a Path would cost as much as the rest
@@ -238,10 +245,10 @@ def _open_image(file: IO[bytes]) -> Image.Image | Stored:
     except Image.DecompressionBombError:
         raise Unsettled(_too_large()) from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise _explained(error, "unreadable header") from error
+        raise explained(error, "unreadable header") from error
 
 
-def _explained(error: Exception, what: str) -> ValueError:
+def explained(error: Exception, what: str) -> ValueError:
     """The exception to raise for one of Pillow's: the file's fault, or that of the system."""
     if isinstance(error, MemoryError):
         return Unsettled("not enough memory to decode it")
@@ -252,7 +259,7 @@ def _explained(error: Exception, what: str) -> ValueError:
     return ValueError(f"{what} ({error})")
 
 
-def _header(image: Image.Image | Stored) -> Header:
+def header_of(image: Image.Image | Stored) -> Header:
     """What an opened image says of itself: the only place that reads an orientation."""
     if isinstance(image, Stored):
         depth = {"u1": BYTE, "f4": FLOAT}.get(image.dtype.str[1:], INTEGER)
@@ -326,7 +333,7 @@ def _all_bands(image: Stored, data: bytes) -> torch.Tensor:
     try:
         values = image.read(data)
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise _explained(error, "cannot be decoded") from error
+        raise explained(error, "cannot be decoded") from error
     return bands.as_tensor(values)
 
 
@@ -338,7 +345,7 @@ def _pixels_by_pillow(image: Image.Image, header: Header, wanted: PixelFormat) -
         else:
             values = np.array(image.convert("RGB" if wanted.is_rgb else _MODES[header.bands]))
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise _explained(error, "cannot be decoded") from error
+        raise explained(error, "cannot be decoded") from error
     pixels = bands.as_tensor(values[:, :, None] if values.ndim == 2 else values)
     if wanted.is_rgb and pixels.shape[2] == 3:
         return pixels

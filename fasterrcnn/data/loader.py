@@ -20,9 +20,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fasterrcnn import seeds
-from fasterrcnn.data import image_check, images
+from fasterrcnn.data import image_check, images, windows
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.augment import Augmentation
+from fasterrcnn.data.bands import Window
 from fasterrcnn.data.proposals import ImageProposals, StoredProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.data.stand_ins import StandIns
@@ -42,13 +43,14 @@ class Batch:
     counts: list[int]  # boxes per image
     pixels: torch.Tensor  # (sum of H * W * C,), each image H W C: uint8, of more bits float32
     boxes: torch.Tensor  # float32 (sum of counts, 4): x1 y1 x2 y2 (px)
-    labels: torch.Tensor  # int64 (sum of counts,) in 1..K
+    labels: torch.Tensor  # int64 (sum of counts,) in 1..K; -k: a box of label k that is ignored
     proposals: torch.Tensor | None = None  # stored ones: float32 (sum of proposal_counts, 4)
     proposal_counts: tuple[int, ...] = ()
     proposal_sizes: tuple[tuple[int, int], ...] = ()  # H, W of the image they refer to (px)
     damaged: tuple[tuple[int, str], ...] = ()  # positions of images that others stand in for; why
     channels: int = 3  # C
     planned: tuple[int, int] | None = None  # padded shape that augmented images have to fit (px)
+    may_ignore: bool = False  # whether labels can be negative
 
     def pin_memory(self) -> Batch:
         """Called by a DataLoader with `pin_memory`."""
@@ -80,10 +82,15 @@ class Batch:
         ]
 
     def targets(self) -> list[dict[str, torch.Tensor]]:
-        """``{"boxes": (G, 4), "labels": (G,)}`` views, one per image; with stored proposals also
-        ``"proposals": (P, 4)`` and ``"proposal_size": (H, W)``."""
+        """``{"boxes": (G, 4), "labels": (G,)}`` views, one per image; of tiles also ``"ignored"``,
+        bool ``(G,)``; with stored proposals also ``"proposals": (P, 4)`` and
+        ``"proposal_size": (H, W)``."""
         boxes, labels = self.boxes.split(self.counts), self.labels.split(self.counts)
         targets = [{"boxes": b, "labels": n} for b, n in zip(boxes, labels, strict=True)]
+        if self.may_ignore:
+            for target in targets:
+                signed = target["labels"]
+                target |= {"labels": signed.abs(), "ignored": signed < 0}
         if self.proposals is not None:
             parts = self.proposals.split(self.proposal_counts)
             for target, part, size in zip(targets, parts, self.proposal_sizes, strict=True):
@@ -149,6 +156,7 @@ class Images(Dataset):
             planned=self.augment.planned(*self.annotations.sizes[micro_batch.images[0]])
             if self.augment
             else None,
+            may_ignore=self.annotations.tiles is not None,
         )
         if self.proposals is None:
             return batch
@@ -183,10 +191,7 @@ class Images(Dataset):
         data = self.annotations
         path = data.path(i)
         try:
-            image = images.decode(
-                path, apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
-            )
-            _check_size(image, data.sizes[i].tolist())
+            image = self._decode(path, i)
         except ValueError:
             image_check.look_again(path)
             raise
@@ -204,12 +209,18 @@ class Images(Dataset):
                 _mirror(proposals.boxes, proposals.size[1])
         return Loaded(path, image, boxes, labels, proposals)
 
-
-def _check_size(image: torch.Tensor, expected: list[int]) -> None:
-    """Raise ValueError unless ``(C, H, W)`` is of the size that the boxes refer to."""
-    if list(image.shape[1:]) != expected:
-        (height, width), (h, w) = expected, image.shape[1:]
-        raise ValueError(f"height {h}, width {w}, but it had height {height}, width {width}")
+    def _decode(self, path: str, i: int) -> torch.Tensor:
+        """Pixels ``(C, H, W)`` of image i, in the file at `path`. Raises ValueError."""
+        data = self.annotations
+        if data.tiles is not None:
+            (y, x), (height, width) = data.tiles.corners[i].tolist(), data.sizes[i].tolist()
+            window = Window(y, x, y + height, x + width)
+            return windows.read(windows.image_of(data, i), window, data.tiles.sizes[i])
+        image = images.decode(
+            path, apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
+        )
+        images.check_size((image.shape[1], image.shape[2]), data.sizes[i])
+        return image
 
 
 def _mirror(boxes: np.ndarray, width: int) -> None:

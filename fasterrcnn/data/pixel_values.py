@@ -20,11 +20,17 @@ _SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
 
 
 def as_wanted(
-    pixels: Tensor, depth: int, wanted: PixelFormat, stated: str = "", window: str = ""
+    pixels: Tensor,
+    depth: int,
+    wanted: PixelFormat,
+    stated: str = "",
+    window: str = "",
+    own: tuple[float, float] | None = None,
 ) -> Tensor:
     """Channels ``(H, W, C)`` with values as stored, uint8 or float32, to pixels as `wanted`.
 
     `stated` (of nodata) and `window`: what the file says of itself (`images.Header`), or empty.
+    `own`: the `own_range` of the whole image, where they are a part of one.
     Where there may be nodata, pixels become float32. Raises ValueError with a phrase.
     """
     missing = _missing(pixels, wanted.nodata, stated)
@@ -35,7 +41,7 @@ def as_wanted(
         if odd.any():
             raise ValueError(f"{int(odd.any(dim=2).sum())} of its pixels are NaN or infinite")
     if wanted.value_range is not None:
-        pixels = scaled(pixels, depth, wanted.value_range, window)
+        pixels = scaled(pixels, depth, wanted.value_range, window, own)
     if missing is not None:
         return torch.where(missing, torch.tensor(wanted.fill or torch.nan), pixels.float())
     return pixels.float() if wanted.has_nodata and wanted.fill else pixels
@@ -52,7 +58,13 @@ def _missing(pixels: Tensor, wanted: str, stated: str) -> Tensor | None:
     return pixels.isnan() if same.isnan() else pixels == same
 
 
-def scaled(pixels: Tensor, depth: int, wanted: str, window: str = "") -> Tensor:
+def scaled(
+    pixels: Tensor,
+    depth: int,
+    wanted: str,
+    window: str = "",
+    own: tuple[float, float] | None = None,
+) -> Tensor:
     """Pixels as stored to pixels as the network takes them, by `recipes.Input.value_range`.
 
     uint8 is returned as it is. float32 becomes float32, of which 0 to 255 is the range and nothing
@@ -69,7 +81,7 @@ def scaled(pixels: Tensor, depth: int, wanted: str, window: str = "") -> Tensor:
             raise ValueError("states no window; give --input.value-range LOW,HIGH")
         limits = value_range.limits(window)
     if wanted == value_range.IMAGE:
-        limits = percentiles(sample(pixels, _SAMPLED))
+        limits = own or own_range(pixels)
     if limits is None:
         if depth == FLOAT:
             raise ValueError("floating-point pixels have no known range")
@@ -80,10 +92,20 @@ def scaled(pixels: Tensor, depth: int, wanted: str, window: str = "") -> Tensor:
     return ((pixels - low) * (255.0 / (high - low))).clamp(-_BEYOND, 255.0 + _BEYOND)
 
 
+def own_range(pixels: Tensor) -> tuple[float, float]:
+    """The ends of the range of an image ``(H, W, C)`` for itself."""
+    return percentiles(sample(pixels, _SAMPLED))
+
+
 def sample(pixels: Tensor, count: int) -> np.ndarray:
     """About `count` values of an image ``(H, W, C)`` on a regular grid of pixels, flat."""
-    step = max(1, round((pixels.numel() / count) ** 0.5))
+    step = sample_step(pixels.numel(), count)
     return pixels[step // 2 :: step, step // 2 :: step].reshape(-1).numpy()
+
+
+def sample_step(values: int, count: int) -> int:
+    """The px between those that `sample` takes of an image of so many `values`."""
+    return max(1, round((values / count) ** 0.5))
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:

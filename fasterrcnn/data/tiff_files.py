@@ -20,7 +20,7 @@ import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from fasterrcnn.data import nodata_tags
-from fasterrcnn.data.bands import REVERSED, Layout, MissingExtra, Stored
+from fasterrcnn.data.bands import REVERSED, Layout, MissingExtra, Stored, Window
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -31,6 +31,7 @@ _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = (
 _EXTRA, _FORMAT, _SUBFILE, _FILL_ORDER = 338, 339, 254, 266
 _KINDS = {1: "u", 2: "i", 3: "f"}  # of numpy, by sample format
 _TYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8")
+_BY_PILLOW = (np.uint8, np.uint16, np.float32)  # of one band, whose values it leaves as they are
 _LONG = 4  # the type of a tag
 _JPEG = (6, 7)
 
@@ -59,10 +60,21 @@ class _Page(NamedTuple):
         name = f"{kind}{bits[0] // 8}"
         return np.dtype(name) if {*bits} == {bits[0]} and name in _TYPES else None
 
+    @property
+    def undecodable(self) -> str:
+        """A phrase saying why its pixels are not decoded here; empty if they are."""
+        if self.dtype is None or self.get(_FILL_ORDER, 1) != 1:
+            return f"bands of {self.tags.get(_BITS)} bits"
+        compression, predictor = self.get(_COMPRESSION, 1), self.get(_PREDICTOR, 1)
+        if compression in _JPEG or predictor not in (1, 2, 3):
+            return f"TIFF compression {compression} with predictor {predictor}"
+        return ""
 
-def open_tiff(file: IO[bytes]) -> Stored | None:
+
+def open_tiff(file: IO[bytes], *, in_windows: bool = False) -> Stored | None:
     """The image in a file, whose directories are read; None for those that are left to Pillow.
-    Raises what Pillow raises if they are damaged."""
+    `in_windows`: of these, too, those that can be read in windows, to the values that Pillow gives.
+    Raises what Pillow raises if directories are damaged."""
     pages = [*_pages(file)]
     if not pages:
         return None
@@ -72,14 +84,17 @@ def open_tiff(file: IO[bytes]) -> Stored | None:
         return None
     if samples == 1:
         if len(pages) == 1 or first.dtype is None or {*map(_kind, pages)} != {_kind(first)}:
-            return None
+            plain = photometric == 1 and first.dtype in _BY_PILLOW
+            return _stored(first, 1, Layout.PLAIN, pages[:1]) if plain and in_windows else None
         return _stored(first, len(pages), Layout.PAGES, pages)
     extra = first.tags.get(_EXTRA, ())
     alpha = bool(extra) and extra[-1] in (1, 2)
     colors = 3 if photometric == 2 else 1
     together = first.get(_PLANAR, 1) == 1 or first.get(_COMPRESSION) in _JPEG
-    if samples == colors + alpha and first.dtype == np.uint8 and together:
-        return None
+    divided = alpha and extra[-1] == 1  # Pillow divides colors by such alpha
+    if samples == colors + alpha and first.dtype == np.uint8 and together:  # noqa: SIM102
+        if divided or not in_windows:
+            return None
     return _stored(first, samples, Layout.ALPHA if alpha else Layout.PLAIN, pages[:1])
 
 
@@ -119,8 +134,22 @@ def _stored(first: _Page, bands: int, layout: Layout, pages: list[_Page]) -> Sto
         pixels = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         return _turned(pixels, turned)
 
-    nodata = nodata_tags.stated(first.get(nodata_tags.TAG, ""))
-    return Stored(height, width, bands, layout, dtype, read, nodata)
+    def read_part(file: IO[bytes], part: Window) -> np.ndarray:
+        return np.concatenate([_part(file, page, part) for page in pages], axis=2)
+
+    in_windows = turned == 1 and all(
+        _TILE_OFFSETS in page.tags and not page.undecodable for page in pages
+    )
+    return Stored(
+        height,
+        width,
+        bands,
+        layout,
+        dtype,
+        read,
+        nodata=nodata_tags.stated(first.get(nodata_tags.TAG, "")),
+        read_part=read_part if in_windows else None,
+    )
 
 
 class _Unsupported(Exception):
@@ -147,12 +176,17 @@ def _pages(file: IO[bytes]) -> Iterator[_Page]:
 
 def _decoded(data: bytes, page: _Page) -> np.ndarray:
     """The pixels of a page ``(H, W, N)``."""
+    return _part(io.BytesIO(data), page, Window(0, 0, *page.size))
+
+
+def _part(file: IO[bytes], page: _Page, part: Window) -> np.ndarray:
+    """A part of the pixels of a page ``(h, w, N)``, of which only the strips or tiles in it are
+    decoded."""
+    if phrase := page.undecodable:
+        raise _Unsupported(phrase)
+    assert page.dtype is not None
     (height, width), samples = page.size, int(page.get(_SAMPLES, 1))
     compression, predictor = page.get(_COMPRESSION, 1), page.get(_PREDICTOR, 1)
-    if page.dtype is None or page.get(_FILL_ORDER, 1) != 1:
-        raise _Unsupported(f"bands of {page.tags.get(_BITS)} bits")
-    if compression in _JPEG or predictor not in (1, 2, 3):
-        raise _Unsupported(f"TIFF compression {compression} with predictor {predictor}")
     tiled = _TILE_OFFSETS in page.tags
     block_width = int(page.get(_TILE_WIDTH)) if tiled else width
     block_height = int(page.get(_TILE_LENGTH)) if tiled else min(height, page.get(_ROWS, height))
@@ -165,17 +199,33 @@ def _decoded(data: bytes, page: _Page) -> np.ndarray:
     planes, together = (samples, 1) if planar else (1, samples)
     if len(offsets) != planes * across * down or len(counts) != len(offsets):
         raise ValueError("cannot be decoded (strips or tiles are missing)")
-    rows, size = down * block_height if tiled else height, page.dtype.itemsize
+    first_row, first_column = part.top // block_height, part.left // block_width
+    end_row, end_column = -(-part.bottom // block_height), -(-part.right // block_width)
+    columns, size = end_column - first_column, page.dtype.itemsize
+    end = end_row * block_height
+    rows = (end if tiled else min(end, height)) - first_row * block_height
+    order = _read(file, 0, 2)
     found = []
     for plane in range(planes):
-        own = slice(plane * across * down, (plane + 1) * across * down)
-        blocks = [data[o : o + n] for o, n in zip(offsets[own], counts[own], strict=True)]
+        own = [
+            (plane * down + row) * across + column
+            for row in range(first_row, end_row)
+            for column in range(first_column, end_column)
+        ]
+        blocks = [_read(file, offsets[k], counts[k]) for k in own]
         block = block_height, block_width * together * size
-        raw = _bytes(blocks, compression, (rows, across * block[1]), block, tiled)
-        raw = raw.reshape(rows, across, block_width * size, together)
-        pixels = _undone(raw, predictor if compression != 1 else 1, page.dtype, data[:2])
-        found.append(pixels.reshape(rows, across * block_width, together)[:height, :width])
-    return np.concatenate(found, axis=2) if planar else found[0]
+        raw = _bytes(blocks, compression, (rows, columns * block[1]), block, tiled)
+        raw = raw.reshape(rows, columns, block_width * size, together)
+        pixels = _undone(raw, predictor if compression != 1 else 1, page.dtype, order)
+        found.append(pixels.reshape(rows, columns * block_width, together))
+    pixels = np.concatenate(found, axis=2) if planar else found[0]
+    top, left = part.top - first_row * block_height, part.left - first_column * block_width
+    return pixels[top : top + part.bottom - part.top, left : left + part.right - part.left]
+
+
+def _read(file: IO[bytes], start: int, count: int) -> bytes:
+    file.seek(start)
+    return file.read(count)
 
 
 def _undone(raw: np.ndarray, predictor: int, dtype: np.dtype, order: bytes) -> np.ndarray:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fasterrcnn import value_range
-from fasterrcnn.data import image_cache, image_check, images
+from fasterrcnn.data import image_cache, image_check, images, windows
 from fasterrcnn.data.annotations import Annotations
-from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, PERCENTILES, percentiles, sample
+from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER, PERCENTILES, percentiles
 from fasterrcnn.data.statistics import Bin
 from fasterrcnn.errors import DataError
 from fasterrcnn.pixel_format import PixelFormat
@@ -161,12 +161,9 @@ def _samples(train: Annotations, as_stored: PixelFormat) -> Iterator[np.ndarray]
 
     def values(i: int) -> np.ndarray | None:
         try:
-            pixels = images.decode(
-                train.path(i), apply_orientation=False, pixel_format=as_stored
-            ).permute(1, 2, 0)
+            found = windows.grid(train.path(i), as_stored, _VALUES)
         except ValueError:
             return None
-        found = sample(pixels, _VALUES)
         return found[np.isfinite(found)]
 
     with ThreadPoolExecutor() as pool:  # decoders release Python's lock

@@ -1,5 +1,7 @@
 """Training images whose files are damaged: left out before a run's first step, replaced after it.
 
+Of a file that goes bad, all tiles are replaced.
+
 The plan of a run is a function of its list of images. So an image that goes bad later keeps its
 place in the list, and the loader puts another one there (`data.stand_ins`). Both kinds are part of
 the run: its checkpoints hold them, and a run that is continued treats them as before, even if their
@@ -63,8 +65,8 @@ class BadImages:
 
     def positions(self, train: Annotations) -> list[int]:
         """Where the replaced images are."""
-        replaced = self.replaced
-        return [i for i, id in enumerate(train.ids) if id in replaced] if replaced else []
+        replaced, ids = self.replaced, train.file_ids
+        return [i for i, id in enumerate(ids) if id in replaced] if replaced else []
 
     def check(self, train: Annotations, problems: Problems, level: str | None) -> Annotations:
         """The training images that are not left out, after `image_check.find_damaged`.
@@ -97,7 +99,7 @@ class BadImages:
     def new(self, train: Annotations, batches: Iterable[Batch]) -> dict[int, str]:
         """Images that the batches had to replace for the first time, by position, and why."""
         damaged = (item for batch in batches for item in batch.damaged)
-        return {i: phrase for i, phrase in damaged if train.ids[i] not in self.replaced}
+        return {i: phrase for i, phrase in damaged if train.file_ids[i] not in self.replaced}
 
     def replace(
         self, train: Annotations, damaged: dict[int, str], listed: Path | None
@@ -108,7 +110,7 @@ class BadImages:
         """
         problems = Problems()
         for i, phrase in damaged.items():
-            if train.ids[i] not in self.replaced:
+            if train.file_ids[i] not in self.replaced:
                 self._replace(train, i, phrase, problems)
         if listed is not None:
             problems.write(listed, append=True)
@@ -116,8 +118,8 @@ class BadImages:
 
     def _replace(self, train: Annotations, i: int, phrase: str, problems: Problems) -> None:
         file = os.path.relpath(train.path(i), self.root)
-        height, width = train.sizes[i].tolist()
-        self.replaced[train.ids[i]] = Replaced(file, height, width, bool(train.rotate[i]))
+        height, width = train.file_sizes[i].tolist()
+        self.replaced[train.file_ids[i]] = Replaced(file, height, width, bool(train.rotate[i]))
         problems.note(*image_check.place_of(train, i), phrase, "replaced by another image")
 
 

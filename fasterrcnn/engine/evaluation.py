@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import seeds
-from fasterrcnn.data import channels, formats, holdout, image_check, loader
+from fasterrcnn.data import channels, formats, holdout, image_check, loader, tiles, windows
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -32,9 +32,9 @@ from fasterrcnn.metrics import coco, lvis, proposals, voc
 from fasterrcnn.models import views
 from fasterrcnn.models.build import Detector, FasterRCNN, split
 from fasterrcnn.models.transfer import to_host
-from fasterrcnn.models.views import Views
+from fasterrcnn.models.views import Detections, Views
 from fasterrcnn.progress import Progress
-from fasterrcnn.recipes import Input, Recipe
+from fasterrcnn.recipes import Input, Recipe, RoIHeads
 
 
 def detector_metrics(
@@ -80,44 +80,77 @@ def evaluate(
     of its RPN is measured too, on boxes of all classes: `proposals`, by name as
     `metrics.proposals.by_name` has them, at no more proposals than the recipe makes.
     Detections are float64 ``(D, 7)`` as `metrics.coco.evaluate` takes them. `stored`: the proposals
-    that Fast R-CNN takes. `also`: what of an image is detected in besides its whole. The mode of
-    `model` is restored. Raises Stopped as soon as this rank is signaled.
+    that Fast R-CNN takes. `also`: what of an image is detected in besides its whole; or in place of
+    it, and then losses and the recall of proposals are those of tiles. The mode of `model` is
+    restored. Raises Stopped as soon as this rank is signaled.
     """
     was_training = model.training
     model.eval()
     counts = sorted({min(n, recipe.rpn.post_nms_top_n_test) for n in proposals.COUNTS})
-    detections, losses, matched = [], [], []
-    planned = micro_batches(annotations, recipe.input, images_per_gpu, runtime.rank, runtime.ranks)
+    items = annotations
+    if also is not None and also.side:
+        items = tiles.cut(annotations, also.side, also.shared, recipe.data.tile_min_visible)
+    found, losses, matched = dict[int, list[Detections]](), [], []
+    planned = micro_batches(items, recipe.input, images_per_gpu, runtime.rank, runtime.ranks)
     loaded = loader.load(
-        loader.Images(annotations, proposals=stored),
+        loader.Images(items, proposals=stored),
         planned,
         workers=workers,
         pin_memory=runtime.pin_memory,
     )
     own = sum(len(batch.images) for batch in planned)
-    shown = Progress(own, "images", "evaluating", shown=runtime.is_main)
+    what = "images" if items.tiles is None else "tiles"
+    shown = Progress(own, what, "evaluating", shown=runtime.is_main)
     for batch in loaded:
         runtime.raise_if_signaled()
         indices = batch.micro_batch.images
         keys = [seeds.key(recipe.seed, "validation", i) for i in indices]
         batch = batch.to(runtime.device)
         with runtime.inference(recipe.amp):
-            found, loss, proposed = detect_with_losses(model, batch.images(), batch.targets(), keys)
-            if also is not None:
-                assert isinstance(model, FasterRCNN)  # which the flags have checked
-                found = views.detect(model, batch.images(), found, also, images_per_gpu)
-        detections += [_rows(i, d) for i, d in zip(indices, found, strict=True)]
+            plain, loss, proposed = detect_with_losses(model, batch.images(), batch.targets(), keys)
+            for i, image, one in zip(indices, batch.images(), plain, strict=True):
+                found[i] = _looked(model, items, i, image, one, also, recipe, images_per_gpu)
         losses += loss
         matched += [
-            proposals.matched(annotations, i, _rows(i, d)[:, 1:5], counts)
+            proposals.matched(items, i, _rows(i, d)[:, 1:5], counts)
             for i, d in zip(indices, proposed or (), strict=proposed is not None)
         ]
         shown.step(len(indices))
     shown.close()
     model.train(was_training)
-    gathered = runtime.gather((detections, _floats(losses), matched))
+    gathered = runtime.gather((found, _floats(losses), matched))
     measure = metric or METRICS[recipe.detector]
-    return runtime.on_main(lambda: _results(annotations, gathered or [], measure, counts))
+    return runtime.on_main(
+        lambda: _results(annotations, items, gathered or [], measure, counts, recipe)
+    )
+
+
+def _looked(
+    model: Detector,
+    items: Annotations,
+    i: int,
+    image: Tensor,
+    found: Detections,
+    also: Views | None,
+    recipe: Recipe,
+    images_per_gpu: int,
+) -> list[Detections]:
+    """All that is detected in image i, `found` in it as it is; of a tile in px of its image, where
+    the detections of all tiles are merged."""
+    if also is None:
+        return [found]
+    height, width = image.shape[-2:]
+    if items.tiles is None:
+        size, crop = (height, width), views.crop_of(image)
+        return [views.detect(model, size, crop, also, recipe.roi_heads, images_per_gpu, found)]
+    (y, x), (h, w) = items.tiles.corners[i].tolist(), items.tiles.sizes[i].tolist()
+    first, *others = also.of_parts([(x, y, x + width, y + height)])
+    return [
+        views.in_image(first, found, (h, w), also.shared),
+        *views.look(
+            model, (h, w), views.crop_of(image, (x, y)), others, also.shared, images_per_gpu
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -170,6 +203,7 @@ def read_split(
         found = formats.read_voc_images(source.root, source.split, classes, problems)
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
+    found = replace(found, copies=str(windows.folder()))
     if source.fraction:
         found = holdout.hold_out(found, source.fraction, source.root)[1]
     return channels.of_run(image_check.check(found, problems, check_images), config)
@@ -187,10 +221,17 @@ def of_classes(
 
 
 def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
-    """Lines for the log: where the recipe's detections are fewer than the metric counts."""
-    limit = recipe.roi_heads.detections_per_img
-    if annotations is None or annotations.federated is None or recipe.detector == "rpn":
+    """Lines for the log: where detections are fewer than boxes, or than the metric counts."""
+    if annotations is None or recipe.detector == "rpn":
         return []
+    limit, most = recipe.roi_heads.detections_per_img, int(np.diff(annotations.first).max())
+    if annotations.federated is None:
+        if not recipe.data.tile or most <= coco.MAX_DETS:
+            return []
+        return [
+            f"note: AP counts {coco.MAX_DETS} detections per image, and images have up to {most} "
+            "boxes; fasterrcnn evaluate --max-dets counts more"
+        ]
     if limit >= lvis.MAX_DETECTIONS:
         return []
     return [
@@ -244,14 +285,14 @@ def detect_with_losses(
 
 def _rows(image: int, detection: dict[str, Tensor]) -> np.ndarray:
     """float64 ``(D, 7)`` rows as `metrics.coco.evaluate` takes them."""
-    boxes = detection["boxes"].double().cpu()  # of views, they are on the device
+    boxes = detection["boxes"].double()
     x1y1, x2y2 = boxes[:, :2], boxes[:, 2:]
     columns = [
         torch.full((len(boxes), 1), image, dtype=torch.float64),
         x1y1,
         x2y2 - x1y1,
-        detection["scores"].double().cpu()[:, None],
-        detection["labels"].double().cpu()[:, None],
+        detection["scores"].double()[:, None],
+        detection["labels"].double()[:, None],
     ]
     return torch.cat(columns, dim=1).numpy()
 
@@ -264,18 +305,23 @@ def _floats(losses: list[dict[str, Tensor]]) -> dict[str, list[float]]:
 
 def _results(
     annotations: Annotations,
-    gathered: list[tuple[list, dict, list]],
+    items: Annotations,
+    gathered: list[tuple[dict[int, list[Detections]], dict, list]],
     metric: Metric,
     counts: list[int],
+    recipe: Recipe,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    rows = [row for detections, *_ in gathered for row in detections]
-    assert len(rows) == len(annotations), "every image exactly once"
+    """Metrics and detections of the images, `items` being these or their tiles."""
+    found = {i: parts for own, *_ in gathered for i, parts in own.items()}
+    assert len(found) == len(items), "every image exactly once"
     losses = [own for _, own, _ in gathered]  # of ranks, of which the first has an image at least
     validation = {
-        name: math.fsum(loss for own in losses for loss in own.get(name, ())) / len(annotations)
+        name: math.fsum(loss for own in losses for loss in own.get(name, ())) / len(items)
         for name in losses[0]
     }
-    detections = np.concatenate(rows)
+    detections = np.concatenate(
+        [_rows(i, one) for i, one in _merged(items, found, recipe.roi_heads).items()]
+    )
     results = metric(annotations, detections)
     if validation:  # exported files compute no losses
         results["validation_loss"] = sum(validation.values())
@@ -284,3 +330,16 @@ def _results(
         recall = proposals.recall_of(np.concatenate(matched, axis=1))
         results["proposals"] = proposals.by_name(recall, counts)
     return results, detections
+
+
+def _merged(
+    items: Annotations, found: dict[int, list[Detections]], heads: RoIHeads
+) -> dict[int, Detections]:
+    """The detections of each image, in the order of `found`; of tiles by image, in their order
+    whatever the number of ranks."""
+    if items.tiles is None:
+        return {i: one for i, (one,) in found.items()}
+    parts = defaultdict[int, list[Detections]](list)
+    for i in sorted(found):
+        parts[int(items.tiles.position[i])] += found[i]
+    return {image: views.merge(own, heads, limited=False) for image, own in parts.items()}

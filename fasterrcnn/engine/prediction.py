@@ -7,17 +7,18 @@ what is in memory at a time is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
 from fasterrcnn.data.frames import Frame
+from fasterrcnn.data.windows import InFile
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.image_sizes import padded, resized
 from fasterrcnn.models import views
-from fasterrcnn.models.build import Detector, FasterRCNN, split
+from fasterrcnn.models.build import Detector, split
 from fasterrcnn.models.transfer import to_host
-from fasterrcnn.models.views import Detections, Views
+from fasterrcnn.models.views import Detections, Views, crop_of
 from fasterrcnn.recipes import Recipe
 
 _WINDOW = 8  # batches between the first and the last image in memory
@@ -34,15 +35,15 @@ def detect(
 ) -> Iterator[tuple[Frame, Detections | None]]:
     """Each frame with its detections on the CPU, in px of the image; None if it has no image.
 
-    `also`: what of an image is detected in besides its whole.
+    `also`: what of an image is detected in besides its whole, or in place of it.
     """
     done: dict[int, tuple[Frame, Detections | None]] = {}
     first = 0  # not returned yet
     for batch in batches(frames, recipe, images_per_gpu):
-        images = [frame.image for _, frame in batch if isinstance(frame.image, Tensor)]
+        images = [frame.image for _, frame in batch if not isinstance(frame.image, str)]
         found: list[Detections] | list[None] = [None] * len(batch)
         if images:
-            found = _detect(model, images, recipe.amp, runtime, images_per_gpu, also)
+            found = _detect(model, images, recipe, runtime, images_per_gpu, also)
         done |= {k: (frame, f) for (k, frame), f in zip(batch, found, strict=True)}
         while first in done:
             yield done.pop(first)
@@ -78,18 +79,25 @@ def batches(
 
 def _detect(
     model: Detector,
-    images: list[Tensor],
-    amp: str,
+    images: Sequence[Tensor | InFile],
+    recipe: Recipe,
     runtime: Runtime,
     images_per_gpu: int,
     also: Views | None,
 ) -> list[Detections]:
-    """The detections in the images of one batch."""
-    images = [image.to(runtime.device) for image in images]
-    with runtime.inference(amp):
-        batch = model.transform(images)
-        found = split(to_host(model.detect(batch, model.features(batch))))
-        if also is not None:
-            assert isinstance(model, FasterRCNN)  # which the flags have checked
-            found = views.detect(model, images, found, also, images_per_gpu)
-    return [{key: value.cpu() for key, value in one.items()} for one in found]
+    """The detections in the images of one batch, on the CPU."""
+    found: Sequence[Detections | None] = [None] * len(images)
+    with runtime.inference(recipe.amp):
+        if also is None or also.whole:
+            decoded = [image for image in images if isinstance(image, Tensor)]
+            assert len(decoded) == len(images)  # images stay in files only where tiles are wanted
+            batch = model.transform([image.to(runtime.device) for image in decoded])
+            plain = split(to_host(model.detect(batch, model.features(batch))))
+            if also is None:
+                return plain
+            found = plain
+        heads = recipe.roi_heads
+        return [
+            views.detect(model, image.shape[-2:], crop_of(image), also, heads, images_per_gpu, one)
+            for image, one in zip(images, found, strict=True)
+        ]

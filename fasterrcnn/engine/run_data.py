@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn.data import channels, formats, holdout, image_check, proposals, repeats
+from fasterrcnn import tile_grid
+from fasterrcnn.data import (
+    channels,
+    formats,
+    holdout,
+    image_check,
+    proposals,
+    repeats,
+    tiles,
+    windows,
+)
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
@@ -15,7 +26,8 @@ from fasterrcnn.engine import evaluation
 from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.errors import DataError
 from fasterrcnn.image_sizes import bucket_of, training_sizes
-from fasterrcnn.recipes import Input, Recipe
+from fasterrcnn.progress import Progress
+from fasterrcnn.recipes import Data, Input, Recipe
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,8 @@ def read_splits(
     bad: BadImages,
     saved: Input | None = None,
 ) -> tuple[Annotations, Annotations | None, Input, list[str]]:
-    """The training and the validation split, checked, how they are read, and lines for the log.
+    """The training split, perhaps in tiles, and the validation split, checked, how they are read,
+    and lines for the log.
 
     `saved`: the input of the run that is continued. Raises UsageError or DataError;
     `problems` collects the findings, `bad` the images that the run leaves out or replaces.
@@ -101,13 +114,41 @@ def read_splits(
         summary.append(
             f"data: {small.sum()} training images smaller than --data.min-image-side left out"
         )
-    if config.repeat_threshold:
-        summary.append(repeats.describe(train, config.repeat_threshold))
     splits = [train, *([val] if val else [])]
     found, lines = channels.resolve(splits, recipe.input, saved)
     train = channels.of_run(train, found)
     val = val and channels.of_run(val, found)
+    if config.tile:
+        train, more = tiles.to_train_on(train, config, recipe.seed)
+        lines += more
+    if config.repeat_threshold:
+        lines.append(repeats.describe(train, config.repeat_threshold))
     return train, val, found, [*summary, *lines, *evaluation.notes(val, recipe)]
+
+
+def copy_for_tiles(
+    train: Annotations,
+    val: Annotations | None,
+    config: Data,
+    folder: Path,
+    say: Callable[[str], None],
+) -> tuple[Annotations, Annotations | None]:
+    """Both splits, to be read from raw copies in `folder` where their files cannot be read in
+    windows; copies that are missing are made. Raises StorageError."""
+    train = replace(train, copies=str(folder))
+    val = val and replace(val, copies=str(folder))
+    shared = tile_grid.shared_px(config.tile, config.tile_overlap)
+    missing = windows.missing_copies(
+        [train, *([tiles.cut(val, config.tile, shared)] if val else [])]
+    )
+    if count := len(missing.images):
+        say(
+            f"data: {count} images are decoded once, to raw copies of up to "
+            f"{missing.size / 2**30:.3g} GiB in {folder} (--data.tile-cache FOLDER, or none to "
+            "decode them for each tile)"
+        )
+        windows.make_copies(missing, Progress(count, "images", "copying"))
+    return train, val
 
 
 def _note_untrained(train: Annotations, problems: Problems) -> None:

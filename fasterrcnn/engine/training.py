@@ -19,6 +19,7 @@ from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.step import Training, train_step
 from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import DataError, Failure
+from fasterrcnn.models import views
 from fasterrcnn.reports import tables
 
 
@@ -203,6 +204,7 @@ def evaluate(
             images_per_gpu=state.recipe.schedule.images_per_gpu,
             workers=workers,
             stored=data.val_proposals,
+            also=views.of_recipe(state.recipe),
         )
     except DataError as error:
         raise stopped(error, state.step, path.parent) from None

@@ -108,6 +108,7 @@ class CascadeRoIHeads(RoIHeads):
             foreground=iou,
             background=iou,
             low_quality=None,
+            gt_ignored=images.gt_ignored,
         )
         positive = label == 1
         labels = images.gt_labels.gather(1, gt) * positive

@@ -38,12 +38,14 @@ def match(
     foreground: float,
     background: float,
     low_quality: LowQuality | None,
+    gt_ignored: Tensor | None = None,
 ) -> Match:
     """Match `candidates` float32 ``(N or 1, B, 4)`` to `gt_boxes` ``(N, G, 4)``, `gt_valid`
     ``(N, G)``; those that are not `usable`, bool ``(N, B)``, are ignored.
 
     A box is positive from IoU `foreground` on and negative below `background`. With `low_quality`,
-    the boxes of highest IoU with any gt box (ties included) are positive too.
+    the boxes of highest IoU with any gt box (ties included) are positive too. Those that
+    are positive for a gt box of `gt_ignored`, bool ``(N, G)``, are ignored.
     """
     compute = best if gt_boxes.device.type == "cpu" else best_on_device
     min_iou = None if low_quality is None else low_quality.min_iou
@@ -54,6 +56,12 @@ def match(
         label = label.masked_fill(rank > 0, 1)
         if low_quality.gt == "best":  # of several gt boxes, the last one
             gt = torch.where(rank > 0, rank - 1, gt)
+    if gt_ignored is not None:
+        ignored = gt_ignored.gather(1, gt)
+        if low_quality is not None:  # as the best for an ignored gt box, which need not be `gt`
+            of_best = gt_ignored.gather(1, (rank - 1).clamp(min=0))
+            ignored |= of_best & (rank > 0) & (iou < foreground)
+        label = label.masked_fill(ignored & (label == 1), -1)
     return Match(label if usable is None else label.masked_fill(~usable, -1), gt)
 
 

@@ -112,6 +112,7 @@ def sample_rois(
         foreground=foreground,
         background=background,
         low_quality=None,
+        gt_ignored=images.gt_ignored,
     )
     index, positive, valid = boxes.sample(
         label, config.batch_size_per_image, config.positive_fraction

@@ -238,6 +238,7 @@ class RegionProposalNetwork(nn.Module):
             foreground=config.fg_iou_thresh,
             background=config.bg_iou_thresh,
             low_quality=LowQuality(config.low_quality_iou, config.low_quality_gt),
+            gt_ignored=images.gt_ignored,
         )
         sampled = boxes.sample(label, config.batch_size_per_image, config.positive_fraction)
         return sampled, gt.gather(1, sampled.index)

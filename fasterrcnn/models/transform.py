@@ -33,6 +33,7 @@ class PaddedImages(NamedTuple):
     gt_labels: Tensor  # int64 (N, G) in 1..K; 0 where padded
     gt_valid: Tensor  # bool (N, G): False where padded
     proposals: Proposals | None = None  # stored proposals, where the targets have them
+    gt_ignored: Tensor | None = None  # bool (N, G), of tiles: neither positive nor negative
 
     def image(self, i: int, boxes: int) -> PaddedImages:
         """Image i, which has so many `boxes`, as a batch of its own."""
@@ -46,6 +47,7 @@ class PaddedImages(NamedTuple):
             self.gt_labels[own, :count],
             self.gt_valid[own, :count],
             stored,
+            None if self.gt_ignored is None else self.gt_ignored[own, :count],
         )
 
 
@@ -78,8 +80,9 @@ class Transform(nn.Module):
     ) -> PaddedImages:
         """Pad images ``(C, H, W)``, uint8 or float32, and their targets to one batch.
 
-        A target has ``boxes`` ``(G, 4)`` in px of its image and ``labels`` ``(G,)``. Stored
-        ``proposals`` ``(P, 4)`` are in px of an image of ``proposal_size``.
+        A target has ``boxes`` ``(G, 4)`` in px of its image and ``labels`` ``(G,)``, of a tile also
+        ``ignored``, bool ``(G,)``. Stored ``proposals`` ``(P, 4)`` are in px of an image of
+        ``proposal_size``.
 
         In training, images are padded to a bucket's shape (`image_sizes.buckets`), so that few
         shapes occur; otherwise to the next multiple of `size_divisible`, so that the detections in
@@ -97,9 +100,19 @@ class Transform(nn.Module):
         stored = [target["proposal_size"] for target in targets] if has_proposals else old
         all_sizes = torch.tensor([new, old, stored], dtype=torch.float32)
         sizes, original_sizes, stored_sizes = to_device(all_sizes, pixels.device)
-        ground_truth = _pad_targets(targets, sizes / original_sizes)
+        gt_boxes, gt_labels = _pad_targets(targets, sizes / original_sizes)
         proposals = _pad_proposals(targets, sizes / stored_sizes) if has_proposals else None
-        return PaddedImages(pixels, sizes, original_sizes, *ground_truth, proposals)
+        ignored = _pad_ignored(targets, gt_labels) if "ignored" in (targets or [{}])[0] else None
+        return PaddedImages(
+            pixels,
+            sizes,
+            original_sizes,
+            gt_boxes,
+            gt_labels,
+            gt_valid=gt_labels > 0,
+            proposals=proposals,
+            gt_ignored=ignored,
+        )
 
     @property
     def _sizes(self) -> Input:
@@ -155,8 +168,8 @@ def _padded(boxes: int) -> int:
     return max(8, math.ceil(boxes / 8) * 8)
 
 
-def _pad_targets(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gt boxes times `scale` ``(N, 2)`` of (y, x), labels and mask, padded to a multiple of 8."""
+def _pad_targets(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Gt boxes times `scale` ``(N, 2)`` of (y, x), and labels, padded to a multiple of 8."""
     count = _padded(max((len(target["labels"]) for target in targets), default=0))
     box = scale.new_zeros(len(targets), count, 4)
     labels = torch.zeros((len(targets), count), dtype=torch.int64, device=scale.device)
@@ -164,7 +177,15 @@ def _pad_targets(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tenso
         own = len(target["labels"])
         box[i, :own] = target["boxes"]
         labels[i, :own] = target["labels"]
-    return boxes.rescale(box, scale[: len(targets)]), labels, labels > 0
+    return boxes.rescale(box, scale[: len(targets)]), labels
+
+
+def _pad_ignored(targets: list[dict[str, Tensor]], gt_labels: Tensor) -> Tensor:
+    """Bool, shaped as `gt_labels`: the boxes that are neither positive nor negative."""
+    ignored = torch.zeros_like(gt_labels, dtype=torch.bool)
+    for row, target in zip(ignored, targets, strict=True):
+        row[: len(target["ignored"])] = target["ignored"]
+    return ignored
 
 
 def _pad_proposals(targets: list[dict[str, Tensor]], scale: Tensor) -> Proposals:

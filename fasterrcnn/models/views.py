@@ -1,4 +1,4 @@
-"""Detection in more than the whole image: in tiles, mirrored and at other scales, merged by NMS.
+"""Detection in other than the whole image: in tiles, mirrored and at other scales, merged by NMS.
 
 Tiles are the sliced inference of Akyon et al. (https://arxiv.org/abs/2202.06934); mirrored and
 scaled images are Detectron2's test-time augmentation. Shapes: D detections, H W pixels.
@@ -6,52 +6,66 @@ scaled images are Detectron2's test-time augmentation. Shapes: D detections, H W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fasterrcnn.models.build import FasterRCNN, split
+from fasterrcnn import tile_grid
+from fasterrcnn.models.build import Detector, split
 from fasterrcnn.models.nms import nms_lists
+from fasterrcnn.models.transfer import to_host
 from fasterrcnn.models.transform import Transform
-from fasterrcnn.recipes import Input
+from fasterrcnn.recipes import Input, Recipe, RoIHeads
 
 Detections = dict[str, Tensor]  # boxes (D, 4) x1 y1 x2 y2 (px), labels, scores (D,), best first
+Part = tuple[int, int, int, int]  # x1 y1 x2 y2 (px of the image)
+Crop = Callable[[Part], Tensor]  # gives the pixels (C, H, W) of a part of an image, on any device
 
 
 class View(NamedTuple):
     """A part of an image, and how it is looked at."""
 
     scale: float  # times the sizes that images are resized to
-    part: tuple[int, int, int, int]  # x1 y1 x2 y2 (px of the image)
+    part: Part
     flip: bool  # left and right exchanged
 
 
 @dataclass(frozen=True)
 class Views:
-    """What an image is looked at besides its whole as it is: every part, scale and flip of it."""
+    """What an image is looked at: its whole, its tiles, and these mirrored and at other scales."""
 
     slice: int | None = None  # side of square tiles (px of the image)
     overlap: float = 0.2  # part of a tile that it shares with the next
     flip: bool = False
     scales: tuple[float, ...] = ()  # besides 1
+    whole: bool = True  # where there are tiles, the whole image too
 
     @property
     def shared(self) -> int:
         """The px that neighboring tiles have in common at least."""
-        return round((self.slice or 0) * self.overlap)
+        return tile_grid.shared_px(self.slice or 0, self.overlap)
+
+    @property
+    def side(self) -> int:
+        """The side of the tiles that are all that is looked at; 0 where the whole image is too."""
+        return 0 if self.whole else self.slice or 0
 
     def of(self, height: int, width: int) -> list[View]:
         """The views of an image, those of equal padded size next to each other."""
         parts = [(0, 0, width, height)]
         if self.slice is not None and max(height, width) > self.slice:
-            parts += tiles(height, width, self.slice, self.shared)
+            cut = tile_grid.tiles(height, width, self.slice, self.shared)
+            parts = [*parts, *cut] if self.whole else cut
+        return self.of_parts(parts)
+
+    def of_parts(self, parts: Sequence[Part]) -> list[View]:
+        """The views of these parts of an image; the first is the first part as it is."""
         flips = (False, True) if self.flip else (False,)
-        _whole, *others = (View(*view) for view in product((1.0, *self.scales), parts, flips))
-        return others
+        return [View(*view) for view in product((1.0, *self.scales), parts, flips)]
 
     def describe(self) -> str:
         """One line, for the log."""
@@ -60,39 +74,66 @@ class Views:
         return "; ".join([*words, *(f"scale {scale:g}" for scale in self.scales)])
 
 
-def tiles(height: int, width: int, side: int, shared: int) -> list[tuple[int, int, int, int]]:
-    """Tiles x1 y1 x2 y2 of `side` px, or the image's where that is less, that cover an image;
-    neighbors have `shared` px in common, the last ones more."""
+def of_recipe(recipe: Recipe) -> Views | None:
+    """What a run looks at unless it is told otherwise: the tiles that it was trained on, if any."""
+    data = recipe.data
+    return Views(data.tile, data.tile_overlap, whole=False) if data.tile else None
 
-    def starts(length: int) -> list[int]:
-        last = max(0, length - side)
-        return [*range(0, last, side - shared), last]
 
-    corners = product(starts(height), starts(width))
-    return [(x, y, min(x + side, width), min(y + side, height)) for y, x in corners]
+class Pixels(Protocol):
+    """Pixels ``(C, H, W)`` of which parts can be taken: a tensor, or what stays in a file."""
+
+    def __getitem__(self, part: tuple[slice, slice, slice], /) -> Tensor: ...
+
+
+def crop_of(pixels: Pixels, corner: tuple[int, int] = (0, 0)) -> Crop:
+    """Parts of an image, which is the part at `corner` (x, y; px) of a larger one."""
+    left, top = corner
+
+    def crop(part: Part) -> Tensor:
+        x1, y1, x2, y2 = part
+        return pixels[:, y1 - top : y2 - top, x1 - left : x2 - left]
+
+    return crop
 
 
 def detect(
-    model: FasterRCNN,
-    images: list[Tensor],
-    found: list[Detections],
+    model: Detector,
+    size: Sequence[int],
+    crop: Crop,
     views: Views,
+    heads: RoIHeads,
+    images_per_batch: int,
+    found: Detections | None = None,
+) -> Detections:
+    """The detections in all views of an image of `size` (H, W; px), merged.
+
+    `crop` gives its pixels; no more than `images_per_batch` views go through the network at once.
+    `found`: the detections in the whole image, where they are known. `heads`: the recipe's.
+    """
+    height, width = size
+    wanted = views.of(height, width)
+    everything = [] if found is None else [found]
+    everything += look(
+        model, (height, width), crop, wanted[len(everything) :], views.shared, images_per_batch
+    )
+    return merge(everything, heads, limited=views.whole)
+
+
+def look(
+    model: Detector,
+    size: tuple[int, int],
+    crop: Crop,
+    views: list[View],
+    shared: int,
     images_per_batch: int,
 ) -> list[Detections]:
-    """The detections `found` in whole `images`, on any device, merged with those in their views.
-
-    Images are uint8 ``(3, H, W)`` on the device; no more than `images_per_batch` views go through
-    the network at once.
-    """
-    merged = []
-    for image, whole in zip(images, found, strict=True):
-        everything = [{key: value.to(image.device) for key, value in whole.items()}]
-        for batch in _batches(views.of(*image.shape[-2:]), images_per_batch):
-            seen = _look(model, image, batch)
-            pairs = zip(batch, seen, strict=True)
-            everything += [_in_image(view, own, image, views.shared) for view, own in pairs]
-        merged.append(_merge(model, everything))
-    return merged
+    """The detections in each view, in px of the image, on the CPU, as `in_image` has them."""
+    found = []
+    for batch in _batches(views, images_per_batch):
+        seen = _look(model, crop, batch)
+        found += [in_image(*pair, size, shared) for pair in zip(batch, seen, strict=True)]
+    return found
 
 
 def _batches(views: list[View], size: int) -> Iterator[list[View]]:
@@ -107,15 +148,18 @@ def _batches(views: list[View], size: int) -> Iterator[list[View]]:
         yield from (alike[k : k + size] for k in range(0, len(alike), size))
 
 
-def _look(model: FasterRCNN, image: Tensor, batch: list[View]) -> list[Detections]:
+def _look(model: Detector, crop: Crop, batch: list[View]) -> list[Detections]:
     """Detections in each view, in its own px."""
+    device = model.transform.mean.device
     crops = []
-    for _, (x1, y1, x2, y2), flip in batch:
-        crop = image[:, y1:y2, x1:x2]
-        crops.append(crop.flip(-1) if flip else crop)
-    config = _scaled(model.transform.config, batch[0].scale)
-    padded = Transform(config).eval().to(image.device)(crops)
-    return split(model.detect(padded, model.features(padded)))
+    for view in batch:
+        pixels = crop(view.part).to(device)
+        crops.append(pixels.flip(-1) if view.flip else pixels)
+    transform, scale = model.transform, batch[0].scale
+    if scale != 1:
+        transform = Transform(_scaled(transform.config, scale)).eval().to(device)
+    padded = transform(crops)
+    return split(to_host(model.detect(padded, model.features(padded))))
 
 
 def _scaled(config: Input, scale: float) -> Input:
@@ -124,8 +168,9 @@ def _scaled(config: Input, scale: float) -> Input:
     return replace(config, min_size=short, max_size=long)
 
 
-def _in_image(view: View, found: Detections, image: Tensor, shared: int) -> Detections:
-    """Detections in a view, in px of the image, without parts of objects that are better seen.
+def in_image(view: View, found: Detections, size: tuple[int, int], shared: int) -> Detections:
+    """Detections in a view, in px of the image of `size`, without parts of objects that are better
+    seen.
 
     That is what touches an edge inside the image and lies in the `shared` px behind which the next
     tile goes on: that tile has all of it, and more of its object.
@@ -137,19 +182,20 @@ def _in_image(view: View, found: Detections, image: Tensor, shared: int) -> Dete
     low, high = box.new_tensor([x1, y1]), box.new_tensor([x2, y2])
     box = box + low.repeat(2)
     cut_low = (low > 0) & (box[:, :2] < low + 1) & (box[:, 2:] <= low + shared)
-    end = box.new_tensor(image.shape[:0:-1])  # W, H
+    end = box.new_tensor(size[::-1])  # W, H
     cut_high = (high < end) & (box[:, 2:] > high - 1) & (box[:, :2] >= high - shared)
     kept = ~(cut_low | cut_high).any(dim=1)
     return {key: value[kept] for key, value in {**found, "boxes": box}.items()}
 
 
-def _merge(model: FasterRCNN, parts: list[Detections]) -> Detections:
-    """All detections of an image after class-wise NMS, as many as the box head gives."""
-    config = model.roi_heads.config
+def merge(parts: list[Detections], heads: RoIHeads, *, limited: bool) -> Detections:
+    """All detections of an image after class-wise NMS; `limited`: no more than the box head gives.
+    Tiles alone can show more objects than that, which is the limit of each."""
     found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     order = found["scores"].sort(descending=True, stable=True).indices
     found = {key: value[order] for key, value in found.items()}
     box, labels = found["boxes"][None], found["labels"][None]
     valid = torch.ones_like(labels, dtype=torch.bool)
-    keep = nms_lists(box, labels, valid, config.nms_thresh)[0].nonzero().squeeze(1)
-    return {key: value[keep[: config.detections_per_img]] for key, value in found.items()}
+    keep = nms_lists(box, labels, valid, heads.nms_thresh)[0].nonzero().squeeze(1)
+    kept = keep[: heads.detections_per_img] if limited else keep
+    return {key: value[kept] for key, value in found.items()}

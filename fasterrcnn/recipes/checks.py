@@ -7,7 +7,7 @@ from dataclasses import fields
 from fasterrcnn import nodata, value_range
 from fasterrcnn.errors import UsageError
 from fasterrcnn.recipes.changes import as_text
-from fasterrcnn.recipes.fields import AUTO, Backbone, Input, Recipe, Schedule
+from fasterrcnn.recipes.fields import AUTO, Backbone, Data, Input, Recipe, Schedule
 from fasterrcnn.recipes.head_fields import RoIHeads
 from fasterrcnn.settings import as_flag, check_fields
 
@@ -21,6 +21,7 @@ def check(recipe: Recipe) -> None:
     _check_values(recipe.input)
     _check_channels(recipe.input)
     _check_augment(recipe)
+    _check_tiles(recipe)
     _check_network(recipe)
     _check_stages(recipe.roi_heads)
     if not recipe.rpn.edge_anchors and recipe.rpn.border_anchors:
@@ -91,6 +92,17 @@ def _check_augment(recipe: Recipe) -> None:
         raise UsageError(
             "--augment: Fast R-CNN takes only --augment.photometric; its stored proposals do not "
             "follow zoom-out, iou-crop and jitter"
+        )
+
+
+def _check_tiles(recipe: Recipe) -> None:
+    default = Data()
+    for name in ("tile_overlap", "tile_min_visible", "tile_empty"):
+        if not recipe.data.tile and getattr(recipe.data, name) != getattr(default, name):
+            raise UsageError(f"{as_flag(f'data.{name}')}: is of tiles; give --data.tile too")
+    if recipe.data.tile and recipe.detector != "faster_rcnn":
+        raise UsageError(
+            f"--data.tile: is for whole detectors, not for --detector {recipe.detector}"
         )
 
 

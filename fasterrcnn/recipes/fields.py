@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.recipes.head_fields import RPN, RoIHeads
 from fasterrcnn.settings import setting
+from fasterrcnn.tile_grid import SMALLEST
 
 AUTO = -1  # images per GPU that are chosen when a run begins
 
@@ -221,6 +222,29 @@ class Data:
         "sqrt(threshold / fraction) times (LVIS: 0.001); 0: off",
         least=0,
         most=1,
+    )
+    tile: int = setting(
+        0,
+        "train on square tiles of this side (px of the image), for small objects in large images; "
+        "evaluation and prediction do likewise; 0: on whole images",
+        words={"none": 0, "0": 0},
+        least=SMALLEST,
+    )
+    tile_overlap: float = setting(
+        0.2,
+        "part of a tile that it shares with the next; best at least the largest object's side",
+        least=0,
+        most=0.9,
+    )
+    tile_min_visible: float = setting(
+        0.5,
+        "a box of whose area a tile shows less than this is ignored there: neither positive nor "
+        "negative",
+        least=0,
+        most=1,
+    )
+    tile_empty: float = setting(
+        0.1, "part of the tiles without boxes that is trained on too", least=0, most=1
     )
 
 

@@ -12,6 +12,7 @@ from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.duplicates import Duplicates, Member
 from fasterrcnn.data.problems import Problem
 from fasterrcnn.data.statistics import Box, Statistics
+from fasterrcnn.data.tile_advice import SMALL, Advice
 from fasterrcnn.image_sizes import training_sizes
 from fasterrcnn.metrics import anchors, coco
 from fasterrcnn.metrics.anchors import Recall
@@ -50,6 +51,7 @@ class Report:
     odd: dict[str, list[Box]]  # boxes by split that are to be looked at; trained on all the same
     duplicates: Duplicates
     anchors: Anchors | None  # None without boxes or without a network that has any
+    tiles: Advice | None = None  # whether to train on tiles; None without boxes, or if it does
     value_range: str = ""  # --input.value-range, where files are of more than 8 bits
     values: list[statistics.Bin] = field(default_factory=list)  # of the training images, likewise
 
@@ -105,6 +107,7 @@ def lines(report: Report) -> list[str]:
         *_odd(report.odd),
         *_values(report),
         *_anchors(report),
+        *_tiles(report.tiles),
     ]
 
 
@@ -203,3 +206,12 @@ def _anchors(report: Report) -> list[str]:
     if report.anchors.fitted == report.anchors.given:
         return [*found, f"no better anchors found than {report.anchors.given}"]
     return [*found, f"fitted anchors: {report.anchors.fitted}"]
+
+
+def _tiles(advice: Advice | None) -> list[str]:
+    if advice is None or not advice.small:
+        return []
+    line = f"{advice.small:.0%} of the boxes are below {SMALL:g} px at the network's input"
+    if not advice.flags:
+        return [line]
+    return [f"{line}; in tiles {advice.small_in_tiles:.0%} are: {advice.flags}"]

@@ -21,6 +21,7 @@ from torch import Tensor
 from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.geo_tags import Place
 from fasterrcnn.data.pixel_values import displayable
+from fasterrcnn.data.windows import InFile
 from fasterrcnn.errors import StorageError
 from fasterrcnn.reports import picture_files
 from fasterrcnn.reports.geojson_file import GeoJsonFile
@@ -129,7 +130,7 @@ def write_labels(file: Path, size: tuple[int, int], found: dict[str, Tensor]) ->
 
 
 def write_crops(
-    folder: Path, name: str, image: Tensor, found: dict[str, Tensor], names: Sequence[str]
+    folder: Path, name: str, image: Tensor | InFile, found: dict[str, Tensor], names: Sequence[str]
 ) -> None:
     """Each detection cut out of `image` uint8 ``(3, H, W)``: ``folder/CLASS/NAME-1.jpg``."""
     height, width = image.shape[1:]

@@ -21,10 +21,12 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.data.frames import Frame
 from fasterrcnn.data.known_images import Known
 from fasterrcnn.data.sources import Source
+from fasterrcnn.data.windows import InFile
 from fasterrcnn.errors import StorageError
 from fasterrcnn.reports import detection_files, drawing
 from fasterrcnn.reports.picture_files import picture_names, save
 
+_LONGEST = 4096  # px: side of a picture of an image that is too large to be decoded whole
 Boxes = dict[str, Tensor]  # boxes (D, 4) x1 y1 x2 y2 (px), labels (D,) in 1..K, scores (D,)
 
 
@@ -53,9 +55,15 @@ class Names(NamedTuple):
 
 
 def write(
-    wanted: Wanted, names: Names, image: Tensor, found: Boxes, truth: Boxes | None, in_video: bool
+    wanted: Wanted,
+    names: Names,
+    image: Tensor | InFile,
+    found: Boxes,
+    truth: Boxes | None,
+    in_video: bool,
 ) -> Image.Image | None:
-    """Write the files of one image; of a frame the picture is returned. Raises StorageError."""
+    """Write the files of one image; of a frame the picture is returned. An image that stays in its
+    file is drawn with sides of at most `_LONGEST` px. Raises StorageError."""
     sure = found["scores"] >= wanted.draw_threshold
     drawn = {key: value[sure] for key, value in found.items()}
     try:
@@ -68,6 +76,10 @@ def write(
         if not wanted.pictures:
             return None
         line = not in_video  # it would come and go
+        if isinstance(image, InFile):
+            image, step = image.reduced(_LONGEST)
+            drawn = _shrunk(drawn, step)
+            truth = truth and _shrunk(truth, step)
         picture = drawing.draw(image, **drawn, names=wanted.names, truth=truth, legend=line)
         if in_video:
             return picture
@@ -78,6 +90,10 @@ def write(
             "choose another --output-dir"
         ) from None
     return None
+
+
+def _shrunk(boxes: Boxes, step: int) -> Boxes:
+    return {**boxes, "boxes": boxes["boxes"] / step}
 
 
 class PredictionFiles:
@@ -110,8 +126,8 @@ class PredictionFiles:
         if frame.source.is_video:
             names = Names(frame.name, str(Path(frame.name).with_suffix(".txt")))
         image = frame.image if frame.picture is None else frame.picture
+        assert not isinstance(image, str)
         in_video = frame.source.is_video
-        assert isinstance(image, Tensor)
         job = self._pool.submit(write, self._wanted, names, image, found, truth, in_video)
         self._waiting.append((frame.source, job))
         self._finish(self._ahead)

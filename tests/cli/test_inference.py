@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -99,9 +101,26 @@ def test_tiles_and_augmentation_are_named():
     assert lines == [
         "also detected in: tiles of 640 px, overlap 0.2; mirrored; scale 0.75; scale 1.25"
     ]
-    assert Inference().views is None
-    assert Inference(tta=("2",)).views == Views(scales=(2.0,))
-    assert Inference(slice=64, slice_overlap=0.0).views == Views(slice=64, overlap=0.0)
+    assert Inference().views(RECIPE) is None
+    assert Inference(tta=("2",)).views(RECIPE) == Views(scales=(2.0,))
+    assert Inference(slice=64, slice_overlap=0.0).views(RECIPE) == Views(slice=64, overlap=0.0)
+
+
+def test_a_run_on_tiles_detects_in_them_unless_told_otherwise():
+    tiles = dict(tile=128, tile_overlap=0.3)
+    own = Views(slice=128, overlap=0.3, whole=False)
+    for options, expected, said in (
+        (Inference(), own, []),
+        (Inference(slice=0), None, ["detected in whole images only, unlike in training"]),
+        (Inference(slice=64), Views(64), ["also detected in: tiles of 64 px, overlap 0.2"]),
+        (Inference(slice_overlap=0.5), replace(own, overlap=0.5),
+         ["detected in: tiles of 128 px, overlap 0.5"]),
+        (Inference(tta=("flip",)), replace(own, flip=True),
+         ["detected in: tiles of 128 px, overlap 0.3; mirrored"]),
+    ):  # fmt: skip
+        _, recipe, lines = changed(options, data=tiles)
+        assert options.views(recipe) == expected
+        assert lines == said
 
 
 @pytest.mark.parametrize(

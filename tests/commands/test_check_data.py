@@ -69,7 +69,7 @@ def test_a_good_data_set(data: Path, out: Path, capsys: pytest.CaptureFixture[st
     assert f"page: {out / 'page.html'}" in said
     assert sorted(found) == [
         "anchors", "data_path", "duplicates", "failures", "format", "odd", "problems", "recipe",
-        "splits", "value_range", "values",
+        "splits", "tiles", "value_range", "values",
     ]  # fmt: skip
     assert (found["format"], found["failures"], found["problems"]) == ("coco", [], [])
     (split,) = found["splits"]
@@ -341,3 +341,29 @@ try:
 finally:
     print(imports, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+def test_tiles_are_advised_and_then_tried(
+    data: Path, out: Path, capsys: pytest.CaptureFixture[str]
+):
+    def write(side: int) -> None:
+        content = make.changed(
+            ("annotations",), [dict(make.CONTENT["annotations"][0], bbox=[90, 70, side, 16])]
+        )
+        content["images"] = [dict(content["images"][0], height=200, width=300)]
+        make.coco(data, content)
+        make.image(data / "train2017" / "a.png", 200, 300)
+
+    write(16)
+    page, found = run(data, out, "--val-split", "none")
+    assert found["tiles"]["flags"] == "--data.tile 64 --data.tile-overlap 0.25"
+    line = "100% of the boxes are below 16 px at the network's input; in tiles 0% are: "
+    assert line + found["tiles"]["flags"] in capsys.readouterr().out
+    assert any("in tiles" in text for text in page.texts)
+    flags = ("--val-split", "none", *found["tiles"]["flags"].split(), "--data.tile-empty", "0")
+    _, found = run(data, out, *flags)
+    assert found["tiles"] is None
+    assert "data: 2 tiles of 64 px, 16 px in common: 2 with boxes" in capsys.readouterr().out
+    write(70)
+    with pytest.raises(DataError, match=r"--data.tile: 64: smaller than the largest box"):
+        run(data, out, *flags)

@@ -6,10 +6,12 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fasterrcnn.data import formats
+from fasterrcnn.data import formats, tiles
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import bad_images
@@ -163,3 +165,22 @@ def test_no_image_left(root: Path):
     damage(root, 1, 2, 3, 4)
     with pytest.raises(DataError, match="none of 4 training images"):
         start(root)
+
+
+def test_all_tiles_of_a_damaged_file_are_replaced(root: Path):
+    bad, train, _ = start(root)
+    cut = tiles.cut(train, 32, 8)
+    (number,) = {sum(cut.tiles.position == k) for k in range(4)}
+    said = bad.replace(
+        cut, bad.new(cut, [batch_with_damage(number), batch_with_damage(number + 1)]), None
+    )
+    assert len(said) == 1
+    assert bad.replaced["2"].height == 40, "of the whole image"
+    assert bad.positions(cut) == [*range(number, 2 * number)]
+    assert bad.new(cut, [batch_with_damage(number + 2)]) == {}
+    again, _, _ = continued(root, bad)
+    assert again.positions(cut) == bad.positions(cut)
+
+
+def batch_with_damage(i: int) -> Any:
+    return SimpleNamespace(damaged=((i, "cannot be decoded"),))

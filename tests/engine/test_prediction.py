@@ -87,6 +87,7 @@ def test_views_are_detected_in_too():
     ((_, plain),) = prediction.detect(model, frames, RECIPE, rt, 2)
     ((_, found),) = prediction.detect(model, frames, RECIPE, rt, 2, also)
     with torch.no_grad(), rt.precision("off"):
-        (expected,) = views.detect(model, [image], [plain], also, 2)
+        crop, heads = views.crop_of(image), RECIPE.roi_heads
+        expected = views.detect(model, image.shape[1:], crop, also, heads, 2, plain)
     assert all(found[key].equal(expected[key]) for key in expected)
     assert not found["scores"].equal(plain["scores"])

@@ -59,3 +59,34 @@ def test_the_operator_is_registered_correctly():
             matching.best_on_device(*inputs), matching.best(*inputs), strict=True
         ):
             assert one.equal(other)
+
+
+def matched(gt, ignored, candidates) -> list[int]:
+    box = torch.tensor([gt], dtype=torch.float32)
+    return match(
+        box,
+        torch.ones(1, len(gt), dtype=torch.bool),
+        torch.tensor([candidates], dtype=torch.float32),
+        foreground=0.7,
+        background=0.3,
+        low_quality=LowQuality(),
+        gt_ignored=torch.tensor([ignored]),
+    ).label[0].tolist()  # fmt: skip
+
+
+def test_what_is_positive_for_an_ignored_box_is_ignored():
+    gt = [[0, 0, 10, 10], [50, 50, 60, 60]]
+    candidates = [*gt, [50, 50, 60, 56], [50, 50, 60, 52], [80, 80, 90, 90]]
+    assert matched(gt, [False, False], candidates) == [1, 1, -1, 0, 0]
+    assert matched(gt, [False, True], candidates) == [1, -1, -1, 0, 0]
+    assert matched(gt, [True, True], candidates) == [-1, -1, -1, 0, 0]
+    poor = [[50, 50, 60, 52], [80, 80, 90, 90]]  # the best that there is
+    assert matched(gt[1:], [False], poor) == [1, 0]
+    assert matched(gt[1:], [True], poor) == [-1, 0]
+
+
+def test_a_box_that_is_best_for_an_ignored_one_is_not_positive_for_another():
+    gt = [[0, 0, 100, 10], [100, 0, 110, 4]]
+    candidates = [[80, 0, 104, 10], [0, 0, 100, 10]]  # the first overlaps both, the first gt more
+    assert matched(gt, [False, False], candidates)[0] == 1
+    assert matched(gt, [False, True], candidates) == [-1, 1]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fasterrcnn import recipes
+from fasterrcnn import recipes, tile_grid
 from fasterrcnn.models import views
 from fasterrcnn.models.build import FasterRCNN, build
 from fasterrcnn.models.views import Views
@@ -37,8 +37,8 @@ def image() -> torch.Tensor:
 
 @torch.no_grad()
 def seen(model: FasterRCNN, image: torch.Tensor, also: Views, found=NOTHING, size: int = 2):
-    (merged,) = views.detect(model, [image], [found], also, size)
-    return merged
+    crop, heads = views.crop_of(image), model.roi_heads.config
+    return views.detect(model, image.shape[1:], crop, also, heads, size, found)
 
 
 def same(a, b) -> bool:
@@ -50,7 +50,7 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("shared", [0, 128, 320])
 def test_what_is_no_larger_than_what_tiles_share_is_whole_in_some_tile(size, shared: int):
     height, width = size
-    tiles = views.tiles(height, width, 640, shared)
+    tiles = tile_grid.tiles(height, width, 640, shared)
     assert len(set(tiles)) == len(tiles)
     for x1, y1, x2, y2 in tiles:
         assert (x2 - x1, y2 - y1) == (min(640, width), min(640, height))
@@ -65,11 +65,13 @@ def test_what_is_no_larger_than_what_tiles_share_is_whole_in_some_tile(size, sha
 
 
 def test_the_number_of_views():
-    assert len(Views(slice=640).of(3000, 4000)) == 6 * 8
-    assert Views(slice=640).of(640, 500) == []
-    assert len(Views(flip=True).of(100, 100)) == 1
-    assert len(Views(flip=True, scales=(0.5, 2.0)).of(100, 100)) == 5
-    assert len(Views(slice=50, overlap=0.0, flip=True).of(100, 100)) == 1 + 2 * 4
+    assert len(Views(slice=640).of(3000, 4000)) == 1 + 6 * 8
+    assert len(Views(slice=640, whole=False).of(3000, 4000)) == 6 * 8
+    for whole in (True, False):
+        assert [view.part for view in Views(640, whole=whole).of(640, 500)] == [(0, 0, 500, 640)]
+    assert len(Views(flip=True).of(100, 100)) == 2
+    assert len(Views(flip=True, scales=(0.5, 2.0)).of(100, 100)) == 6
+    assert len(Views(slice=50, overlap=0.0, flip=True).of(100, 100)) == 2 * 5
 
 
 def test_a_mirrored_image_gives_the_boxes_mirrored_back(model, image):
@@ -95,7 +97,7 @@ def test_a_scale_is_that_of_the_recipe_times_it(model, image):
 
 def test_a_tile_gives_its_detections_in_pixels_of_the_image(model, image):
     found = seen(model, image, Views(slice=120, overlap=0.0), size=1)
-    assert views.tiles(120, 200, 120, 0) == [(0, 0, 120, 120), (80, 0, 200, 120)]
+    assert tile_grid.tiles(120, 200, 120, 0) == [(0, 0, 120, 120), (80, 0, 200, 120)]
     with torch.no_grad():
         left, right = (model([tile])[0] for tile in (image[:, :, :120], image[:, :, 80:]))
     everything = torch.cat([left["boxes"], right["boxes"] + torch.tensor([80, 0, 80, 0])])
@@ -124,8 +126,7 @@ def test_a_part_that_the_next_tile_has_more_of_is_left_out(flip: bool):
     ) if flip else boxes  # fmt: skip
     count = torch.arange(len(box))
     found = {"boxes": given, "labels": count, "scores": count / 10}
-    image = torch.zeros(3, 100, 300, dtype=torch.uint8)
-    kept = views._in_image(views.View(1.0, (100, 0, 200, 100), flip), found, image, 30)
+    kept = views.in_image(views.View(1.0, (100, 0, 200, 100), flip), found, (100, 300), 30)
     expected = [k for k, whole in enumerate(box.values()) if whole]
     assert kept["labels"].tolist() == expected
     assert kept["boxes"].tolist() == (boxes[expected] + torch.tensor([100, 0, 100, 0])).tolist()
@@ -154,4 +155,4 @@ def test_memory_is_bounded_by_the_size_of_a_batch(model, image):
     hook.remove()
     assert max(shape[0] for shape in shapes) == 3
     expected = len(Views(slice=50, flip=True).of(120, 200))
-    assert sum(shape[0] for shape in shapes) == expected
+    assert sum(shape[0] for shape in shapes) == expected - 1  # the whole image is known
