@@ -148,7 +148,7 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, orientation: 
 def test_training_and_prediction_read_the_orientation_in_one_place(tmp_path: Path, monkeypatch):
     """torchvision's decoder reads EXIF too, and not as Pillow does: its answer must not count."""
     path = with_orientation(tmp_path / "x.jpg", 6)
-    monkeypatch.setattr(images, "_header", lambda image: images.Header(40, 60, 3))
+    monkeypatch.setattr(images, "header_of", lambda image: images.Header(40, 60, 3))
     upside_down = pixels(path)[::-1, ::-1]
     assert (pixels(path, apply_orientation=True) == upside_down).all()
 
@@ -267,6 +267,6 @@ def test_truncated_files_are_named_as_such(tmp_path: Path):
 
 def test_a_file_that_decodes_to_another_size_than_its_header_says(tmp_path: Path, monkeypatch):
     Image.fromarray(RGB).save(tmp_path / "x.png")
-    monkeypatch.setattr(images, "_header", lambda image: images.Header(60, 40, 1))
+    monkeypatch.setattr(images, "header_of", lambda image: images.Header(60, 40, 1))
     with pytest.raises(ValueError, match="height 60, width 40 in its header, but height 40"):
         images.decode(tmp_path / "x.png", apply_orientation=False)
