@@ -27,7 +27,10 @@ def test_nothing_in_annotations_grows_with_the_data_but_arrays(shapes_folder: Pa
         if name in ("ids", "files"):
             assert all(isinstance(v, np.ndarray) for v in vars(value).values())
         elif not isinstance(value, np.ndarray):
-            assert name in ("folder", "classes", "voc", "federated", "pixel_format", "channels")
+            assert name in (
+                "folder", "classes", "voc", "federated", "pixel_format", "channels", "tiles",
+                "copies",
+            )  # fmt: skip
             assert sys.getsizeof(value) < 1000
 
 

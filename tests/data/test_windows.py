@@ -93,6 +93,29 @@ def test_an_array(tmp_path: Path, dtype, shape):
     same_everywhere(by_column, PixelFormat(None, 0))
 
 
+@pytest.mark.parametrize("fill", [(), (100.0, 110.0, 120.0)])
+@pytest.mark.parametrize("name", ["a.tif", "a.npy", "a.png"])
+def test_pixels_without_data(tmp_path: Path, name: str, fill):
+    """As in the whole file; of a raw copy too."""
+    pixels = values("u1", 3) % 4
+    path = tmp_path / name
+    if name == "a.tif":
+        write(path, [pixels], tile=16, photometric=2)
+    else:
+        saved(path, pixels)
+    form = PixelFormat("full", nodata="0", fill=fill)
+    copies = str(tmp_path / "copies")
+    missing = windows.Copies([windows.Image(str(path), False, form, copies)], 0)
+    windows.make_copies(missing, Progress(1, "images"))
+    if fill:  # NaN is not equal to itself
+        same_everywhere(path, form, copies=copies)
+    file = PixelFormat(None, 0, nodata="0")
+    whole = images.decode(path, apply_orientation=False, pixel_format=file)
+    found = windows.grid(str(path), file, 10**6)
+    assert np.array_equal(found, whole.permute(1, 2, 0).reshape(-1).numpy(), equal_nan=True)
+    assert np.isnan(found).any() and windows.check(str(path)) == (name != "a.png")
+
+
 def test_only_the_tiles_of_the_window_are_read(tmp_path: Path, monkeypatch):
     path = write(tmp_path / "a.tif", [values("u1", 3)], tile=16, photometric=2)
     read, kept = [], tiff_files._read
