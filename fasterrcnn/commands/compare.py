@@ -20,7 +20,7 @@ from fasterrcnn.data import coco_results, images
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, results
-from fasterrcnn.errors import CheckpointError, DataError, UsageError
+from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.metrics import resampling
 from fasterrcnn.reports import compare_page, comparison, differences, drawing, pages
 from fasterrcnn.reports.compare_page import Disagreement, Panel
@@ -199,26 +199,16 @@ def draw(
 def truth(data: Annotations, i: int) -> Panel:
     """Image i with what is to be found in it."""
     boxes, labels = map(torch.from_numpy, data.training_boxes(i))
-    picture = drawing.draw(decode(data, i), boxes, labels, data.classes.names)
+    picture = drawing.draw(images.decode_of(data, i), boxes, labels, data.classes.names)
     return _panel("ground truth", picture, f"{len(boxes)} objects")
 
 
 def panel(data: Annotations, i: int, title: str, found: list[Comparison]) -> Panel:
     """Image i with what a detector found, missed and falsely detected in it."""
-    picture = drawing.draw_comparison(decode(data, i), found[i], data.classes.names)
+    picture = drawing.draw_comparison(images.decode_of(data, i), found[i], data.classes.names)
     counts = zip(found[i].counts, ("found", "missed", "false"), strict=True)
     text = ", ".join(f"{count} {what}" for count, what in counts)
     return _panel(title, picture, f"F1 {found[i].quality:.2f}, {text}")
-
-
-def decode(data: Annotations, i: int) -> torch.Tensor:
-    """The pixels of image i. Raises DataError."""
-    try:
-        return images.decode(
-            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
-        )
-    except ValueError as error:
-        raise DataError(f"{data.path(i)}: {error}") from None
 
 
 def _panel(title: str, picture: Image.Image, text: str) -> Panel:

@@ -296,9 +296,7 @@ def draw(
     compared = comparison.compare_all(data, detections, options.draw_threshold, by_class=by_class)
 
     def picture(i: int) -> Image.Image:
-        image = images.decode(
-            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
-        )
+        image = images.decode_of(data, i)
         if len(data.labels):
             return drawing.draw_comparison(image, compared[i], data.classes.names)
         boxes, scores = torch.from_numpy(compared[i].boxes), torch.from_numpy(compared[i].scores)

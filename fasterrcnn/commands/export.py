@@ -19,7 +19,6 @@ from torch import Tensor
 from fasterrcnn import recipes, value_range
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import images, shapes
-from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, hub
 from fasterrcnn.errors import CheckpointError, DataError, StorageError, UsageError
@@ -232,12 +231,4 @@ def _validation_images(state: checkpoint.State, data_path: Path | None = None) -
     data = evaluation.read_split(
         source, state.classes, Problems(skip=True), config=state.recipe.input
     )
-    return [_decode(data, i) for i in range(min(_IMAGES, len(data)))]
-
-
-def _decode(data: Annotations, i: int) -> Tensor:
-    rotate = bool(data.rotate[i])
-    try:
-        return images.decode(data.path(i), apply_orientation=rotate, pixel_format=data.pixel_format)
-    except ValueError as error:
-        raise DataError(f"{data.path(i)}: {error}") from None
+    return [images.decode_of(data, i) for i in range(min(_IMAGES, len(data)))]

@@ -36,8 +36,10 @@ from fasterrcnn.data import (
     pixel_values,
     tiff_files,
 )
+from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.bands import REVERSED, Layout, Stored, Unsettled
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
+from fasterrcnn.errors import DataError
 from fasterrcnn.pixel_format import PixelFormat
 
 MAX_PIXELS = 178_956_970  # where Pillow itself takes a file for a decompression bomb
@@ -171,6 +173,16 @@ def decode(
     if apply_orientation:
         pixels = _turned(pixels, header.orientation)
     return pixels.permute(2, 0, 1)
+
+
+def decode_of(data: Annotations, i: int) -> torch.Tensor:
+    """Image i of a split ``(C, H, W)``, as its boxes are meant. Raises DataError."""
+    try:
+        return decode(
+            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
+        )
+    except ValueError as error:
+        raise DataError(f"{data.path(i)}: {error}") from None
 
 
 def check_size(found: tuple[int, int], expected: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fasterrcnn.data import images
 from fasterrcnn.data.annotations import Annotations
+from fasterrcnn.errors import DataError
 from fasterrcnn.metrics.diagnosis import Candidate
 from fasterrcnn.reports import drawing, pages
 from fasterrcnn.reports.comparison import Comparison, best_and_worst
@@ -85,10 +86,8 @@ def make(
 
 def _decode(data: Annotations, i: int) -> Tensor | None:
     try:
-        return images.decode(
-            data.path(i), apply_orientation=bool(data.rotate[i]), pixel_format=data.pixel_format
-        )
-    except ValueError:
+        return images.decode_of(data, i)
+    except DataError:
         return None
 
 
