@@ -88,7 +88,7 @@ class Options:
     save_every: int | None = setting(
         None, "steps between checkpoints (default: an epoch; 0: only at the end)", least=0
     )
-    max_restarts: int = setting(
+    max_restarts: int = setting(  # `restarts` has read it before this command is imported
         0,
         "restarts after a process died or hung, from the newest checkpoint; one after which "
         "another checkpoint was saved does not count",

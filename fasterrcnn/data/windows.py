@@ -80,7 +80,7 @@ def read(image: Image, window: Window, size: np.ndarray) -> Tensor:
                 return _prepared(_values(stored, file, window), stored, chosen)
         except ValueError:  # it is not there, or not as it was: that is no fault of the image
             pass
-    whole = _decoded(image, os.stat(image.path).st_mtime_ns)  # noqa: PTH116
+    whole = _decoded(image, Path(image.path).stat().st_mtime_ns)
     images.check_size((whole.shape[1], whole.shape[2]), size)
     return whole[:, window.top : window.bottom, window.left : window.right]
 
@@ -124,7 +124,7 @@ def _prepared(values: np.ndarray, stored: Stored, image: Image) -> Tensor:
     pixels = bands.chosen(bands.as_tensor(values), stored.layout, wanted)
     own = None
     if wanted.value_range == value_range.IMAGE and pixels.dtype != torch.uint8:
-        own = _own_range(image, os.stat(image.path).st_mtime_ns)  # noqa: PTH116
+        own = _own_range(image, Path(image.path).stat().st_mtime_ns)
     return _as_wanted(pixels, stored, wanted, own).permute(2, 0, 1)
 
 
@@ -243,7 +243,7 @@ def _copy_of(image: Image) -> Path | None:
     if image.copies is None or form.nodata == FILE or form.value_range == value_range.WINDOW:
         return None
     try:
-        found = os.stat(image.path)  # noqa: PTH116
+        found = Path(image.path).stat()
     except OSError:
         return None
     path = os.path.abspath(image.path)  # noqa: PTH100 # keeps symbolic links

@@ -224,7 +224,8 @@ def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
     """Lines for the log: where detections are fewer than boxes, or than the metric counts."""
     if annotations is None or recipe.detector == "rpn":
         return []
-    limit, most = recipe.roi_heads.detections_per_img, int(np.diff(annotations.first).max())
+    limit = recipe.roi_heads.detections_per_img
+    most = int(np.diff(annotations.first).max(initial=0))  # boxes of an image
     if annotations.federated is None:
         if not recipe.data.tile or most <= coco.MAX_DETS:
             return []

@@ -41,9 +41,9 @@ def origin(changes: History) -> Origin:
 
 def fixed(saved: Recipe, recipe: Recipe) -> list[str]:
     """The fields that differ and cannot change within a run: ``["seed: 0 -> 1", ...]``."""
-    return [
-        line for line in recipes.difference(saved, recipe) if line.split(":")[0] not in _CHANGEABLE
-    ]
+    asked = recipes.flat(recipe)
+    changed = recipes.with_values(saved, {name: asked[name] for name in _CHANGEABLE})
+    return recipes.difference(changed, recipe)
 
 
 def go_on(

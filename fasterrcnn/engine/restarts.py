@@ -31,10 +31,11 @@ _PAUSE = 1.0  # s before a restart, so that sockets and GPUs are free again
 def asked_for(command: str, argv: Sequence[str]) -> int:
     """How often a training command is to be restarted; 0 for other commands, and for a process that
     is supervised already. The command itself refuses what is no number."""
-    if command not in ("train", "torchrun") or _FOLDER in os.environ:
+    words = [command, *argv]
+    if command not in ("train", "torchrun") or "train" not in words or _FOLDER in os.environ:
         return 0
-    values = [word.partition("=")[2] for word in argv if word.startswith(f"{_FLAG}=")]
-    values += [value for word, value in pairwise(argv) if word == _FLAG]
+    flags = [part for word in words[words.index("train") :] for part in word.split("=", 1)]
+    values = [value for flag, value in pairwise(flags) if flag == _FLAG]
     return int(values[-1]) if values and values[-1].isdecimal() else 0
 
 

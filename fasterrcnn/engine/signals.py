@@ -47,14 +47,16 @@ def caught(
         received.append(number)
         last = now
 
-    before = {number: signal.signal(number, handle) for number in _NAMES}
+    numbers = _NAMES if hours else _NAMES.keys() - {signal.SIGALRM}
+    before = {number: signal.signal(number, handle) for number in numbers}
     if hours:
         started = float(os.environ.get(_STARTED, time.time()))
         signal.setitimer(signal.ITIMER_REAL, max(0.001, started + 3600 * hours - time.time()))
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if hours:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -1,6 +1,7 @@
 """Pixels of every kind of file against known values, and headers of damaged ones."""
 
 import os
+import re
 import struct
 import sys
 import zlib
@@ -11,9 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from fasterrcnn.data import images
+from fasterrcnn.data import formats, images
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
+from fasterrcnn.data.problems import Problems
+from fasterrcnn.errors import DataError
 from fasterrcnn.pixel_format import PixelFormat
+from tests.data import make
 
 RGB = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
 
@@ -270,3 +274,12 @@ def test_a_file_that_decodes_to_another_size_than_its_header_says(tmp_path: Path
     monkeypatch.setattr(images, "header_of", lambda image: images.Header(60, 40, 1))
     with pytest.raises(ValueError, match="height 60, width 40 in its header, but height 40"):
         images.decode(tmp_path / "x.png", apply_orientation=False)
+
+
+def test_an_image_of_a_split_that_cannot_be_decoded_is_named(tmp_path: Path):
+    make.coco(tmp_path)
+    data = formats.read(tmp_path, "train", "auto", (), Problems())
+    assert images.decode_of(data, 0).shape == (3, 40, 60)
+    Path(data.path(0)).write_bytes(b"no image")
+    with pytest.raises(DataError, match=rf"^{re.escape(data.path(0))}: "):
+        images.decode_of(data, 0)

@@ -87,6 +87,8 @@ def test_only_training_is_supervised_and_only_once(monkeypatch):
     argv = ["--max-restarts", "3", "--lr", "1"]
     assert restarts.asked_for("train", argv) == 3
     assert restarts.asked_for("torchrun", ["-m", "fasterrcnn", "train", "--max-restarts=2"]) == 2
+    assert restarts.asked_for("torchrun", [*argv[:2], "-m", "fasterrcnn", "train"]) == 0, "its own"
+    assert restarts.asked_for("train", [*argv, "--max-restarts=1"]) == 1, "the last one"
     assert restarts.asked_for("evaluate", argv) == restarts.asked_for("train", argv[2:]) == 0
     assert restarts.asked_for("train", ["--max-restarts", "many"]) == 0, "refused by the command"
     monkeypatch.setenv("FASTERRCNN_SUPERVISOR", "file")

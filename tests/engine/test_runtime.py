@@ -73,6 +73,9 @@ def test_hours_are_counted_from_the_start_of_the_command(rt: runtime.Runtime, mo
     monkeypatch.setenv("FASTERRCNN_STARTED", str(time.time() - 3600))
     with rt.catch_signals(hours=2):
         assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(3600, abs=600)
+    own = signal.getsignal(signal.SIGALRM)
+    with rt.catch_signals():
+        assert signal.getsignal(signal.SIGALRM) == own, "another's timer is left alone"
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     with rt.catch_signals(hours=1):
         while rt.agree() != (signal.SIGALRM, []):
