@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasterrcnn import progress, recipes, tile_grid
+from fasterrcnn import progress, recipes
 from fasterrcnn.cli import flags, shared
 from fasterrcnn.data import (
     channels,
@@ -214,10 +214,7 @@ def in_tiles(splits: dict[str, Annotations], recipe: Recipe) -> dict[str, Annota
     """The splits as they are trained and evaluated on."""
     if not recipe.data.tile:
         return splits
-    side = recipe.data.tile
-    shared = tile_grid.shared_px(side, recipe.data.tile_overlap)
-    least = recipe.data.tile_min_visible
-    return {name: tiles.cut(data, side, shared, least) for name, data in splits.items()}
+    return {name: tiles.of_recipe(data, recipe.data) for name, data in splits.items()}
 
 
 def advise(splits: dict[str, Annotations], recipe: Recipe) -> tile_advice.Advice | None:

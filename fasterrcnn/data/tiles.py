@@ -52,6 +52,12 @@ def cut(data: Annotations, side: int, shared: int, min_visible: float = 0.0) -> 
     )
 
 
+def of_recipe(data: Annotations, config: Data) -> Annotations:
+    """All tiles of the images, as a recipe has them."""
+    shared = tile_grid.shared_px(config.tile, config.tile_overlap)
+    return cut(data, config.tile, shared, config.tile_min_visible)
+
+
 def to_train_on(data: Annotations, config: Data, seed: int) -> tuple[Annotations, list[str]]:
     """The tiles of the training images that a recipe asks for, and lines for the log.
 
@@ -65,7 +71,7 @@ def to_train_on(data: Annotations, config: Data, seed: int) -> tuple[Annotations
             f"--data.tile: {side}: smaller than the largest box to train on, {largest} px; give "
             f"--data.tile {largest} or more, or train on parts: --data.tile-min-visible 0"
         )
-    every = cut(data, side, shared, config.tile_min_visible)
+    every = of_recipe(data, config)
     filled = every.with_boxes()
     kept = filled.copy()
     for i in np.flatnonzero(~filled).tolist():

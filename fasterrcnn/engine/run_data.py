@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterrcnn import tile_grid
 from fasterrcnn.data import (
     channels,
     formats,
@@ -137,10 +136,7 @@ def copy_for_tiles(
     windows; copies that are missing are made. Raises StorageError."""
     train = replace(train, copies=str(folder))
     val = val and replace(val, copies=str(folder))
-    shared = tile_grid.shared_px(config.tile, config.tile_overlap)
-    missing = windows.missing_copies(
-        [train, *([tiles.cut(val, config.tile, shared)] if val else [])]
-    )
+    missing = windows.missing_copies([train, *([tiles.of_recipe(val, config)] if val else [])])
     if count := len(missing.images):
         say(
             f"data: {count} images are decoded once, to raw copies of up to "
