@@ -18,6 +18,7 @@ if (($# == 0)) && "$PYTHON" -c "import xdist" 2>/dev/null; then # not every PYTH
   export OMP_WAIT_POLICY=passive # an idle thread leaves its core to the other process
   set -- --numprocesses=2 --dist=loadfile --durations=10
 fi
+unset PYTHONDONTWRITEBYTECODE # images for containers set it: every process would compile all modules
 paths=("$PROJECT/tests")
 for argument in "$@"; do
   [[ ! -e ${argument%%::*} ]] || paths=()
