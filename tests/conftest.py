@@ -120,7 +120,8 @@ def clean_environment() -> dict[str, str]:
     prefixes = ("CUDA_VISIBLE", "TORCHELASTIC", "PYTORCH_", "FASTERRCNN_")
     names = (
         "NGPU NNODES NODE_RANK MASTER_ADDR MASTER_PORT DATA_DIR OUTPUT_DIR PYTHON DRY_RUN WHEELS "
-        "BASE_PYTHON RANK LOCAL_RANK WORLD_SIZE OMP_NUM_THREADS COCO_URL VOC_URL"
+        "BASE_PYTHON RANK LOCAL_RANK WORLD_SIZE OMP_NUM_THREADS COCO_URL VOC_URL "
+        "PYTHONDONTWRITEBYTECODE"  # else every process would compile the project anew
     ).split()
     kept = {k: v for k, v in os.environ.items() if k not in names and not k.startswith(prefixes)}
     return kept | {"PYTHONPATH": str(PROJECT)}

@@ -16,8 +16,10 @@ ensure_environment
 ensure_test_tools
 if (($# == 0)) && "$PYTHON" -c "import xdist" 2>/dev/null; then # not every PYTHON of a user has it
   export OMP_WAIT_POLICY=passive # an idle thread leaves its core to the other process
-  set -- --numprocesses=2 --dist=loadfile --durations=10
+  # In the order of their names the last files are short ones: no process is left alone with a long one.
+  set -- --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10
 fi
+unset PYTHONDONTWRITEBYTECODE # images for containers set it: every process would compile all modules
 paths=("$PROJECT/tests")
 for argument in "$@"; do
   [[ ! -e ${argument%%::*} ]] || paths=()

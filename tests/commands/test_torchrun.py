@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from fasterrcnn.commands import torchrun
-from tests.commands.runs import assert_same_bits, rows
+from tests.commands.runs import assert_same_bits, rows, run
 from tests.conftest import HANG, PROJECT, TINY, clean_environment, command
 
 ONE = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_torch.sh"
@@ -59,6 +60,16 @@ def train(script: Path, out: Path, *flags: object, ngpu: int = 1) -> Path:
     code = start(script, out, *flags, ngpu=ngpu).wait(timeout=HANG)
     assert code == 0, out.with_suffix(".log").read_text()
     return max((out / "checkpoints").glob("step-*"))
+
+
+def train_here(root: Path, out: Path, *flags: object) -> Path:
+    """What `train` with `ONE` does, in this process, which has imported torch already."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run(root, out, "--amp", "off", *flags)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def processes_of(out: Path) -> dict[int, int]:
@@ -109,7 +120,7 @@ def assert_close(a: Path, b: Path) -> None:
 
 def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path):
     flags = ("--data-path", shapes_folder, "--val-split", "none")
-    one = train(ONE, tmp_path / "one", *flags, "--steps", 1)
+    one = train_here(shapes_folder, tmp_path / "one", *flags, "--steps", 1)
     two = train(ALL, tmp_path / "two", *flags, "--steps", 1, ngpu=2)
     # momentum after one step is the gradient (and weight decay of equal weights)
     assert_close(one / "optimizer.safetensors", two / "optimizer.safetensors")
@@ -148,7 +159,7 @@ def test_three_ranks_share_eight_micro_batches_and_resume_as_two(
     flags = ("--data-path", shapes_folder, "--val-split", "none", "--log-every", 1)
     flags += ("--detector", "rpn", "--backbone.norm", "frozen")
     flags += ("--images-per-step", 8, "--images-per-gpu", 1, "--save-every", 1, "--keep", 9)
-    one = train(ONE, tmp_path / "one", *flags, "--steps", 5)
+    one = train_here(shapes_folder, tmp_path / "one", *flags, "--steps", 5)
     processes = "-m fasterrcnn torchrun --standalone --nproc-per-node=3 -m".split()
     program = [sys.executable, *processes, "tests.commands.every_rank", tmp_path]
     out = tmp_path / "three"
@@ -249,7 +260,8 @@ def test_a_killed_run_ends_with_the_same_bits(
     continued = train(ONE, run_folder, *flags, "--workers", 0)
     assert f"continuing at step {saved} from" in run_folder.with_suffix(".log").read_text()
     assert [row["step"] for row in rows(run_folder)] == list(range(1, saved + 5))
-    undisturbed = train(ONE, run_folder.with_name("undisturbed"), *flags, "--workers", 2)
+    undisturbed = run_folder.with_name("undisturbed")
+    undisturbed = train_here(shapes_folder, undisturbed, *flags, "--workers", 2)
     assert_same_bits(undisturbed, continued)
 
 
