@@ -142,24 +142,22 @@ class RegionProposalNetwork(nn.Module):
             objectness = [o.sigmoid() for o in objectness]
         exporting = torch.compiler.is_exporting()  # then shapes are symbols, and k is a number
         k = before if exporting else min(before, max(o.shape[1] for o in objectness))
-        scores, found = [], []
+        scores, deltas_of, anchors_of = [], [], []
         for logits, delta, anchor in zip(objectness, deltas, anchors, strict=True):
             if exporting:
                 score, index = functional.pad(logits, (0, k), value=-torch.inf).topk(k, dim=1)
                 index = index.clamp(max=logits.shape[1] - 1)
             else:
                 score, index = logits.topk(min(k, logits.shape[1]), dim=1)
-            box = boxes.decode(
-                boxes.take(delta, index),
-                boxes.take(anchor[None], index),
-                _BOX_WEIGHTS,
-                config.clamp,
-            )
-            missing = k - index.shape[1]
+            missing = k - index.shape[1]  # whose boxes are empty
             scores.append(functional.pad(score, (0, missing), value=-torch.inf))
-            found.append(functional.pad(box, (0, 0, 0, missing)))
+            deltas_of.append(functional.pad(boxes.take(delta, index), (0, 0, 0, missing)))
+            anchors_of.append(functional.pad(boxes.take(anchor[None], index), (0, 0, 0, missing)))
         n, levels = sizes.shape[0], len(scores)
-        score, box = torch.stack(scores, dim=1), torch.stack(found, dim=1)  # (N, L, k [, 4])
+        score, delta, anchor = (  # (N, L, k [, 4])
+            torch.stack(each, dim=1) for each in (scores, deltas_of, anchors_of)
+        )
+        box = boxes.decode(delta, anchor, _BOX_WEIGHTS, config.clamp)
         box = boxes.clip(box, sizes)
         valid = boxes.has_area(box) & boxes.at_least(box, config.min_side)
         valid &= score >= self._min_score()
