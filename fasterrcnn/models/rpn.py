@@ -20,6 +20,7 @@ from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
 from fasterrcnn.models.boxes import Proposals
+from fasterrcnn.models.conv_relu import conv_relu
 from fasterrcnn.models.matching import LowQuality, match
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid, as_matrix
@@ -117,11 +118,24 @@ class RegionProposalNetwork(nn.Module):
 
     def dense_head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits ``(N, A_l)`` and deltas ``(N, A_l, 4)`` of every level, float32."""
-        objectness, deltas = self.head(features)
+        objectness, deltas = (
+            self.head(features) if torch.is_grad_enabled() else self._head(features)
+        )
         return (
             [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness],
             [d.permute(0, 2, 3, 1).reshape(d.shape[0], -1, 4).float() for d in deltas],
         )
+
+    def _head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """`self.head` in fewer passes, without gradients."""
+        hidden = []
+        for x in features:
+            for layer in self.head.conv:
+                conv = layer[0]
+                geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+                x = conv_relu(x, conv.weight, conv.bias, *geometry)
+            hidden.append(x)
+        return [self.head.cls_logits(x) for x in hidden], [self.head.bbox_pred(x) for x in hidden]
 
     def select(
         self,
@@ -149,10 +163,13 @@ class RegionProposalNetwork(nn.Module):
                 index = index.clamp(max=logits.shape[1] - 1)
             else:
                 score, index = logits.topk(min(k, logits.shape[1]), dim=1)
-            missing = k - index.shape[1]  # whose boxes are empty
-            scores.append(functional.pad(score, (0, missing), value=-torch.inf))
-            deltas_of.append(functional.pad(boxes.take(delta, index), (0, 0, 0, missing)))
-            anchors_of.append(functional.pad(boxes.take(anchor[None], index), (0, 0, 0, missing)))
+            delta, anchor = boxes.take(delta, index), boxes.take(anchor[None], index)
+            if missing := k - index.shape[1]:  # made up for by empty boxes
+                score = functional.pad(score, (0, missing), value=-torch.inf)
+                delta, anchor = (functional.pad(t, (0, 0, 0, missing)) for t in (delta, anchor))
+            scores.append(score)
+            deltas_of.append(delta)
+            anchors_of.append(anchor)
         n, levels = sizes.shape[0], len(scores)
         score, delta, anchor = (  # (N, L, k [, 4])
             torch.stack(each, dim=1) for each in (scores, deltas_of, anchors_of)

@@ -92,10 +92,11 @@ class Transform(nn.Module):
         an image do not depend on the batch it is in. Images that augmentation gave other shapes
         are made to fit `planned` (H, W; px), the bucket's shape of the images as they were.
         """
-        old, short = [tuple(image.shape[-2:]) for image in images], self._short_side()
+        old: Sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        short = self._short_side()
         new = [resized(h, w, self._sizes, short, planned) for h, w in old]
-        shape = len(images), len(self.mean), *self._padded_shape(new, planned)
-        pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        shape = len(images), *self._padded_shape(new, planned), len(self.mean)
+        pixels = self.mean.new_zeros(shape).permute(0, 3, 1, 2)
         for row, image, size in zip(pixels, images, new, strict=True):
             row[:, : size[0], : size[1]] = self.normalize(image[None], size)[0]
         if not targets:
@@ -171,7 +172,7 @@ class Transform(nn.Module):
             images = images.flip(1)
         if config.resize != "float":
             images = _resized(images, size, config.resize)
-        images = (images.float() / config.pixel_scale - self.mean) / self.std
+        images = (images / config.pixel_scale - self.mean) / self.std  # float32, of bytes too
         if config.resize == "float":
             images = functional.interpolate(images, size=size, mode="bilinear")
         return images
