@@ -132,6 +132,10 @@ class _Counter(TorchDispatchMode):
             cost.operators += 1
             cost.read += sum(map(_bytes, taken))
             cost.written += sum(map(_bytes, changed))
+            if func is torch.ops.aten.convolution.default and args[2] is not None:
+                cost.operators += 1  # torch adds cuDNN's bias in a pass of its own
+                cost.read += _bytes(out)
+                cost.written += _bytes(out)
             if count := flop_registry.get(func._overloadpacket):
                 cost.flops += count(*args, **kwargs, out_val=out)
         return out

@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.conv_norm import conv_norm
+from fasterrcnn.models.conv_norm import conv_norm, fold_stage
 from fasterrcnn.models.deformable import offset_conv
 from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 
@@ -37,14 +37,13 @@ class AffineBatchNorm2d(FrozenBatchNorm2d):
 _NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d}
 
 
-def _add_shortcut(out: Tensor, x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
-    """``relu(out + shortcut(x))``, in place in `out`."""
-    shortcut = x
-    if block.downsample is not None:
-        conv, norm = block.downsample.children()
-        assert isinstance(conv, nn.Conv2d)
-        shortcut = conv_norm(x, conv, norm)
-    return out.add_(shortcut).relu_()
+def _shortcut(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
+    """What a block adds to its last convolution's output."""
+    if block.downsample is None:
+        return x
+    conv, norm = block.downsample.children()
+    assert isinstance(conv, nn.Conv2d)
+    return conv_norm(x, conv, norm)
 
 
 class BasicBlock(resnet.BasicBlock):
@@ -53,7 +52,7 @@ class BasicBlock(resnet.BasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, planes, H / stride, W / stride)``."""
         out = conv_norm(x, self.conv1, self.bn1, relu=True)
-        return _add_shortcut(conv_norm(out, self.conv2, self.bn2), x, self)
+        return conv_norm(out, self.conv2, self.bn2, relu=True, residual=_shortcut(x, self))
 
 
 class Bottleneck(resnet.Bottleneck):
@@ -70,7 +69,7 @@ class Bottleneck(resnet.Bottleneck):
         """``(N, C, H, W)`` -> ``(N, 4 * planes, H / stride, W / stride)``."""
         out = conv_norm(x, self.conv1, self.bn1, relu=True)
         out = conv_norm(out, self.conv2, self.bn2, self.conv2_offset, relu=True)
-        return _add_shortcut(conv_norm(out, self.conv3, self.bn3), x, self)
+        return conv_norm(out, self.conv3, self.bn3, relu=True, residual=_shortcut(x, self))
 
 
 class ResNet(resnet.ResNet):
@@ -118,7 +117,9 @@ class ResNet(resnet.ResNet):
         features = {}
         for i, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
             if name in self._modules:
-                x = features[str(i)] = getattr(self, name)(x)
+                stage = getattr(self, name)
+                fold_stage(stage, x)
+                x = features[str(i)] = stage(x)
         return features
 
 

@@ -11,6 +11,7 @@ a bool mask `valid` tells entries from padding; where it is False the entry mean
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -31,10 +32,10 @@ def iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
 
 def encode(target: Tensor, boxes: Tensor, weights: tuple[float, ...]) -> Tensor:
     """The deltas ``(..., 4)`` that turn `boxes` into `target`, times `weights`."""
-    (x, y, w, h), (tx, ty, tw, th) = _center(boxes), _center(target)
-    wx, wy, ww, wh = weights
-    deltas = (wx * (tx - x) / w, wy * (ty - y) / h, ww * torch.log(tw / w), wh * torch.log(th / h))
-    return torch.stack(deltas, dim=-1)
+    (center, side), (new_center, new_side) = _center(boxes), _center(target)
+    shift = _by_axis(torch.mul, new_center - center, weights[:2]) / side
+    growth = _by_axis(torch.mul, torch.log(new_side / side), weights[2:])
+    return torch.cat([shift, growth], dim=-1)
 
 
 def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...], clamp: str = "max") -> Tensor:
@@ -42,13 +43,21 @@ def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...], clamp: str
 
     `clamp`: "max" as torchvision and Detectron2; "both" bounds shrinking too, as MMDetection.
     """
-    x, y, w, h = _center(boxes)
-    dx, dy, dw, dh = (d / weight for d, weight in zip(deltas.unbind(-1), weights, strict=True))
-    smallest = -_MAX_LOG_SCALE if clamp == "both" else None
-    dw, dh = (d.clamp(min=smallest, max=_MAX_LOG_SCALE) for d in (dw, dh))
-    x, y = dx * w + x, dy * h + y
-    half_w, half_h = 0.5 * (torch.exp(dw) * w), 0.5 * (torch.exp(dh) * h)
-    return torch.stack((x - half_w, y - half_h, x + half_w, y + half_h), dim=-1)
+    center, side = _center(boxes)
+    shift, growth = deltas.split(2, dim=-1)
+    shift = _by_axis(torch.div, shift, weights[:2])
+    growth = _by_axis(torch.div, growth, weights[2:])
+    growth = growth.clamp(min=-_MAX_LOG_SCALE if clamp == "both" else None, max=_MAX_LOG_SCALE)
+    center, half = shift * side + center, 0.5 * (torch.exp(growth) * side)
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def _by_axis(operator: Callable, values: Tensor, factors: tuple[float, ...]) -> Tensor:
+    """`operator` of values ``(..., 2)`` of x and y and the factors for x and y."""
+    if factors[0] == factors[1]:  # by far the most usual: one operator
+        return operator(values, factors[0])
+    pairs = zip(values.unbind(-1), factors, strict=True)
+    return torch.stack([operator(value, factor) for value, factor in pairs], dim=-1)
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
@@ -125,8 +134,8 @@ def take(boxes: Tensor, index: Tensor) -> Tensor:
     return boxes.gather(1, index[:, :, None].expand(-1, -1, boxes.shape[2]))
 
 
-def _center(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Center x, center y, width and height."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    w, h = x2 - x1, y2 - y1
-    return x1 + 0.5 * w, y1 + 0.5 * h, w, h
+def _center(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centers and sides ``(..., 2)`` in x and y."""
+    low, high = boxes.split(2, dim=-1)
+    side = high - low
+    return low + 0.5 * side, side

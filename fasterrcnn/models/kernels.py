@@ -8,7 +8,12 @@ from types import ModuleType
 
 import torch
 
-MODULES = {"NMS": "nms_kernels", "matching": "matching_kernels", "RoIAlign": "roi_align_kernels"}
+MODULES = {
+    "NMS": "nms_kernels",
+    "matching": "matching_kernels",
+    "RoIAlign": "roi_align_kernels",
+    "bias and ReLU": "bias_relu_kernels",
+}
 _UNORDERED = ("roi_align_kernels",)  # whose sums are in no fixed order
 
 

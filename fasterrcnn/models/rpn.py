@@ -20,6 +20,7 @@ from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models import boxes
 from fasterrcnn.models.boxes import Proposals
+from fasterrcnn.models.conv_relu import conv_relu
 from fasterrcnn.models.matching import LowQuality, match
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.sparse import Pyramid, Shapes, UnfinishedPyramid, as_matrix
@@ -117,11 +118,24 @@ class RegionProposalNetwork(nn.Module):
 
     def dense_head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits ``(N, A_l)`` and deltas ``(N, A_l, 4)`` of every level, float32."""
-        objectness, deltas = self.head(features)
+        objectness, deltas = (
+            self.head(features) if torch.is_grad_enabled() else self._head(features)
+        )
         return (
             [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness],
             [d.permute(0, 2, 3, 1).reshape(d.shape[0], -1, 4).float() for d in deltas],
         )
+
+    def _head(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """`self.head` in fewer passes, without gradients."""
+        hidden = []
+        for x in features:
+            for layer in self.head.conv:
+                conv = layer[0]
+                geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+                x = conv_relu(x, conv.weight, conv.bias, *geometry)
+            hidden.append(x)
+        return [self.head.cls_logits(x) for x in hidden], [self.head.bbox_pred(x) for x in hidden]
 
     def select(
         self,
@@ -142,24 +156,25 @@ class RegionProposalNetwork(nn.Module):
             objectness = [o.sigmoid() for o in objectness]
         exporting = torch.compiler.is_exporting()  # then shapes are symbols, and k is a number
         k = before if exporting else min(before, max(o.shape[1] for o in objectness))
-        scores, found = [], []
+        scores, deltas_of, anchors_of = [], [], []
         for logits, delta, anchor in zip(objectness, deltas, anchors, strict=True):
             if exporting:
                 score, index = functional.pad(logits, (0, k), value=-torch.inf).topk(k, dim=1)
                 index = index.clamp(max=logits.shape[1] - 1)
             else:
                 score, index = logits.topk(min(k, logits.shape[1]), dim=1)
-            box = boxes.decode(
-                boxes.take(delta, index),
-                boxes.take(anchor[None], index),
-                _BOX_WEIGHTS,
-                config.clamp,
-            )
-            missing = k - index.shape[1]
-            scores.append(functional.pad(score, (0, missing), value=-torch.inf))
-            found.append(functional.pad(box, (0, 0, 0, missing)))
+            delta, anchor = boxes.take(delta, index), boxes.take(anchor[None], index)
+            if missing := k - index.shape[1]:  # made up for by empty boxes
+                score = functional.pad(score, (0, missing), value=-torch.inf)
+                delta, anchor = (functional.pad(t, (0, 0, 0, missing)) for t in (delta, anchor))
+            scores.append(score)
+            deltas_of.append(delta)
+            anchors_of.append(anchor)
         n, levels = sizes.shape[0], len(scores)
-        score, box = torch.stack(scores, dim=1), torch.stack(found, dim=1)  # (N, L, k [, 4])
+        score, delta, anchor = (  # (N, L, k [, 4])
+            torch.stack(each, dim=1) for each in (scores, deltas_of, anchors_of)
+        )
+        box = boxes.decode(delta, anchor, _BOX_WEIGHTS, config.clamp)
         box = boxes.clip(box, sizes)
         valid = boxes.has_area(box) & boxes.at_least(box, config.min_side)
         valid &= score >= self._min_score()

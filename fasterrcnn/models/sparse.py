@@ -6,6 +6,7 @@ level by level and row by row, as anchors are.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -82,15 +83,16 @@ class Cells(NamedTuple):
 
 def locate(shapes: Shapes, cell: Tensor) -> Cells:
     """Level and position of the cells with index ``(N, S)``."""
-    level, start, height, width = (torch.zeros_like(cell) for _ in range(4))
+    level, start = torch.zeros_like(cell), torch.zeros_like(cell)
+    height, width = (torch.full_like(cell, side) for side in shapes[0])
     first = 0
-    for i, (h, w) in enumerate(shapes):
+    for i, (h, w) in enumerate(shapes[1:], 1):
+        first += math.prod(shapes[i - 1])
         here = cell >= first
         level, start, height, width = (
             part.masked_fill(here, value)
             for part, value in ((level, i), (start, first), (height, h), (width, w))
         )
-        first += h * w
     y, x = (cell - start) // width, (cell - start) % width
     return Cells(level, y, x, start, height, width, torch.ones_like(cell, dtype=torch.bool))
 

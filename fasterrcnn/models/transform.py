@@ -5,8 +5,10 @@ Life of a batch, step 4. Shapes: N images of C channels, G ground-truth (gt) box
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from fasterrcnn.models.boxes import Proposals
 from fasterrcnn.models.transfer import to_device
 from fasterrcnn.recipes import Input
 
+Sizes = list[tuple[int, int]]  # H, W (px)
 _RESIZE = {"opencv": resize.opencv, "pillow": resize.pillow}
 
 
@@ -89,30 +92,50 @@ class Transform(nn.Module):
         an image do not depend on the batch it is in. Images that augmentation gave other shapes
         are made to fit `planned` (H, W; px), the bucket's shape of the images as they were.
         """
-        old, short = [tuple(image.shape[-2:]) for image in images], self._short_side()
+        old: Sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        short = self._short_side()
         new = [resized(h, w, self._sizes, short, planned) for h, w in old]
-        shape = len(images), len(self.mean), *self._padded_shape(new, planned)
-        pixels = self.mean.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        shape = len(images), *self._padded_shape(new, planned), len(self.mean)
+        pixels = self.mean.new_zeros(shape).permute(0, 3, 1, 2)
         for row, image, size in zip(pixels, images, new, strict=True):
             row[:, : size[0], : size[1]] = self.normalize(image[None], size)[0]
-        targets = targets or []
-        has_proposals = "proposals" in (targets or [{}])[0]
-        stored = [target["proposal_size"] for target in targets] if has_proposals else old
-        all_sizes = torch.tensor([new, old, stored], dtype=torch.float32)
-        sizes, original_sizes, stored_sizes = to_device(all_sizes, pixels.device)
-        gt_boxes, gt_labels = _pad_targets(targets, sizes / original_sizes)
-        proposals = _pad_proposals(targets, sizes / stored_sizes) if has_proposals else None
-        ignored = _pad_ignored(targets, gt_labels) if "ignored" in (targets or [{}])[0] else None
-        return PaddedImages(
+        if not targets:
+            sizes, original_sizes = to_device(torch.tensor([new, old]).float(), pixels.device)
+            return without_targets(pixels, sizes, original_sizes)
+        return self._with_targets(pixels, new, old, targets)
+
+    def _with_targets(
+        self, pixels: Tensor, new: Sizes, old: Sizes, targets: list[dict[str, Tensor]]
+    ) -> PaddedImages:
+        """Pixels of images resized from `old` to `new` sizes, with their ground truth."""
+        keys = [key for key in ("labels", "proposals") if key in targets[0]]
+        stored = [
+            target.get("proposal_size", size) for target, size in zip(targets, old, strict=True)
+        ]
+        # One copy to the device of all that the host knows.
+        host = [new, old, stored, *(_rows(targets, key) for key in keys)]
+        on_device = to_device(torch.tensor(host, dtype=torch.float32), pixels.device)
+        sizes, original_sizes, stored_sizes, *all_rows = on_device
+        rows = dict(zip(keys, all_rows, strict=True))
+        count = _padded(max(len(target["labels"]) for target in targets))
+        padded_to = partial(_pad, rows=rows["labels"], count=count)
+        gt_labels = padded_to([target["labels"].long() for target in targets])
+        gt_boxes = padded_to([target["boxes"].float() for target in targets])
+        images = PaddedImages(
             pixels,
             sizes,
             original_sizes,
-            gt_boxes,
+            boxes.rescale(gt_boxes, sizes / original_sizes),
             gt_labels,
             gt_valid=gt_labels > 0,
-            proposals=proposals,
-            gt_ignored=ignored,
         )
+        if "ignored" in targets[0]:
+            ignored = padded_to([target["ignored"] for target in targets])
+            images = images._replace(gt_ignored=ignored)
+        if "proposals" in targets[0]:
+            proposals = _pad_proposals(targets, rows["proposals"], sizes / stored_sizes)
+            images = images._replace(proposals=proposals)
+        return images
 
     @property
     def _sizes(self) -> Input:
@@ -149,7 +172,7 @@ class Transform(nn.Module):
             images = images.flip(1)
         if config.resize != "float":
             images = _resized(images, size, config.resize)
-        images = (images.float() / config.pixel_scale - self.mean) / self.std
+        images = (images / config.pixel_scale - self.mean) / self.std  # float32, of bytes too
         if config.resize == "float":
             images = functional.interpolate(images, size=size, mode="bilinear")
         return images
@@ -164,37 +187,30 @@ def _resized(images: Tensor, size: tuple[int, int], resize: str) -> Tensor:
 
 
 def _padded(boxes: int) -> int:
-    """The number of gt boxes that `boxes` are padded to: few different ones."""
+    """The number of gt boxes that `boxes` are padded to, a multiple of 8: few different ones."""
     return max(8, math.ceil(boxes / 8) * 8)
 
 
-def _pad_targets(targets: list[dict[str, Tensor]], scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Gt boxes times `scale` ``(N, 2)`` of (y, x), and labels, padded to a multiple of 8."""
-    count = _padded(max((len(target["labels"]) for target in targets), default=0))
-    box = scale.new_zeros(len(targets), count, 4)
-    labels = torch.zeros((len(targets), count), dtype=torch.int64, device=scale.device)
-    for i, target in enumerate(targets):
-        own = len(target["labels"])
-        box[i, :own] = target["boxes"]
-        labels[i, :own] = target["labels"]
-    return boxes.rescale(box, scale[: len(targets)]), labels
+def _rows(targets: list[dict[str, Tensor]], key: str) -> list[tuple[int, int]]:
+    """Where each image's rows begin and end when those of all images follow one another."""
+    ends = list(itertools.accumulate(len(target[key]) for target in targets))
+    return list(itertools.pairwise([0, *ends]))
 
 
-def _pad_ignored(targets: list[dict[str, Tensor]], gt_labels: Tensor) -> Tensor:
-    """Bool, shaped as `gt_labels`: the boxes that are neither positive nor negative."""
-    ignored = torch.zeros_like(gt_labels, dtype=torch.bool)
-    for row, target in zip(ignored, targets, strict=True):
-        row[: len(target["ignored"])] = target["ignored"]
-    return ignored
-
-
-def _pad_proposals(targets: list[dict[str, Tensor]], scale: Tensor) -> Proposals:
+def _pad_proposals(targets: list[dict[str, Tensor]], rows: Tensor, scale: Tensor) -> Proposals:
     """Stored proposals times `scale` ``(N, 2)`` of (y, x); where it is 1, the same bits."""
-    count = max(1, *(len(target["proposals"]) for target in targets))
-    box = scale.new_zeros(len(targets), count, 4)
-    valid = torch.zeros((len(targets), count), dtype=torch.bool, device=scale.device)
-    for i, target in enumerate(targets):
-        own = len(target["proposals"])
-        box[i, :own] = target["proposals"]
-        valid[i, :own] = True
-    return Proposals(boxes.rescale(box, scale), valid)
+    stored = [target["proposals"] for target in targets]
+    count = max(1, *map(len, stored))
+    valid = torch.arange(count, device=scale.device) < rows[:, 1:] - rows[:, :1]
+    return Proposals(boxes.rescale(_pad(stored, rows, count), scale), valid)
+
+
+def _pad(parts: list[Tensor], rows: Tensor, count: int) -> Tensor:
+    """Each image's part, then zeros: N x ``(G_i, ...)`` -> ``(N, count, ...)``.
+
+    By one gather, not by a copy for each image. `rows` ``(N, 2)`` is `_rows` of the parts.
+    """
+    table = torch.cat([*parts, parts[0].new_zeros(1, *parts[0].shape[1:])])
+    start, end = rows.split(1, dim=1)
+    index = torch.arange(count, device=rows.device) + start
+    return table[torch.where(index < end, index, len(table) - 1).long()]

@@ -132,7 +132,7 @@ def test_a_training_step_does_not_cost_more_than_it_did():
     assert {*costs} == {*counting.PARTS}
     assert min(cost.operators for cost in costs.values()) > 0
     total = counting.total(costs)
-    assert total.operators <= 1222
-    assert total.read + total.written <= 95.2e9
+    assert total.operators <= 868
+    assert total.read + total.written <= 93.2e9
     assert 12.5e12 < total.flops <= 12.54e12
-    assert peak <= 6.82 * 2**30
+    assert peak <= 6.91 * 2**30  # 0.09 of it the scales of folded norms

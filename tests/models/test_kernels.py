@@ -34,15 +34,20 @@ def test_what_a_kernel_raises_is_said(name: str):
 
 def test_kernels_that_disagree_are_not_used(monkeypatch):
     pytest.importorskip("triton", reason="this torch has no Triton")
-    from fasterrcnn.models import matching_kernels, nms_kernels, roi_align_kernels
+    from fasterrcnn.models import (
+        bias_relu_kernels,
+        matching_kernels,
+        nms_kernels,
+        roi_align_kernels,
+    )
 
     monkeypatch.setattr(nms_kernels, "agrees", lambda device: False)
-    monkeypatch.setattr(matching_kernels, "agrees", lambda device: True)
-    monkeypatch.setattr(roi_align_kernels, "agrees", lambda device: True)
+    for module in (bias_relu_kernels, matching_kernels, roi_align_kernels):
+        monkeypatch.setattr(module, "agrees", lambda device: True)
     torch.use_deterministic_algorithms(False)
     assert kernels.load("matching_kernels", META) is matching_kernels
     assert kernels.describe(META) == (
-        "by Triton kernels: matching, RoIAlign; by torch's operators: "
+        "by Triton kernels: matching, RoIAlign, bias and ReLU; by torch's operators: "
         "NMS (it gives other results than torch)"
     )
 

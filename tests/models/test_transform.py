@@ -56,7 +56,8 @@ def test_training_pads_to_a_bucket_evaluation_to_32():
 
 def test_images_without_targets():
     padded = Transform(RECIPE).eval()([torch.zeros(3, 100, 100, dtype=torch.uint8)])
-    assert len(padded.gt_labels) == 0
+    assert padded.gt_valid.shape[0] == 1
+    assert not padded.gt_valid.any()
 
 
 @pytest.mark.parametrize(("resize", "off"), [("float", 1e-6), ("opencv", 0.02), ("pillow", 0.02)])
