@@ -291,6 +291,16 @@ def header_of(image: Image.Image | Stored) -> Header:
     return Header(image.height, image.width, turned, depth, bands, layout, nodata)
 
 
+def stored_type(path: Path | str) -> np.dtype:
+    """The type of the values in a file. Raises ValueError with a phrase."""
+    with opened(path) as file:
+        image = _open_image(file)
+        if isinstance(image, Stored):
+            return image.dtype
+        kinds = {BYTE: np.uint8, FLOAT: np.float32, INTEGER: np.uint16}
+        return np.dtype(np.int32 if image.mode == "I" else kinds[_depth(image)])
+
+
 def _depth(image: Image.Image) -> int:
     """The depth of an opened image; Pillow's mode of a 16-bit RGB PNG is that of 8 bits."""
     if image.mode.startswith("I"):

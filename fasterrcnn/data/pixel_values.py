@@ -47,6 +47,26 @@ def as_wanted(
     return pixels.float() if wanted.has_nodata and wanted.fill else pixels
 
 
+def as_stored(pixels: Tensor, wanted: PixelFormat, dtype: torch.dtype) -> Tensor:
+    """Pixels ``(C, H, W)`` as `wanted` to values of a file, of `dtype`: what `as_wanted` makes the
+    same pixels of.
+
+    `wanted` has a range of numbers or none, and a number as nodata or none.
+    """
+    values = pixels.double()
+    limits = value_range.limits(wanted.value_range or value_range.FULL)
+    if limits is not None:
+        low, high = limits
+        values = values * ((high - low) / 255.0) + low
+    if not dtype.is_floating_point:
+        values = values.round().clamp(0, torch.iinfo(dtype).max)
+    value = nodata.value(wanted.nodata)
+    if value is not None:
+        filled = pixels == torch.tensor(wanted.fill).view(-1, 1, 1)
+        values = values.masked_fill(filled, value)
+    return values.to(dtype)
+
+
 def _missing(pixels: Tensor, wanted: str, stated: str) -> Tensor | None:
     """Where a band holds no data: bool, of the shape of `pixels`. None: nowhere."""
     value = nodata.value(wanted)
