@@ -16,7 +16,7 @@ from fasterrcnn.pixel_format import PixelFormat
 BYTE, INTEGER, FLOAT = 8, 16, 32  # depths: bits of a value; INTEGER: of integers of any more bits
 PERCENTILES = (0.1, 99.9)  # the ends of a range that is measured
 _BEYOND = 255.0  # a value is followed so far outside of 0 to 255: one dead pixel must not rule
-_SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
+SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
 
 
 def as_wanted(
@@ -114,7 +114,7 @@ def scaled(
 
 def own_range(pixels: Tensor) -> tuple[float, float]:
     """The ends of the range of an image ``(H, W, C)`` for itself."""
-    return percentiles(sample(pixels, _SAMPLED))
+    return percentiles(sample(pixels, SAMPLED))
 
 
 def sample(pixels: Tensor, count: int) -> np.ndarray:
