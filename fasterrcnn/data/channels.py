@@ -195,8 +195,10 @@ def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]
 
     paths = [train.path(i) for i in chosen]
     used, *moments = image_cache.measured(f"moments {pixel_format}", paths, measure)
+    if not used:
+        raise value_ranges.undecodable(train)
     mean, std = np.split(np.array(moments), 2)
-    if used and (constant := np.flatnonzero(std == 0).tolist()):
+    if constant := np.flatnonzero(std == 0).tolist():
         band = config.bands[constant[0]] if config.bands else constant[0] + 1
         raise DataError(
             f"{train.folder}: band {band} has one value in all training images; choose others with "

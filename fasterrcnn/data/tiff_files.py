@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from fasterrcnn.data import nodata_tags
@@ -205,6 +206,8 @@ def _part(file: IO[bytes], page: _Page, part: Window) -> np.ndarray:
     end = end_row * block_height
     rows = (end if tiled else min(end, height)) - first_row * block_height
     order = _read(file, 0, 2)
+    if rows * columns * block_width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError("tiles or strips that are much larger than the image")
     found = []
     for plane in range(planes):
         own = [
@@ -265,6 +268,8 @@ def _bytes(
     else:
         tags |= {_ROWS: [block[0]], _OFFSETS: starts[:-1], _COUNTS: lengths}
     with TiffImageFile(io.BytesIO(_file(blocks, starts[-1], tags))) as image:
+        # Else Pillow counts bytes as pixels.
+        image.im = Image.core.new(image.mode, image.size)  # type: ignore[attr-defined]
         return np.asarray(image)
 
 

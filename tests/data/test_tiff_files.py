@@ -201,6 +201,17 @@ def test_damaged_files_are_refused_in_a_phrase(tmp_path: Path):
     assert isinstance(images.inspect(path).header, str)
 
 
+def test_the_limit_of_pixels_counts_no_bytes(tmp_path: Path, monkeypatch):
+    """Bands are decoded as a gray image of their bytes."""
+    array = values("u2", 9)
+    path = write(tmp_path / "x.tif", [array], tile=16, predictor=2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # Pillow refuses twice as many
+    assert np.array_equal(stored(path), array)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(ValueError, match="much larger than the image"):
+        stored(path)
+
+
 def test_nan_is_counted(tmp_path: Path):
     array = values("f4", 4)
     array[3, 4, 2] = np.nan
