@@ -301,9 +301,8 @@ def read_data(
             problems.write(listed)
         for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):
             rt.say(line)
-        if recipe.data.tile and options.tile_cache != "none":
-            copies = Path(options.tile_cache) if options.tile_cache else windows.folder()
-            train, val = run_data.copy_for_tiles(train, val, recipe.data, copies.absolute(), rt.say)
+        if recipe.data.tile and (copies := windows.folder(tile_cache(options))):
+            train, val = run_data.copy_for_tiles(train, val, recipe.data, copies, rt.say)
         stored, val_stored = run_data.read_proposals(source, recipe, train, val)
         return RunData(train, val, stored, val_stored, bad, found)
 
@@ -329,10 +328,18 @@ def first_state(
             "val_fraction": options.val_fraction,
             "val_digest": data.val and data.val.digest(),
             "bad_images": data.bad.saved(),
+            "tile_cache": tile_cache(options),
         },
         environment={**rt.environment(), "compiled": options.compile},
         history=changes,
     )
+
+
+def tile_cache(options: Options) -> str | None:
+    """--data.tile-cache as a checkpoint keeps it, so that evaluation reads the same raw copies."""
+    if options.tile_cache in (None, windows.NO_COPIES):
+        return options.tile_cache
+    return str(Path(options.tile_cache).absolute())
 
 
 def intervals(options: Options, plan: Plan) -> training.Intervals:

@@ -31,6 +31,7 @@ from fasterrcnn.nodata import FILE, NONE
 from fasterrcnn.pixel_format import AS_STORED, PixelFormat
 from fasterrcnn.progress import Progress
 
+NO_COPIES = "none"
 _ROWS = 512  # read at once where all of a file is wanted
 _PREPARED_ROWS = 64  # of these, brought to pixels at once: values of one byte become four
 _BYTES = {BYTE: 1, INTEGER: 2}  # of a value in a copy
@@ -52,9 +53,12 @@ class Image(NamedTuple):
         return self._replace(pixel_format=self.pixel_format._replace(value_range=None, fill=()))
 
 
-def folder() -> Path:
-    """Where raw copies are unless another folder is given."""
-    return user_cache.folder() / "tiles"
+def folder(given: str | None = None) -> Path | None:
+    """Where raw copies are: the folder `given`, by default one of the user's cache; None for
+    `NO_COPIES`."""
+    if given == NO_COPIES:
+        return None
+    return Path(given) if given else user_cache.folder() / "tiles"
 
 
 def image_of(data: Annotations, i: int) -> Image:

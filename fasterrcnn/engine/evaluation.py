@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,7 @@ class Source:
     dataset: str
     split: str
     fraction: float = 0.0  # above 0: only the images that training holds out
+    tile_cache: str | None = field(default=None, compare=False)  # for `windows.folder`
 
     @property
     def name(self) -> str:
@@ -177,11 +178,12 @@ def find_source(
     root = (data_path or Path(state.data["path"])).absolute()
     if dataset is None:
         dataset = state.data["dataset"] if str(root) == state.data["path"] else "auto"
+    cache = state.data.get("tile_cache")
     if split is None and (fraction := state.data.get("val_fraction", 0.0)):
-        return Source(root, dataset, state.recipe.data.train_split, fraction)
+        return Source(root, dataset, state.recipe.data.train_split, fraction, cache)
     if split is None:
         split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
-    return Source(root, dataset, split)
+    return Source(root, dataset, split, tile_cache=cache)
 
 
 def read_split(
@@ -203,7 +205,8 @@ def read_split(
         found = formats.read_voc_images(source.root, source.split, classes, problems)
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
-    found = replace(found, copies=str(windows.folder()))
+    copies = windows.folder(source.tile_cache)
+    found = replace(found, copies=None if copies is None else str(copies))
     if source.fraction:
         found = holdout.hold_out(found, source.fraction, source.root)[1]
     return channels.of_run(image_check.check(found, problems, check_images), config)
