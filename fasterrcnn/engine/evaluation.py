@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,18 +224,33 @@ def of_classes(
     return chosen, np.column_stack([detections[:, :6], labels])[labels > 0]
 
 
-def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
+def max_dets(state: checkpoint.State) -> int:
+    """The detections per image and class that count in the evaluations of a run."""
+    most: int = state.data.get("max_dets", coco.MAX_DETS)
+    return most
+
+
+def metric_of_run(state: checkpoint.State) -> Metric:
+    """The metrics of a run's own evaluations."""
+    if state.recipe.detector == "rpn":
+        return METRICS["rpn"]
+    return partial(detector_metrics, max_dets=max_dets(state))
+
+
+def notes(
+    annotations: Annotations | None, recipe: Recipe, counted: int = coco.MAX_DETS
+) -> list[str]:
     """Lines for the log: where detections are fewer than boxes, or than the metric counts."""
     if annotations is None or recipe.detector == "rpn":
         return []
     limit = recipe.roi_heads.detections_per_img
     most = int(np.diff(annotations.first).max(initial=0))  # boxes of an image
     if annotations.federated is None:
-        if not recipe.data.tile or most <= coco.MAX_DETS:
+        if not recipe.data.tile or most <= counted:
             return []
         return [
-            f"note: AP counts {coco.MAX_DETS} detections per image, and images have up to {most} "
-            "boxes; fasterrcnn evaluate --max-dets counts more"
+            f"note: AP counts {counted} detections per image and class, and images have up to "
+            f"{most} boxes; --max-dets counts more"
         ]
     if limit >= lvis.MAX_DETECTIONS:
         return []
