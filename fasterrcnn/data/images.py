@@ -274,7 +274,8 @@ def explained(error: Exception, what: str) -> ValueError:
 def header_of(image: Image.Image | Stored) -> Header:
     """What an opened image says of itself: the only place that reads an orientation."""
     if isinstance(image, Stored):
-        depth = {"u1": BYTE, "f4": FLOAT}.get(image.dtype.str[1:], INTEGER)
+        depth = FLOAT if image.dtype.kind == "f" else INTEGER
+        depth = BYTE if image.dtype == np.uint8 else depth
         size = image.height, image.width
         return Header(*size, 1, depth, image.bands, image.layout, image.nodata, image.window)
     orientation = 1
