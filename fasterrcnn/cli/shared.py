@@ -104,6 +104,15 @@ def check_display_bands(given: tuple[int, ...]) -> None:
         raise UsageError(f"--display-bands: {text}: must be three bands, or one")
 
 
+def max_dets(default: int | None, shown: str = "") -> Any:
+    """--max-dets: for `evaluation.detector_metrics`."""
+    return setting(
+        default,
+        f"detections per image and class that COCO's metrics count{shown}; LVIS's count 300",
+        least=1,
+    )
+
+
 def workers() -> Any:
     """--workers: loader processes."""
     return setting(None, "loader processes per GPU (default: number of cores, at most 8)", least=0)

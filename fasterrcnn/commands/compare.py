@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from fasterrcnn.cli import flags, shared
-from fasterrcnn.data import coco_results, images
+from fasterrcnn.data import channels, coco_results, images
 from fasterrcnn.data.annotations import Annotations, Classes
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.engine import checkpoint, evaluation, results
@@ -60,6 +60,7 @@ class Options:
     score_threshold: float = setting(
         0.5, "minimum score of the detections counted in pictures", least=0, most=1
     )
+    display_bands: tuple[int, ...] = shared.display_bands()
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     data = evaluation.read_split(source, classes, problems, options.check_images, config=None)
     for line in problems.summary():
         print(line)
+    shown = to_draw(data, [*runs.values()], options)
     compared, detections = [], []
     for letter, name in zip(_LETTERS, options.detectors, strict=False):
         run = runs.get(name)
@@ -102,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(differences.lines(report)))
     if options.json is not None:
         options.json.write_text(json.dumps(differences.as_json(report), indent=1) + "\n")
-    disagreements = draw(data, compared, detections, options)
+    disagreements = draw(shown, compared, detections, options)
     pages.write(compare_page.render(report, disagreements, options.score_threshold), page)
     print(f"page: {page}")
 
@@ -113,6 +115,7 @@ def check(options: Options, page: Path) -> None:
     count = len(options.detectors)
     if not 2 <= count <= len(_LETTERS):
         raise UsageError(f"{count} given; give 2 to {len(_LETTERS)}: fasterrcnn compare A B")
+    shared.check_display_bands(options.display_bands)
     page.parent.mkdir(parents=True, exist_ok=True)
     shared.check_outputs({"--json": options.json, "--page": page})
 
@@ -148,6 +151,14 @@ def find_source(
         )
     root = options.data_path.absolute()
     return evaluation.Source(root, options.dataset or "auto", options.split), ()
+
+
+def to_draw(data: Annotations, runs: list[Trained], options: Options) -> Annotations:
+    """The images as they are drawn: through the range of values of the first run. Raises UsageError
+    if they lack --display-bands."""
+    if runs:
+        data = replace(data, pixel_format=runs[0].state.recipe.input.pixel_format)
+    return channels.drawn(data, options.display_bands)
 
 
 def kept(run: Trained, source: evaluation.Source, data: Annotations) -> np.ndarray:

@@ -75,9 +75,7 @@ class Options(inference.Inference):
         0.5, "minimum score of detections drawn and counted in pictures", least=0, most=1
     )
     display_bands: tuple[int, ...] = shared.display_bands()
-    max_dets: int | None = setting(
-        None, f"detections per image that COCO's metrics count (default: {coco.MAX_DETS})", least=1
-    )
+    max_dets: int | None = shared.max_dets(None, f" (default: the run's, or {coco.MAX_DETS})")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -119,14 +117,15 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
     if isinstance(model, FastRCNN) and options.top_n is not None:
         model.use_top_n(options.top_n)
         changed.append(f"top-n: {options.top_n}")
-    if options.max_dets is not None:
+    most = evaluation.max_dets(state)
+    if options.max_dets not in (None, most):
         changed.append(f"max-dets: {options.max_dets}")
     rt.say(rt.describe())
     source = evaluation.find_source(state, options.data_path, options.dataset, options.split)
     boxes_hidden = options.voc_submission is not None and check_submission(source, state)
     data = read(source, state.classes, options, rt, recipe.input, images_only=boxes_hidden)
     channels.drawn(data, options.display_bands)  # raises now what it would raise in the end
-    for line in evaluation.notes(data, recipe):
+    for line in evaluation.notes(data, recipe, options.max_dets or most):
         rt.say(line)
     views = options.views(recipe)
     where = f", in {views.describe()}" if views and views.side else ""
@@ -144,7 +143,7 @@ def evaluate(checkpoint_or_run: Path, options: Options, rt: runtime.Runtime) -> 
         images_per_gpu=options.images_per_gpu,
         workers=rt.loader_workers(options.workers),
         stored=None if options.proposals is None else proposals.read(options.proposals),
-        metric=None if recipe.detector == "rpn" else metric_of(options),
+        metric=None if recipe.detector == "rpn" else metric_of(options, options.max_dets or most),
         also=views,
     )
     if not rt.is_main:
@@ -183,7 +182,7 @@ def measure_file(options: Options, rt: runtime.Runtime) -> None:
     )
     if not rt.is_main:
         return
-    metrics = metric_of(options)(data, detections)
+    metrics = metric_of(options, options.max_dets or coco.MAX_DETS)(data, detections)
     data, detections = chosen(data, detections, options)
     show(metrics, data, detections, source, options)
     folder = options.from_file.with_name(f"{options.from_file.stem}-pictures")
@@ -219,9 +218,8 @@ def read(
     return data if options.limit is None else data.take(np.arange(min(options.limit, len(data))))
 
 
-def metric_of(options: Options) -> evaluation.Metric:
-    """The metrics of a detector, of the classes and detections that count."""
-    most = coco.MAX_DETS if options.max_dets is None else options.max_dets
+def metric_of(options: Options, most: int) -> evaluation.Metric:
+    """The metrics of a detector, of the classes that count, and of `most` detections."""
 
     def measure(data: Annotations, detections: np.ndarray) -> dict[str, Any]:
         return evaluation.detector_metrics(*chosen(data, detections, options), most)

@@ -12,7 +12,9 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +48,8 @@ class Options:
     preprocess: str = setting(
         "out",
         "where images are resized, normalized and padded: out, by the program that calls the "
-        "file, or in the file, which then takes them as decoded (onnx only)",
+        "file, or in the file, which then takes them as decoded, in the type of the run's files "
+        "(onnx and pt2)",
         choices=("out", "in"),
     )
     half: bool = setting(
@@ -74,9 +77,10 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError(f"--{flag}: is for --format hub; leave it out")
     if options.data_path is not None and options.format not in _PROGRAMS:
         raise UsageError("--data-path: is for --format onnx and pt2; leave it out")
-    for flag, given in (("preprocess: in", options.preprocess == "in"), ("half", options.half)):
-        if given and options.format != "onnx":
-            raise UsageError(f"--{flag}: is for --format onnx; leave it out")
+    if options.preprocess == "in" and options.format not in _PROGRAMS:
+        raise UsageError("--preprocess: in: is for --format onnx and pt2; leave it out")
+    if options.half and options.format != "onnx":
+        raise UsageError("--half: is for --format onnx; leave it out")
     suffixes = (".pth", ".pkl") if options.format == "detectron2" else (".pth",)
     if options.format in _PROGRAMS:
         suffixes = (f".{options.format}",)
@@ -89,11 +93,16 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if options.format in _PROGRAMS:
             inside = options.preprocess == "in"
+            if inside and (reason := program.unprepared(state.recipe.input)):
+                raise UsageError(f"--preprocess: in: this run has {reason}; leave it out")
             tried_on = some_images(state, options.data_path)
+            decoded = tried_on.type if inside else None
             write_program(
-                model, state, options.output, tried_on, prepares=inside, half=options.half
+                model, state, options.output, tried_on.images, decoded=decoded, half=options.half
             )
             said = f"{options.output} for {options.format}"
+            if decoded is not None:
+                said += f", which takes {decoded} images as decoded".replace("torch.", "")
         else:
             count = write_checkpoint(model, state, options)
             said = f"{count} tensors in {options.output} for {options.format}"
@@ -135,35 +144,29 @@ def write_program(
     output: Path,
     tried_on: Sequence[Tensor],
     *,
-    prepares: bool = False,
+    decoded: torch.dtype | None = None,
     half: bool = False,
 ) -> None:
     """Write an exported file that detects what `model` does; there is none if it does not.
 
     tried_on: images ``(C, H, W)`` as `images.decode` gives them, on which the two are compared.
-    prepares: the file resizes, normalizes and pads images itself; half: its layers are in fp16
-    (both .onnx only). Raises CheckpointError where it detects something else, OSError.
+    decoded: the file prepares images itself, which it takes as decoded, of this type; half: its
+    layers are in fp16 (.onnx only). Raises CheckpointError where it detects something else,
+    OSError.
     """
     recipe = recipes.change(state.recipe, amp="off")
     temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
     try:
         metadata = checkpoint.to_json(replace(state, recipe=recipe))
-        if prepares and recipe.input.value_range not in (value_range.DATASET, value_range.FULL):
-            raise UsageError(
-                "--preprocess: in: is for images of 8 bits, and this run has "
-                f"--input.value-range {recipe.input.value_range}; leave it out"
-            )
-        if prepares and recipe.input.pixel_format.has_nodata:
-            raise UsageError(
-                "--preprocess: in: is for images without nodata, and this run has --input.nodata "
-                f"{recipe.input.nodata}; leave it out"
-            )
-        network = program.export(model, original_sizes=prepares)
         if output.suffix == ".onnx":
-            preparation = program.export_preparation(model.transform) if prepares else None
-            onnx_file.write(network, temporary, metadata, preparation, half=half)
+            network = program.export(model, original_sizes=decoded is not None)
+            before = program.export_preparation(model.transform, decoded) if decoded else None
+            onnx_file.write(network, temporary, metadata, before, half=half)
         else:
-            program_file.write(network, temporary, metadata)
+            whole = program.export_whole(model, decoded) if decoded else program.export(model)
+            program_file.write(whole, temporary, metadata)
+        if decoded is not None:
+            tried_on = [program.between_types(x, recipe.input, decoded) for x in tried_on]
         check(model, state, temporary, tried_on, parity.HALF if half else parity.EXACT)
         temporary.replace(output)
     finally:
@@ -192,9 +195,16 @@ def check(
         )
 
 
-def some_images(state: checkpoint.State, data_path: Path | None = None) -> list[Tensor]:
-    """The first validation images ``(C, H, W)`` of the run's data or of `data_path`, as
-    `images.decode` gives them; drawn shapes where the run's are not there.
+class Sample(NamedTuple):
+    """Images to try a file on."""
+
+    images: list[Tensor]  # (C, H, W), as `images.decode` gives them
+    type: torch.dtype  # of the values of files like theirs: uint8, uint16 or float32
+
+
+def some_images(state: checkpoint.State, data_path: Path | None = None) -> Sample:
+    """The first validation images of the run's data or of `data_path`; drawn shapes where the run's
+    are not there.
 
     Raises UsageError or DataError where those of `data_path` cannot be read.
     """
@@ -208,7 +218,9 @@ def some_images(state: checkpoint.State, data_path: Path | None = None) -> list[
     print("compared on drawn shapes:")
     channels = [k % 3 for k in range(state.recipe.input.in_channels)]
     drawn = (torch.from_numpy(shapes.draw(i)[0]).permute(2, 0, 1) for i in range(_IMAGES))
-    return [image[channels] for image in drawn]
+    is_ranged = value_range.limits(state.recipe.input.value_range) is not None
+    kind = torch.float32 if is_ranged else torch.uint8
+    return Sample([image[channels] for image in drawn], kind)
 
 
 def export_to_hub(options: Options) -> None:
@@ -226,9 +238,13 @@ def export_to_hub(options: Options) -> None:
         print(f"note: its README.md does not say: {missing}; give them as flags, or edit it")
 
 
-def _validation_images(state: checkpoint.State, data_path: Path | None = None) -> list[Tensor]:
+def _validation_images(state: checkpoint.State, data_path: Path | None = None) -> Sample:
+    config = state.recipe.input
     source = evaluation.find_source(state, data_path, None, None)
-    data = evaluation.read_split(
-        source, state.classes, Problems(skip=True), config=state.recipe.input
-    )
-    return [images.decode_of(data, i) for i in range(min(_IMAGES, len(data)))]
+    data = evaluation.read_split(source, state.classes, Problems(skip=True), config=config)
+    few = range(min(_IMAGES, len(data)))
+    kind = torch.uint8
+    if value_range.limits(config.value_range) is not None:
+        kinds = {images.stored_type(data.path(i)) for i in few}
+        kind = torch.uint16 if kinds == {np.dtype(np.uint16)} else torch.float32
+    return Sample([images.decode_of(data, i) for i in few], kind)

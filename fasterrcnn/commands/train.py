@@ -20,6 +20,7 @@ from fasterrcnn.data.sampler import Plan, check_ranks
 from fasterrcnn.engine import (
     bad_images,
     checkpoint,
+    evaluation,
     history,
     restarts,
     resume,
@@ -36,6 +37,7 @@ from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import UsageError
+from fasterrcnn.metrics import coco
 from fasterrcnn.models import any_backbone, kernels
 from fasterrcnn.models.checkpointing import checkpoint_activations
 from fasterrcnn.recipes import Recipe, Schedule
@@ -80,6 +82,7 @@ class Options:
     eval_every: int | None = setting(
         None, "steps between evaluations (default: an epoch; 0: only at the end)", least=0
     )
+    max_dets: int = shared.max_dets(coco.MAX_DETS)
     patience: int = setting(
         0,
         "evaluations without a better AP (of an RPN: AR_1000) after which to stop; 0: never",
@@ -299,11 +302,12 @@ def read_data(
             train, val, found, summary = run_data.read_splits(source, recipe, problems, bad, saved)
         finally:
             problems.write(listed)
-        for line in (*summary, *(f"{line} (listed in {listed})" for line in problems.summary())):
+        notes = evaluation.notes(val, recipe, options.max_dets)
+        found_in = [f"{line} (listed in {listed})" for line in problems.summary()]
+        for line in (*summary, *notes, *found_in):
             rt.say(line)
-        if recipe.data.tile and options.tile_cache != "none":
-            copies = Path(options.tile_cache) if options.tile_cache else windows.folder()
-            train, val = run_data.copy_for_tiles(train, val, recipe.data, copies.absolute(), rt.say)
+        if recipe.data.tile and (copies := windows.folder(tile_cache(options))):
+            train, val = run_data.copy_for_tiles(train, val, recipe.data, copies, rt.say)
         stored, val_stored = run_data.read_proposals(source, recipe, train, val)
         return RunData(train, val, stored, val_stored, bad, found)
 
@@ -329,10 +333,19 @@ def first_state(
             "val_fraction": options.val_fraction,
             "val_digest": data.val and data.val.digest(),
             "bad_images": data.bad.saved(),
+            "tile_cache": tile_cache(options),
+            "max_dets": options.max_dets,
         },
         environment={**rt.environment(), "compiled": options.compile},
         history=changes,
     )
+
+
+def tile_cache(options: Options) -> str | None:
+    """--data.tile-cache as a checkpoint keeps it, so that evaluation reads the same raw copies."""
+    if options.tile_cache in (None, windows.NO_COPIES):
+        return options.tile_cache
+    return str(Path(options.tile_cache).absolute())
 
 
 def intervals(options: Options, plan: Plan) -> training.Intervals:

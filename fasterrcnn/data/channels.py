@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from fasterrcnn.data import bands, image_cache, images, nodata_tags, value_ranges
+from fasterrcnn.data import bands, image_cache, images, nodata_tags, value_ranges, windows
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.bands import Layout
 from fasterrcnn.data.image_check import MANY
@@ -71,6 +72,9 @@ def drawn(data: Annotations, shown: tuple[int, ...]) -> Annotations:
         if kind.bands < max(shown):
             raise UsageError(f"--display-bands: {as_text(shown)}: {kind.file} has {kind.bands}")
     return replace(data, pixel_format=data.pixel_format.drawn(shown))
+
+
+_THREADS = 4  # that measure: each has some rows of an image in memory, or all of it
 
 
 class _Kind(NamedTuple):
@@ -177,29 +181,24 @@ def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]
     """Mean and std of the pixels of the training images, of more than `MANY` of as many, chosen by
     a hash of their ids; and a line for the log.
 
-    Images are merged one by one: Chan, Golub and LeVeque, "Updating formulae and a pairwise
-    algorithm for computing sample variances" (1979). Images that cannot be decoded are left out
-    here; the training says what is wrong with them.
+    Images that cannot be decoded are left out here; the training says what is wrong with them.
     """
     chosen = value_ranges.in_order_of_hash(train)[:MANY]
     pixel_format = config.pixel_format._replace(fill=())
 
     def measure() -> tuple[list[float], int]:
-        total, mean, squares = np.zeros((3, config.in_channels))
-        used = 0
-        for count, own_mean, own_squares in _moments(train, chosen, pixel_format):
-            step = own_mean - mean
-            merged = total + count
-            mean += step * count / np.maximum(merged, 1)
-            squares += own_squares + step**2 * total * count / np.maximum(merged, 1)
-            total, used = merged, used + 1
+        of_images = [*_moments(train, chosen, pixel_format)]
+        total, mean, squares = _merged(of_images, config.in_channels)
         std = np.sqrt(squares / np.maximum(total, 1))
+        used = len(of_images)
         return [used, *mean.tolist(), *std.tolist()], used
 
     paths = [train.path(i) for i in chosen]
     used, *moments = image_cache.measured(f"moments {pixel_format}", paths, measure)
+    if not used:
+        raise value_ranges.undecodable(train)
     mean, std = np.split(np.array(moments), 2)
-    if used and (constant := np.flatnonzero(std == 0).tolist()):
+    if constant := np.flatnonzero(std == 0).tolist():
         band = config.bands[constant[0]] if config.bands else constant[0] + 1
         raise DataError(
             f"{train.folder}: band {band} has one value in all training images; choose others with "
@@ -217,23 +216,45 @@ def _measured(train: Annotations, config: Input) -> tuple[Statistics, list[str]]
     ]
 
 
+_Moments = tuple[np.ndarray, np.ndarray, np.ndarray]  # per channel: pixels, mean, squares
+
+
+def _merged(parts: Iterable[_Moments], channels: int) -> _Moments:
+    """The moments of all parts, merged one by one: Chan, Golub and LeVeque, "Updating formulae and
+    a pairwise algorithm for computing sample variances" (1979)."""
+    total, mean, squares = np.zeros((3, channels))
+    for count, own_mean, own_squares in parts:
+        step = own_mean - mean
+        merged = total + count
+        mean += step * count / np.maximum(merged, 1)
+        squares += own_squares + step**2 * total * count / np.maximum(merged, 1)
+        total = merged
+    return total, mean, squares
+
+
 def _moments(
     train: Annotations, chosen: Sequence[int], pixel_format: PixelFormat
-) -> Iterator[tuple[np.ndarray, ...]]:
+) -> Iterator[_Moments]:
     """Of each chosen image that can be decoded, per channel the number of pixels with data, their
     mean and the sum of squared differences from it."""
 
-    def moments(i: int) -> tuple[np.ndarray, ...] | None:
+    def moments(i: int) -> _Moments | None:
         try:
-            pixels = images.decode(
-                train.path(i), apply_orientation=False, pixel_format=pixel_format
-            ).numpy()
+            parts = map(_moments_of, windows.pieces(train.path(i), pixel_format))
+            return _merged(parts, pixel_format.channels)
         except ValueError:
             return None
-        values = [channel[np.isfinite(channel)].astype(np.float64) for channel in pixels]
-        mean = np.array([v.mean() if len(v) else 0.0 for v in values])
-        squares = np.array([((v - m) ** 2).sum() for v, m in zip(values, mean, strict=True)])
-        return np.array([len(v) for v in values]), mean, squares
 
-    with ThreadPoolExecutor() as pool:  # decoders release Python's lock
+    with ThreadPoolExecutor(_THREADS) as pool:  # decoders release Python's lock
         yield from filter(None, pool.map(moments, chosen))
+
+
+def _moments_of(pixels: Tensor) -> _Moments:
+    """Of some pixels ``(h, W, C)``."""
+    values = [
+        channel[np.isfinite(channel)].astype(np.float64)
+        for channel in pixels.permute(2, 0, 1).numpy()
+    ]
+    mean = np.array([v.mean() if len(v) else 0.0 for v in values])
+    squares = np.array([((v - m) ** 2).sum() for v, m in zip(values, mean, strict=True)])
+    return np.array([len(v) for v in values]), mean, squares

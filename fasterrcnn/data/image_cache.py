@@ -29,7 +29,7 @@ from fasterrcnn.data import user_cache
 from fasterrcnn.data.images import Header, Seen, Verdict
 from fasterrcnn.data.problems import Problems
 
-_RULES = 6  # to be raised when `images` judges files differently, or measures, or a table changes
+_RULES = 7  # to be raised when `images` judges files differently, or measures, or a table changes
 _TABLE = """
     CREATE TABLE IF NOT EXISTS images (
         folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER,

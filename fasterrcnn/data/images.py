@@ -274,7 +274,8 @@ def explained(error: Exception, what: str) -> ValueError:
 def header_of(image: Image.Image | Stored) -> Header:
     """What an opened image says of itself: the only place that reads an orientation."""
     if isinstance(image, Stored):
-        depth = {"u1": BYTE, "f4": FLOAT}.get(image.dtype.str[1:], INTEGER)
+        depth = FLOAT if image.dtype.kind == "f" else INTEGER
+        depth = BYTE if image.dtype == np.uint8 else depth
         size = image.height, image.width
         return Header(*size, 1, depth, image.bands, image.layout, image.nodata, image.window)
     orientation = 1
@@ -289,6 +290,16 @@ def header_of(image: Image.Image | Stored) -> Header:
     tag = image.tag_v2.get(nodata_tags.TAG, "") if isinstance(image, TiffImageFile) else ""
     depth, nodata = _depth(image), nodata_tags.stated(tag)
     return Header(image.height, image.width, turned, depth, bands, layout, nodata)
+
+
+def stored_type(path: Path | str) -> np.dtype:
+    """The type of the values in a file. Raises ValueError with a phrase."""
+    with opened(path) as file:
+        image = _open_image(file)
+        if isinstance(image, Stored):
+            return image.dtype
+        kinds = {BYTE: np.uint8, FLOAT: np.float32, INTEGER: np.uint16}
+        return np.dtype(np.int32 if image.mode == "I" else kinds[_depth(image)])
 
 
 def _depth(image: Image.Image) -> int:

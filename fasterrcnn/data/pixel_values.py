@@ -16,7 +16,7 @@ from fasterrcnn.pixel_format import PixelFormat
 BYTE, INTEGER, FLOAT = 8, 16, 32  # depths: bits of a value; INTEGER: of integers of any more bits
 PERCENTILES = (0.1, 99.9)  # the ends of a range that is measured
 _BEYOND = 255.0  # a value is followed so far outside of 0 to 255: one dead pixel must not rule
-_SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
+SAMPLED = 1_000_000  # values of an image from which its percentiles are taken
 
 
 def as_wanted(
@@ -45,6 +45,26 @@ def as_wanted(
     if missing is not None:
         return torch.where(missing, torch.tensor(wanted.fill or torch.nan), pixels.float())
     return pixels.float() if wanted.has_nodata and wanted.fill else pixels
+
+
+def as_stored(pixels: Tensor, wanted: PixelFormat, dtype: torch.dtype) -> Tensor:
+    """Pixels ``(C, H, W)`` as `wanted` to values of a file, of `dtype`: what `as_wanted` makes the
+    same pixels of.
+
+    `wanted` has a range of numbers or none, and a number as nodata or none.
+    """
+    values = pixels.double()
+    limits = value_range.limits(wanted.value_range or value_range.FULL)
+    if limits is not None:
+        low, high = limits
+        values = values * ((high - low) / 255.0) + low
+    if not dtype.is_floating_point:
+        values = values.round().clamp(0, torch.iinfo(dtype).max)
+    value = nodata.value(wanted.nodata)
+    if value is not None:
+        filled = pixels == torch.tensor(wanted.fill).view(-1, 1, 1)
+        values = values.masked_fill(filled, value)
+    return values.to(dtype)
 
 
 def _missing(pixels: Tensor, wanted: str, stated: str) -> Tensor | None:
@@ -94,7 +114,7 @@ def scaled(
 
 def own_range(pixels: Tensor) -> tuple[float, float]:
     """The ends of the range of an image ``(H, W, C)`` for itself."""
-    return percentiles(sample(pixels, _SAMPLED))
+    return percentiles(sample(pixels, SAMPLED))
 
 
 def sample(pixels: Tensor, count: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from fasterrcnn.data import nodata_tags
@@ -30,8 +31,14 @@ _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = (
 )  # fmt: skip
 _EXTRA, _FORMAT, _SUBFILE, _FILL_ORDER = 338, 339, 254, 266
 _KINDS = {1: "u", 2: "i", 3: "f"}  # of numpy, by sample format
-_TYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8")
+_TYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
 _BY_PILLOW = (np.uint8, np.uint16, np.float32)  # of one band, whose values it leaves as they are
+_NOT_BY_PILLOW = (
+    np.int8,
+    np.uint32,
+    np.float16,
+    np.float64,
+)  # which it takes for others, or for no image
 _LONG = 4  # the type of a tag
 _JPEG = (6, 7)
 
@@ -61,6 +68,11 @@ class _Page(NamedTuple):
         return np.dtype(name) if {*bits} == {bits[0]} and name in _TYPES else None
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether its values are of more bits than Pillow unpacks, and of none of `_TYPES`."""
+        return self.dtype is None and self.get(_BITS, 1) >= 16
+
+    @property
     def undecodable(self) -> str:
         """A phrase saying why its pixels are not decoded here; empty if they are."""
         if self.dtype is None or self.get(_FILL_ORDER, 1) != 1:
@@ -84,8 +96,9 @@ def open_tiff(file: IO[bytes], *, in_windows: bool = False) -> Stored | None:
         return None
     if samples == 1:
         if len(pages) == 1 or first.dtype is None or {*map(_kind, pages)} != {_kind(first)}:
-            plain = photometric == 1 and first.dtype in _BY_PILLOW
-            return _stored(first, 1, Layout.PLAIN, pages[:1]) if plain and in_windows else None
+            kinds = _BY_PILLOW if in_windows else ()
+            own = first.dtype in (*_NOT_BY_PILLOW, *kinds) or first.is_unknown
+            return _stored(first, 1, Layout.PLAIN, pages[:1]) if own and photometric == 1 else None
         return _stored(first, len(pages), Layout.PAGES, pages)
     extra = first.tags.get(_EXTRA, ())
     alpha = bool(extra) and extra[-1] in (1, 2)
@@ -205,6 +218,8 @@ def _part(file: IO[bytes], page: _Page, part: Window) -> np.ndarray:
     end = end_row * block_height
     rows = (end if tiled else min(end, height)) - first_row * block_height
     order = _read(file, 0, 2)
+    if rows * columns * block_width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError("tiles or strips that are much larger than the image")
     found = []
     for plane in range(planes):
         own = [
@@ -265,6 +280,8 @@ def _bytes(
     else:
         tags |= {_ROWS: [block[0]], _OFFSETS: starts[:-1], _COUNTS: lengths}
     with TiffImageFile(io.BytesIO(_file(blocks, starts[-1], tags))) as image:
+        # Else Pillow counts bytes as pixels.
+        image.im = Image.core.new(image.mode, image.size)  # type: ignore[attr-defined]
         return np.asarray(image)
 
 

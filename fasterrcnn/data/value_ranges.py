@@ -93,6 +93,13 @@ def _mixed(examples: dict[int, str]) -> DataError:
     )
 
 
+def undecodable(train: Annotations) -> DataError:
+    """The error where nothing can be measured."""
+    return DataError(
+        f"{train.folder}: no training image can be decoded; --check-images all says why"
+    )
+
+
 def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str]]:
     """The percentiles of the training images as text, and a line for the log.
 
@@ -109,7 +116,9 @@ def _measured(train: Annotations, as_stored: PixelFormat) -> tuple[str, list[str
     paths = [train.path(i) for i in in_order_of_hash(train)[:MEASURED]]
     what = f"range {PERCENTILES} {_VALUES} {as_stored}"
     low, high, outside, count, used = image_cache.measured(what, paths, measure)
-    if not count and as_stored.has_nodata:
+    if not used:
+        raise undecodable(train)
+    if not count:
         raise DataError(
             f"{train.folder}: no pixel of the training images holds data (--input.nodata "
             f"{as_stored.nodata}); give another value, or none"

@@ -31,7 +31,9 @@ from fasterrcnn.nodata import FILE, NONE
 from fasterrcnn.pixel_format import AS_STORED, PixelFormat
 from fasterrcnn.progress import Progress
 
+NO_COPIES = "none"
 _ROWS = 512  # read at once where all of a file is wanted
+_PREPARED_ROWS = 64  # of these, brought to pixels at once: values of one byte become four
 _BYTES = {BYTE: 1, INTEGER: 2}  # of a value in a copy
 _THREADS = 4  # that make copies: each has a whole image in memory
 _LIMITS_KEPT = 4096  # images whose own range of values a process remembers
@@ -51,9 +53,12 @@ class Image(NamedTuple):
         return self._replace(pixel_format=self.pixel_format._replace(value_range=None, fill=()))
 
 
-def folder() -> Path:
-    """Where raw copies are unless another folder is given."""
-    return user_cache.folder() / "tiles"
+def folder(given: str | None = None) -> Path | None:
+    """Where raw copies are: the folder `given`, by default one of the user's cache; None for
+    `NO_COPIES`."""
+    if given == NO_COPIES:
+        return None
+    return Path(given) if given else user_cache.folder() / "tiles"
 
 
 def image_of(data: Annotations, i: int) -> Image:
@@ -77,7 +82,7 @@ def read(image: Image, window: Window, size: np.ndarray) -> Tensor:
         try:
             with images.opened(copy) as file:
                 stored = array_files.open_array(file)
-                return _prepared(_values(stored, file, window), stored, chosen)
+                return _prepared(_values(stored, file, window), stored, chosen, of=image)
         except ValueError:  # it is not there, or not as it was: that is no fault of the image
             pass
     whole = _decoded(image, Path(image.path).stat().st_mtime_ns)
@@ -118,13 +123,14 @@ def _values(stored: Stored, file: IO[bytes], window: Window) -> np.ndarray:
         raise images.explained(error, "cannot be decoded") from error
 
 
-def _prepared(values: np.ndarray, stored: Stored, image: Image) -> Tensor:
-    """Pixels ``(C, h, w)`` of the bands in a window. Raises ValueError with a phrase."""
+def _prepared(values: np.ndarray, stored: Stored, image: Image, of: Image | None = None) -> Tensor:
+    """Pixels ``(C, h, w)`` of the bands in a window; `of`: the image that `image` is a copy of.
+    Raises ValueError with a phrase."""
     wanted = image.pixel_format
     pixels = bands.chosen(bands.as_tensor(values), stored.layout, wanted)
     own = None
     if wanted.value_range == value_range.IMAGE and pixels.dtype != torch.uint8:
-        own = _own_range(image, Path(image.path).stat().st_mtime_ns)
+        own = _own_range(of or image, Path(image.path).stat().st_mtime_ns)
     return _as_wanted(pixels, stored, wanted, own).permute(2, 0, 1)
 
 
@@ -147,6 +153,11 @@ def _decoded(image: Image, _mtime_ns: int) -> Tensor:
 @functools.lru_cache(maxsize=_LIMITS_KEPT)
 def _own_range(image: Image, mtime_ns: int) -> tuple[float, float]:
     """The ends of the range of an image's own values."""
+    with images.opened(image.path) as file:
+        in_windows = _in_windows(file) is not None
+    if in_windows:
+        form = image.as_stored.pixel_format
+        return pixel_values.percentiles(grid(image.path, form, pixel_values.SAMPLED))
     pixels = _decoded(image.as_stored, mtime_ns).permute(1, 2, 0)
     return pixel_values.own_range(pixels)
 
@@ -220,6 +231,23 @@ def grid(path: str, form: PixelFormat, count: int) -> np.ndarray:
             pixels = bands.chosen(bands.as_tensor(values), stored.layout, form)
             found.append(_as_wanted(pixels, stored, form).reshape(-1).numpy())
         return np.concatenate(found)
+
+
+def pieces(path: str, form: PixelFormat) -> Iterator[Tensor]:
+    """The pixels ``(h, W, C)`` of a file from top to bottom, some rows at a time where it can be
+    read in windows, else all at once. Raises ValueError with a phrase."""
+    with images.opened(path) as file:
+        stored = _in_windows(file)
+        if stored is None:
+            whole = images.decode(path, apply_orientation=False, pixel_format=form)
+            yield whole.permute(1, 2, 0)
+            return
+        image = Image(path, rotate=False, pixel_format=form)
+        for rows in _in_rows(stored):
+            values = _values(stored, file, rows)
+            for top in range(0, len(values), _PREPARED_ROWS):
+                part = values[top : top + _PREPARED_ROWS]
+                yield _prepared(part, stored, image).permute(1, 2, 0)
 
 
 def _in_rows(stored: Stored) -> Iterator[Window]:

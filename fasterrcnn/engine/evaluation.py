@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ class Source:
     dataset: str
     split: str
     fraction: float = 0.0  # above 0: only the images that training holds out
+    tile_cache: str | None = field(default=None, compare=False)  # for `windows.folder`
 
     @property
     def name(self) -> str:
@@ -177,11 +179,12 @@ def find_source(
     root = (data_path or Path(state.data["path"])).absolute()
     if dataset is None:
         dataset = state.data["dataset"] if str(root) == state.data["path"] else "auto"
+    cache = state.data.get("tile_cache")
     if split is None and (fraction := state.data.get("val_fraction", 0.0)):
-        return Source(root, dataset, state.recipe.data.train_split, fraction)
+        return Source(root, dataset, state.recipe.data.train_split, fraction, cache)
     if split is None:
         split = state.data["val_split"] if state.data["val_split"] != "none" else "val"
-    return Source(root, dataset, split)
+    return Source(root, dataset, split, tile_cache=cache)
 
 
 def read_split(
@@ -203,7 +206,8 @@ def read_split(
         found = formats.read_voc_images(source.root, source.split, classes, problems)
     else:
         found = formats.read(source.root, source.split, source.dataset, classes, problems)
-    found = replace(found, copies=str(windows.folder()))
+    copies = windows.folder(source.tile_cache)
+    found = replace(found, copies=None if copies is None else str(copies))
     if source.fraction:
         found = holdout.hold_out(found, source.fraction, source.root)[1]
     return channels.of_run(image_check.check(found, problems, check_images), config)
@@ -220,18 +224,33 @@ def of_classes(
     return chosen, np.column_stack([detections[:, :6], labels])[labels > 0]
 
 
-def notes(annotations: Annotations | None, recipe: Recipe) -> list[str]:
+def max_dets(state: checkpoint.State) -> int:
+    """The detections per image and class that count in the evaluations of a run."""
+    most: int = state.data.get("max_dets", coco.MAX_DETS)
+    return most
+
+
+def metric_of_run(state: checkpoint.State) -> Metric:
+    """The metrics of a run's own evaluations."""
+    if state.recipe.detector == "rpn":
+        return METRICS["rpn"]
+    return partial(detector_metrics, max_dets=max_dets(state))
+
+
+def notes(
+    annotations: Annotations | None, recipe: Recipe, counted: int = coco.MAX_DETS
+) -> list[str]:
     """Lines for the log: where detections are fewer than boxes, or than the metric counts."""
     if annotations is None or recipe.detector == "rpn":
         return []
     limit = recipe.roi_heads.detections_per_img
     most = int(np.diff(annotations.first).max(initial=0))  # boxes of an image
     if annotations.federated is None:
-        if not recipe.data.tile or most <= coco.MAX_DETS:
+        if not recipe.data.tile or most <= counted:
             return []
         return [
-            f"note: AP counts {coco.MAX_DETS} detections per image, and images have up to {most} "
-            "boxes; fasterrcnn evaluate --max-dets counts more"
+            f"note: AP counts {counted} detections per image and class, and images have up to "
+            f"{most} boxes; --max-dets counts more"
         ]
     if limit >= lvis.MAX_DETECTIONS:
         return []

@@ -21,7 +21,6 @@ from fasterrcnn.data import (
 from fasterrcnn.data.annotations import Annotations
 from fasterrcnn.data.problems import Problems
 from fasterrcnn.data.proposals import StoredProposals
-from fasterrcnn.engine import evaluation
 from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.errors import DataError
 from fasterrcnn.image_sizes import bucket_of, training_sizes
@@ -122,7 +121,7 @@ def read_splits(
         lines += more
     if config.repeat_threshold:
         lines.append(repeats.describe(train, config.repeat_threshold))
-    return train, val, found, [*summary, *lines, *evaluation.notes(val, recipe)]
+    return train, val, found, [*summary, *lines]
 
 
 def copy_for_tiles(

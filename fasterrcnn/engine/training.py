@@ -204,6 +204,7 @@ def evaluate(
             images_per_gpu=state.recipe.schedule.images_per_gpu,
             workers=workers,
             stored=data.val_proposals,
+            metric=evaluation.metric_of_run(state),
             also=views.of_recipe(state.recipe),
         )
     except DataError as error:

@@ -16,12 +16,17 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fasterrcnn.errors import CheckpointError, UsageError
-from fasterrcnn.export.program import INPUTS, OUTPUTS, File, entries
+from fasterrcnn.export.program import INPUTS, OUTPUTS, File, decoded_of, entries
 
 _KEY = "fasterrcnn"  # of the metadata
 _OPSET = 18
 _INSIDE = "network_"  # before the names of what follows the preparation
 _LAYERS = {"Conv", "BatchNormalization", "Relu", "Gemm", "MatMul"}  # what fp16 is for
+_DECODED = {  # types of decoded images, by ONNX Runtime's names
+    "tensor(uint8)": torch.uint8,
+    "tensor(uint16)": torch.uint16,
+    "tensor(float)": torch.float32,
+}
 _PREPARED = tuple(f"prepared_{name}" for name in INPUTS)
 
 
@@ -68,7 +73,8 @@ def write(
         model = _joined(_translated(preparation, INPUTS[:1], _PREPARED), model)
     if half:
         model = _halved(model)
-    onnx.helper.set_model_props(model, {_KEY: metadata, **entries(metadata)})
+    said = entries(metadata, decoded_of(preparation or program))
+    onnx.helper.set_model_props(model, {_KEY: metadata, **said})
     onnx.save(model, path)
 
 
@@ -124,13 +130,15 @@ def read(path: Path) -> File:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read: {reason}; export it again") from None
 
-    names = [entry.name for entry in session.get_inputs()]
+    inputs = session.get_inputs()
+    names = [entry.name for entry in inputs]
+    decoded = _DECODED[inputs[0].type] if len(inputs) == 1 else None
 
     def call(*inputs: Tensor) -> tuple[Tensor, ...]:
         given = {name: x.contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
         return tuple(torch.from_numpy(out) for out in session.run(list(OUTPUTS), given))
 
-    return File(call, metadata, prepares=len(names) == 1)
+    return File(call, metadata, decoded)
 
 
 def _translations() -> dict[Callable, Callable]:

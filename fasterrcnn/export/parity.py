@@ -74,7 +74,7 @@ HEADER = " short  long     eager  exported different  box (px)     score (by rou
 def compare(
     detector: Detector, exported: Detector, images: Sequence[Tensor], limits: Limits = EXACT
 ) -> list[Agreement]:
-    """The detections in uint8 `images` ``(3, H, W)`` at three sizes, in batches of 1 and 3.
+    """The detections in `images` ``(C, H, W)`` at three sizes, in batches of 1 and 3.
 
     Images are resized to three sizes, for which the transforms are changed and restored; where the
     file resizes them itself, they are made smaller before. Where more differs than `limits` allow,
@@ -123,11 +123,9 @@ Found = dict[str, Tensor]
 
 
 def _smaller(image: Tensor, scale: float) -> Tensor:
-    """uint8 ``(3, H, W)`` with sides times `scale`."""
-    pixels = functional.interpolate(
-        image[None].float(), scale_factor=scale, mode="bilinear", antialias=True
-    )
-    return pixels[0].round().byte()
+    """``(C, H, W)`` with sides times `scale`, and values that it has."""
+    pixels = functional.interpolate(image[None].float(), scale_factor=scale, mode="nearest-exact")
+    return pixels[0].to(image.dtype)
 
 
 def _batches(images: Sequence[Tensor]) -> list[list[Tensor]]:

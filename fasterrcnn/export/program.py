@@ -1,8 +1,8 @@
 """A detector as programs of torch.export: every N, H and W in one graph, no Python inside.
 
-`Network` is what detects; `Preparation` resizes, normalizes and pads for it. They are two programs,
-because torch.export takes minutes where the network's sizes are formulas of an image's. Shapes: N
-images of C channels, D places for detections.
+`Network` is what detects; `Preparation` scales values, resizes, normalizes and pads for it. Where
+they can be, they are two programs, because torch.export takes long where the network's sizes are
+formulas of an image's. Shapes: N images of C channels, D places for detections.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from fasterrcnn import nodata, value_range
+from fasterrcnn.data import pixel_values
+from fasterrcnn.data.pixel_values import BYTE, INTEGER
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
 from fasterrcnn.models.build import Detector, FastRCNN
 from fasterrcnn.models.transform import Transform, without_targets
+from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.recipes import Input, as_text, from_dict
 
 INPUTS = ("image", "sizes", "original_sizes")  # of a `Network`; the last may be left out
@@ -36,14 +40,23 @@ _SAID = (  # of a recipe's input
 )  # fmt: skip
 
 
-def entries(metadata: str) -> dict[str, str]:
+def entries(metadata: str, decoded: torch.dtype | None = None) -> dict[str, str]:
     """What other programs have to know of the input, by name and as text, out of the json text
-    `metadata`."""
+    `metadata`. `decoded`: as of `File`."""
     saved = json.loads(metadata).get("recipe")
     if saved is None:
         return {}
     config = from_dict(saved).input
-    return {f"input.{name}": as_text(getattr(config, name)) for name in _SAID}
+    said = {f"input.{name}": as_text(getattr(config, name)) for name in _SAID}
+    kind = str(decoded or torch.float32).removeprefix("torch.")
+    return {**said, "input.preprocess": "in" if decoded else "out", "input.type": kind}
+
+
+def decoded_of(program: ExportedProgram) -> torch.dtype | None:
+    """`File.decoded` of a program."""
+    inputs = program.graph_signature.user_inputs
+    found = [node.meta["val"].dtype for node in program.graph.nodes if node.name in inputs]
+    return found[0] if len(found) == 1 else None
 
 
 class File(NamedTuple):
@@ -51,7 +64,8 @@ class File(NamedTuple):
 
     call: Callable[..., tuple[Tensor, ...]]  # inputs to `OUTPUTS`, on the CPU
     metadata: str  # as written
-    prepares: bool = False  # its input is a decoded image; else what `Preparation` makes
+    decoded: torch.dtype | None = None  # of the decoded images that are its input; None: its input
+    # is what `Preparation` makes of them
 
 
 class Network(nn.Module):
@@ -79,21 +93,62 @@ class Network(nn.Module):
 
 
 class Preparation(nn.Module):
-    """From decoded images to the inputs of a `Network`, as `models.transform.Transform`."""
+    """From decoded images to the inputs of a `Network`: values to the scale of 8 bits as
+    `data.pixel_values`, then as `models.transform.Transform`."""
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
         self.transform = transform
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 images of one size ``(N, C, H, W)`` to `INPUTS`."""
+        """Images of one size ``(N, C, H, W)`` with values as stored to `INPUTS`."""
         config = self.transform.config
         n, old = image.shape[0], image.shape[2:]
+        image = as_scaled(image, config.pixel_format)
         new = resized(old, config)
         step = config.size_divisible
         bottom, right = ((side + step - 1) // step * step - side for side in new)
         pixels = functional.pad(self.transform.normalize(image, new), (0, right, 0, bottom))
         return pixels, _as_tensor(new).expand(n, 2), _as_tensor(old).expand(n, 2)
+
+
+class Whole(nn.Module):
+    """From decoded images to detections."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.preparation, self.network = Preparation(detector.transform), Network(detector)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images as of `Preparation` to detections as of `Network`, in px of these images."""
+        found: tuple[Tensor, Tensor, Tensor] = self.network(*self.preparation(image))
+        return found
+
+
+def as_scaled(image: Tensor, wanted: PixelFormat) -> Tensor:
+    """Values ``(N, C, H, W)`` as stored to pixels as images are decoded to. Of floating-point
+    values none is looked at whether it is NaN."""
+    values = image if image.dtype == torch.uint8 else image.float()
+    depth = BYTE if image.dtype == torch.uint8 else INTEGER
+    pixels = pixel_values.as_wanted(values.permute(0, 2, 3, 1), depth, wanted)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def between_types(image: Tensor, config: Input, decoded: torch.dtype) -> Tensor:
+    """An image ``(C, H, W)`` as decoded from a file whose values are of the type `decoded`: as it
+    is, but for one that comes from no such file, whose values may lie between those of the type."""
+    values = pixel_values.as_stored(image, config.pixel_format, decoded)
+    return as_scaled(values[None], config.pixel_format)[0]
+
+
+def unprepared(config: Input) -> str | None:
+    """Why a file cannot prepare images of a recipe as they are decoded; None if it can."""
+    asked = config.value_range
+    if asked in (value_range.IMAGE, value_range.WINDOW):
+        return f"--input.value-range {asked}: every image has a range of its own"
+    if config.nodata == nodata.FILE:
+        return "--input.nodata file: every image states its own, which is not in its pixels"
+    return None
 
 
 def resized(size: Sequence[int], config: Input) -> tuple[int, int]:
@@ -104,7 +159,7 @@ def resized(size: Sequence[int], config: Input) -> tuple[int, int]:
         config.max_size / torch.sym_max(height, width),
     )
     half = 0.5 if config.rounding == "nearest" else 0.0
-    new = [torch.sym_max(1, math.floor(side * scale + half)) for side in size]
+    new = [torch.sym_max(1, torch.sym_int(side * scale + half)) for side in size]
     return new[0], new[1]
 
 
@@ -161,14 +216,7 @@ def export(detector: Detector, *, original_sizes: bool = False) -> ExportedProgr
     H and W may be any multiple of the recipe's `size_divisible` above 64 px. Raises UsageError for
     a detector that is no such program.
     """
-    if isinstance(detector, FastRCNN):
-        raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
-    backbone = detector.backbone
-    if isinstance(backbone, (AnyBackbone, PlainBackbone)) and backbone.body.has_layer_norm:
-        raise UsageError(
-            "--checkpoint: this backbone has layer norms, and torch.export ties such networks to "
-            "one size of images; exported are networks of convolutions and batch norms"
-        )
+    _check(detector)
     step = detector.transform.config.size_divisible
     n, (h, w) = Dim("n"), (Dim(name, min=SMALLEST // step + 1) for name in "hw")
     cells = math.ceil(256 / step)
@@ -183,12 +231,35 @@ def export(detector: Detector, *, original_sizes: bool = False) -> ExportedProgr
         )
 
 
-def export_preparation(transform: Transform) -> ExportedProgram:
+def _check(detector: Detector) -> None:
+    """Raise UsageError for a detector that is no program."""
+    if isinstance(detector, FastRCNN):
+        raise UsageError("--checkpoint: takes stored proposals, an exported file has none")
+    backbone = detector.backbone
+    if isinstance(backbone, (AnyBackbone, PlainBackbone)) and backbone.body.has_layer_norm:
+        raise UsageError(
+            "--checkpoint: this backbone has layer norms, and torch.export ties such networks to "
+            "one size of images; exported are networks of convolutions and batch norms"
+        )
+
+
+def export_preparation(transform: Transform, decoded: torch.dtype = torch.uint8) -> ExportedProgram:
     """The preparation of images of any size, from 2 x 2 px on."""
+    return _of_decoded(Preparation(transform), transform, decoded)
+
+
+def export_whole(detector: Detector, decoded: torch.dtype = torch.uint8) -> ExportedProgram:
+    """Preparation and network in one, as `export` and `export_preparation`; it takes longer."""
+    _check(detector)
+    with torch.no_grad(), WholeWindows():
+        return _of_decoded(Whole(detector), detector.transform, decoded)
+
+
+def _of_decoded(module: nn.Module, transform: Transform, decoded: torch.dtype) -> ExportedProgram:
     shape = {0: Dim("n"), 2: Dim("h", min=2), 3: Dim("w", min=2)}
     return torch.export.export(
-        Preparation(transform).eval(),
-        (torch.zeros(2, transform.config.in_channels, 250, 320, dtype=torch.uint8),),
+        module.eval(),
+        (torch.zeros(2, transform.config.in_channels, 250, 320, dtype=decoded),),
         dynamic_shapes=(shape,),
         strict=False,
         prefer_deferred_runtime_asserts_over_guards=True,  # sizes are formulas of H and W

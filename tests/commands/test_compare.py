@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fasterrcnn import recipes
 from fasterrcnn.commands import compare, evaluate, train
 from fasterrcnn.data import coco_results, formats, shapes
 from fasterrcnn.data.annotations import Annotations
@@ -112,6 +113,22 @@ def test_runs(runs: list[Path], tmp_path: Path, folder: Path, monkeypatch):
     assert (found["images"], found["split"], found["data_path"]) == (40, "val", str(folder))
     assert found["detectors"][0]["detail"] == "step 1"
     html_pages.check((tmp_path / "out" / "compare" / "index.html").read_text())
+
+
+def test_pictures_show_the_range_of_the_first_run_and_the_bands_asked_for(
+    runs: list[Path], val: Annotations, tmp_path: Path
+):
+    run = compare.load(runs[0])
+    config = recipes.change(run.state.recipe, input=dict(value_range="5,9"))
+    run = replace(run, state=replace(run.state, recipe=config))
+    options = compare.Options(tuple(runs), display_bands=(3, 2, 1))
+    assert compare.to_draw(val, [run], options).pixel_format == (
+        config.input.pixel_format.drawn((3, 2, 1))
+    )
+    flags = (*map(str, runs[:2]), "--page", str(tmp_path / "x.html"), "--display-bands")
+    for bands, said in (("9", r"9: \S+ has 3"), ("1,2", "1,2: must be three bands, or one")):
+        with pytest.raises(UsageError, match=f"^--display-bands: {said}"):
+            compare.main([*flags, bands])
 
 
 def test_a_run_and_a_file_on_another_split(runs: list[Path], files, folder: Path, tmp_path: Path):

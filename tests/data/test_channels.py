@@ -76,6 +76,17 @@ def test_mean_and_std_are_those_of_all_pixels(tmp_path: Path):
     )
 
 
+def test_where_nothing_can_be_decoded_nothing_is_measured(tmp_path: Path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("cannot be decoded")
+
+    monkeypatch.setattr(images, "decode", fail)
+    for name, kind in (("a", "u1"), ("b", "u2")):
+        data = split(tmp_path / name, image(1, 2, 3, 4, 5, dtype=kind))
+        with pytest.raises(DataError, match="no training image can be decoded; --check-images all"):
+            channels.resolve([data], Input(channels=5, image_mean=()))
+
+
 def test_more_than_8_bits_are_measured_in_their_range(tmp_path: Path):
     arrays = [image(*range(1000, 6000, 1000), dtype="u2", spread=100) for _ in range(3)]
     data = split(tmp_path / "a", *arrays)

@@ -132,6 +132,23 @@ def test_every_layout_gives_the_same_values(
         assert np.array_equal(stored(path), array)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tile", [0, 16])
+@pytest.mark.parametrize("bands", [1, 4])
+def test_every_type_gives_the_same_values(tmp_path: Path, bands: int, tile: int, order: str):
+    """Of one band too, which Pillow reads of some types, and of others wrongly."""
+    for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"):
+        array = (RANDOM.random((H, W, bands)) * 200 - (0 if dtype[0] == "u" else 100)).astype(dtype)
+        array[0, 0] = 2**31 if dtype == "u4" else array[0, 0]
+        path = write(tmp_path / "x.tif", [array], tile=tile, order=order)
+        depth = {"u1": BYTE, "f": FLOAT}.get(dtype if dtype == "u1" else dtype[0], INTEGER)
+        assert images.inspect(path).header[3:5] == (depth, bands)
+        assert np.array_equal(stored(path), array.astype("u1" if dtype == "u1" else "f4"))
+    path = write(tmp_path / "x.tif", [values("u1", bands).astype("u8")])
+    with pytest.raises(ValueError, match=r"64,.* bits: needs tifffile"):
+        stored(path)
+
+
 def test_sixteen_bits_of_color_are_not_rounded(tmp_path: Path):
     array = values("u2", 3)
     path = write(tmp_path / "x.tif", [array], photometric=2)
@@ -199,6 +216,17 @@ def test_damaged_files_are_refused_in_a_phrase(tmp_path: Path):
                 stored(path)
     path.write_bytes(whole[:600])
     assert isinstance(images.inspect(path).header, str)
+
+
+def test_the_limit_of_pixels_counts_no_bytes(tmp_path: Path, monkeypatch):
+    """Bands are decoded as a gray image of their bytes."""
+    array = values("u2", 9)
+    path = write(tmp_path / "x.tif", [array], tile=16, predictor=2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # Pillow refuses twice as many
+    assert np.array_equal(stored(path), array)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(ValueError, match="much larger than the image"):
+        stored(path)
 
 
 def test_nan_is_counted(tmp_path: Path):

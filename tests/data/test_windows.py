@@ -141,6 +141,21 @@ def test_values_are_sampled_some_rows_at_a_time(tmp_path: Path, monkeypatch):
         assert windows.check(str(path))
 
 
+def test_pixels_are_read_some_rows_at_a_time(tmp_path: Path, monkeypatch):
+    """Their own range of values is that of the whole image; nothing else is decoded for it."""
+    monkeypatch.setattr(windows, "_ROWS", 5)
+    monkeypatch.setattr(windows, "_PREPARED_ROWS", 2)
+    for path in (write(tmp_path / "a.tif", [values("u2", 4)], tile=16),
+                 saved(tmp_path / "a.npy", values("f4", 4))):  # fmt: skip
+        for form in (PixelFormat("image", 4), PixelFormat("10,90", 2, (4, 1))):
+            whole = images.decode(path, apply_orientation=False, pixel_format=form)
+            with monkeypatch.context() as patch:
+                patch.setattr(images, "decode", None)
+                parts = [*windows.pieces(str(path), form)]
+            assert len(parts) > H // 3
+            assert torch.cat(parts).permute(2, 0, 1).equal(whole)
+
+
 def test_files_that_have_no_windows(tmp_path: Path):
     strips = write(tmp_path / "strips.tif", [values("u1", 3)], photometric=2)
     turned = write(tmp_path / "turned.tif", [values("u1", 4)], tile=16, orientation=6)
@@ -192,6 +207,11 @@ def test_a_raw_copy_holds_the_channels_as_stored(tmp_path: Path):
     copied(gray, PixelFormat("image"), tmp_path / "c")
     strips = write(tmp_path / "strips.tif", [values("f4", 5)])
     assert copied(strips, PixelFormat(None, 3, (5, 1, 2)), tmp_path / "d").shape == (H, W, 3)
+
+
+def test_a_raw_copy_has_the_range_of_the_bands_that_are_read(tmp_path: Path):
+    path = write(tmp_path / "strips.tif", [values("u2", 4) * np.array([1, 9, 1, 1], "u2")])
+    copied(path, PixelFormat("image", 2, (4, 1)), tmp_path / "raw")
 
 
 def test_a_raw_copy_is_as_displayed(tmp_path: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from fasterrcnn import recipes
 from fasterrcnn.data import formats
 from fasterrcnn.data.problems import Problems
+from fasterrcnn.engine import evaluation
 from fasterrcnn.engine.bad_images import BadImages
 from fasterrcnn.engine.run_data import DataSource, buckets, read_splits
 from fasterrcnn.image_sizes import bucket_of
@@ -33,6 +34,7 @@ def test_a_run_on_lvis_says_that_it_evaluates_fewer_detections(tmp_path: Path):
     for split, noted in (("lvis_v1_val", True), ("none", False)):
         source = DataSource(tmp_path, "auto", split)
         bad = BadImages(tmp_path, begun=False, skip=False)
-        _, val, _, lines = read_splits(source, recipe, Problems(), bad)
+        _, val, _, _ = read_splits(source, recipe, Problems(), bad)
+        lines = evaluation.notes(val, recipe)
         assert (val is not None and val.federated is not None) == noted
         assert any("--roi-heads.detections-per-img 300" in line for line in lines) == noted

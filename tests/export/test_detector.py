@@ -21,6 +21,7 @@ from fasterrcnn.export import program as programs
 from fasterrcnn.models import build
 from fasterrcnn.safe_load import reading
 from tests.commands import runs
+from tests.commands.test_train_tiles import of_16_bits
 
 SUFFIXES = ("onnx", "pt2")
 SMALL = ("--input.min-size", 96, "--input.max-size", 160)
@@ -60,7 +61,7 @@ def test_the_file_detects_and_measures_as_the_run(files, run, tmp_path, suffix):
     model, state, _ = checkpoint.load_detector(run)
     other, written, path = checkpoint.load_detector(files[suffix])
     assert (written.classes, path) == (state.classes, files[suffix])
-    for agreement in parity.compare(model, other, export.some_images(state)):
+    for agreement in parity.compare(model, other, export.some_images(state).images):
         assert agreement.holds and agreement.counts[0] > 50, str(agreement)
     ours, theirs = metrics(run, tmp_path), metrics(files[suffix], tmp_path)
     assert theirs["AP"] == pytest.approx(ours["AP"], abs=1e-4)
@@ -127,7 +128,7 @@ def test_damage_is_found(run: Path, network, tmp_path: Path, damage, monkeypatch
         program_file, "write", lambda p, file, _: real(p, file, checkpoint.to_json(wrong))
     )
     with pytest.raises(CheckpointError, match="was removed"):
-        export.write_program(model, state, output, export.some_images(state)[:3])
+        export.write_program(model, state, output, export.some_images(state).images[:3])
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
     assert output.read_text() == "older"
 
@@ -137,7 +138,7 @@ def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
     """Edited as another program would: one weight times 1.01, and another mean."""
     onnx = pytest.importorskip("onnx")
     model, state, _ = checkpoint.load_detector(run)
-    export.check(model, state, files["onnx"], export.some_images(state))
+    export.check(model, state, files["onnx"], export.some_images(state).images)
     content = onnx.load(files["onnx"])
     shape = [*model.roi_heads.box_head.fc6.weight.shape]
     (weight,) = [w for w in content.graph.initializer if sorted(w.dims) == sorted(shape)]
@@ -152,7 +153,7 @@ def test_a_damaged_onnx_file_is_found(files, run: Path, tmp_path: Path, capsys):
     onnx.save(content, tmp_path / "mean.onnx")
     for name in ("weight", "mean"):
         with pytest.raises(CheckpointError, match="detects something else"):
-            export.check(model, state, tmp_path / f"{name}.onnx", export.some_images(state))
+            export.check(model, state, tmp_path / f"{name}.onnx", export.some_images(state).images)
 
 
 @pytest.mark.slow
@@ -174,7 +175,7 @@ def test_proposals_of_low_score_are_in_the_file(run: Path, tmp_path: Path):
     recipe = replace(state.recipe, detector="rpn")
     model = build.build(recipe, state.classes.num_classes).eval()
     torch.nn.init.constant_(model.rpn.head.cls_logits.bias, -6.0)
-    file, pictures = tmp_path / "rpn.pt2", export.some_images(state)[:2]
+    file, pictures = tmp_path / "rpn.pt2", export.some_images(state).images[:2]
     export.write_program(model, replace(state, recipe=recipe), file, pictures)
     (found,) = checkpoint.load_detector(file)[0](pictures[:1])
     assert len(found["scores"]) and found["scores"].max() < recipe.roi_heads.score_thresh
@@ -225,26 +226,55 @@ def test_a_file_that_prepares_images(run: Path, shapes_folder: Path, tmp_path: P
         metrics(file, tmp_path, "--min-size", 100)
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    (dict(nodata="0"), "without nodata, and this run has --input.nodata 0"),
-    (dict(nodata="file"), "without nodata, and this run has --input.nodata file"),
-    (dict(value_range="0,4095"), "of 8 bits, and this run has --input.value-range 0,4095"),
-])  # fmt: skip
-def test_a_file_does_not_prepare_what_it_cannot(run: Path, tmp_path: Path, changed, said: str):
-    model, state, _ = checkpoint.load_detector(run)
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_takes_values_of_16_bits_as_stored(shapes_folder, tmp_path: Path, suffix: str):
+    """Measured as the run, and called by a program that only reads the image."""
+    root, run, file = of_16_bits(tmp_path / "data", shapes_folder), tmp_path / "run", tmp_path / "x"
+    file = file.with_suffix(f".{suffix}")
+    runs.run(root, run, "--steps", 8, *SMALL, "--roi-heads.score-thresh", 0.02)
+    command = ["--checkpoint", run, "--format", suffix, "--preprocess", "in", "-o", file]
+    export.main([str(word) for word in command])
+    assert metrics(file, tmp_path)["AP"] == pytest.approx(metrics(run, tmp_path)["AP"], abs=1e-4)
+    image = min(root.glob("val/*.png"))
+    raw = np.asarray(Image.open(image))[None, None].repeat(3, axis=1)
+    assert raw.dtype == np.uint16 and raw.max() > 30_000
+    if suffix == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+        session = onnxruntime.InferenceSession(file)
+        assert session.get_modelmeta().custom_metadata_map["input.type"] == "uint16"
+        boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"image": raw})
+    else:
+        found = torch.export.load(file).module()(torch.from_numpy(raw))
+        boxes, scores, labels = (part.detach().numpy() for part in found)
+    ours = load(run, device="cpu", amp="off")(image)
+    assert (labels[0] > 0).sum() == len(ours) > 0
+    np.testing.assert_allclose(boxes[0][: len(ours)], ours.boxes, atol=parity.EXACT.box)
+    np.testing.assert_allclose(scores[0][: len(ours)], ours.scores, atol=parity.EXACT.score)
+
+
+@pytest.mark.parametrize(
+    "changed", [dict(nodata="file"), dict(value_range="image"), dict(value_range="window")]
+)
+def test_a_file_does_not_prepare_what_images_say_of_themselves(run, tmp_path, changed, monkeypatch):
+    model, state, path = checkpoint.load_detector(run)
     state = replace(state, recipe=recipes.change(state.recipe, input=changed))
-    with pytest.raises(UsageError, match=f"^--preprocess: in: is for images {said}; leave it out"):
-        export.write_program(model, state, tmp_path / "x.onnx", [], prepares=True)
+    monkeypatch.setattr(checkpoint, "load_detector", lambda _: (model, state, path))
+    ((name, value),) = changed.items()
+    command = ["--checkpoint", run, "--format", "onnx", "--preprocess", "in"]
+    reason = f"^--preprocess: in: this run has --input.{name.replace('_', '-')} {value}: .*leave it"
+    with pytest.raises(UsageError, match=reason):
+        export.main([str(word) for word in (*command, "-o", tmp_path / "x.onnx")])
     assert not [*tmp_path.iterdir()]
 
 
-def test_only_onnx_files_prepare_images_and_are_halved(run: Path, tmp_path: Path):
-    file = tmp_path / "model.pt2"
-    command = ["--checkpoint", run, "--format", "pt2", "--preprocess", "in", "-o", file]
-    with pytest.raises(UsageError, match="--preprocess: in: is for --format onnx"):
-        export.main([str(word) for word in command])
+def test_only_programs_prepare_images_and_only_onnx_files_are_halved(run: Path, tmp_path: Path):
+    command = ["--checkpoint", str(run), "-o"]
+    into = [*command, str(tmp_path / "x.pth"), "--format", "mmdet", "--preprocess", "in"]
+    with pytest.raises(UsageError, match="--preprocess: in: is for --format onnx and pt2"):
+        export.main(into)
     with pytest.raises(UsageError, match="--half: is for --format onnx"):
-        export.main(["--checkpoint", str(run), "--format", "pt2", "--half", "-o", str(file)])
+        export.main([*command, str(tmp_path / "x.pt2"), "--format", "pt2", "--half"])
 
 
 def test_what_takes_no_exported_file_says_what_does(files, tmp_path: Path):
@@ -278,17 +308,17 @@ def test_python_takes_a_file(files, run: Path, shapes_folder: Path):
 def test_validation_data_that_has_changed_is_replaced_by_shapes(run, tmp_path: Path, capsys):
     _, state, _ = checkpoint.load_detector(run)
     moved = replace(state, data={**state.data, "path": str(tmp_path)})  # no split is in it
-    drawn = export.some_images(moved)
+    drawn = export.some_images(moved).images
     out = capsys.readouterr().out
     assert f"note: {tmp_path}: the run's validation data cannot be read" in out
     nowhere = replace(state, data={**state.data, "path": ""})
-    assert all(a.equal(b) for a, b in zip(drawn, export.some_images(nowhere), strict=True))
+    assert all(a.equal(b) for a, b in zip(drawn, export.some_images(nowhere).images, strict=True))
 
 
 @pytest.mark.slow
 def test_a_comparison_of_nothing_says_so(files, run: Path, tmp_path: Path, capsys):
     model, state, _ = checkpoint.load_detector(run)
-    pictures = export.some_images(state)[:1]
+    pictures = export.some_images(state).images[:1]
     export.check(model, state, files["pt2"], pictures)
     assert "nothing is detected" not in capsys.readouterr().out
     strict = recipes.change(state.recipe, roi_heads=dict(score_thresh=0.999))

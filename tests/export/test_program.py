@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fasterrcnn import recipes
-from fasterrcnn.data import images
+from fasterrcnn.data import images, pixel_values
 from fasterrcnn.export import detector as exported
 from fasterrcnn.export import parity, program
 from fasterrcnn.importers import recognize, translate
@@ -88,6 +88,35 @@ def test_preparation_is_the_transform(resize: str, rounding: str, channels: str)
         made = prepare(batch)
         for mine, other in zip((ours.pixels, ours.sizes, ours.original_sizes), made, strict=True):
             assert mine.equal(other)
+
+
+VALUES = [  # type of the files, value range, nodata
+    (torch.uint8, "dataset", "7"),
+    (torch.uint16, "51200,52200", "none"),
+    (torch.uint16, "300,4095", "0"),
+    (torch.float32, "270,310", "-9999"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value_range", "nodata"), VALUES)
+def test_values_are_scaled_as_those_of_a_file(kind: torch.dtype, value_range: str, nodata: str):
+    """To the bit; and what was scaled is brought back."""
+    asked = dict(value_range=value_range, nodata=nodata, channel_order="bgr")
+    transform = Transform(small("fasterrcnn_r10_fpn_shapes", **asked).input).eval()
+    config, depth = transform.config, 8 if kind == torch.uint8 else 16
+    low, high = (float(word) for word in (value_range if depth > 8 else "20,180").split(","))
+    values = (low + (torch.rand(2, 3, 90, 120) * 1.5 - 0.07) * (high - low)).to(kind)
+    values[0, 1, :9] = values[1, :, 3:5, 3:9] = float(nodata) if nodata != "none" else low
+    stored = values if kind == torch.uint8 else values.float()
+    decoded = [images.of_array(x.permute(1, 2, 0), depth, config.pixel_format) for x in stored]
+    made = program.export_preparation(transform, kind).module()(values)
+    assert made[0].equal(transform(decoded).pixels)
+    back = torch.stack([pixel_values.as_stored(x, config.pixel_format, kind) for x in decoded])
+    assert back.dtype == kind
+    torch.testing.assert_close(back.float(), values.float(), rtol=1e-6, atol=1e-3)
+    for pixels in decoded:
+        same = program.between_types(pixels, config, kind)
+        torch.testing.assert_close(same, pixels.float(), rtol=1e-5, atol=1e-3, check_dtype=False)
 
 
 FILES = [
