@@ -122,9 +122,10 @@ def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, i
     """The widths of the FPN and the box head in the file, as fields of a recipe; whether its boxes
     are class-agnostic."""
     stage = "0." if recipe.roi_heads.stages > 1 else ""
+    layer = "5" if recipe.roi_heads.head == "4conv1fc" else "fc6"
     ours = [
         "rpn.head.conv.0.0.weight",
-        f"roi_heads.box_head.{stage}fc6.weight",
+        f"roi_heads.box_head.{stage}{layer}.weight",
         f"roi_heads.box_predictor.{stage}bbox_pred.weight",
     ]
     conv, first, boxes = (

@@ -22,6 +22,7 @@ from torchvision.models.detection.faster_rcnn import (
 from fasterrcnn import recipes
 from fasterrcnn.models import box_losses, boxes
 from fasterrcnn.models.boxes import Detections, Proposals
+from fasterrcnn.models.group_norm import NORMS
 from fasterrcnn.models.matching import match
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.roi_align import pool_cells, pyramid_roi_align
@@ -66,7 +67,8 @@ def build_box_head(
         return LastStage(stage), 2 * channels
     if config.head == "4conv1fc":
         size, convolutions = (channels, pool, pool), [channels] * 4
-        return FastRCNNConvFCHead(size, convolutions, [width], norm_layer=nn.BatchNorm2d), width
+        norm = NORMS[config.head_norm]
+        return FastRCNNConvFCHead(size, convolutions, [width], norm_layer=norm), width
     if config.dropout:
         return DropoutMLPHead(channels * pool**2, width, config.dropout), width
     return TwoMLPHead(channels * pool**2, width), width

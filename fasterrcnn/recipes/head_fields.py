@@ -94,9 +94,12 @@ class RoIHeads:
 
     head: str = setting(
         "2fc",
-        "2fc: two fully connected layers; 4conv1fc: four 3x3 convolutions with batch norm and one "
+        "2fc: two fully connected layers; 4conv1fc: four 3x3 convolutions with norms and one "
         "fully connected layer; res5: the last stage of the body (C4)",
         choices=("2fc", "4conv1fc", "res5"),
+    )
+    head_norm: str = setting(
+        "batch", "norm of the convolutions of 4conv1fc", choices=("batch", "group")
     )
     representation_size: int = setting(1024, "width of the fully connected layers", least=1)
     dropout: float = setting(
