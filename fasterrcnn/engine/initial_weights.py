@@ -225,8 +225,8 @@ def _load_body(model: Detector, source: Source, recipe: recipes.Recipe) -> list[
     tensors = body(source.tensors, ours)
     if recipe.backbone.norm == "group" and any(name.endswith("running_var") for name in tensors):
         raise UsageError(
-            f"--weights: {source.origin}: of a body with batch norms; --backbone.norm group takes a "
-            "file of one with group norm, or none"
+            f"--weights: {source.origin}: of a body with batch norms; --backbone.norm group takes "
+            "a file of one with group norm, or none"
         )
     lines = first_conv.adapt(tensors, model.backbone.body, source.input, recipe.input)
     for part in parts:

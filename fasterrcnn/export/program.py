@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
-from fasterrcnn.models.build import Detector, FastRCNN
+from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.models.transform import Transform, without_targets
 from fasterrcnn.recipes import Input, as_text, from_dict
 
@@ -169,6 +169,8 @@ def export(detector: Detector, *, original_sizes: bool = False) -> ExportedProgr
             "--checkpoint: this backbone has layer norms, and torch.export ties such networks to "
             "one size of images; exported are networks of convolutions and batch norms"
         )
+    if isinstance(detector, FasterRCNN) and detector.roi_heads.config.soft_nms != "none":
+        raise UsageError("--checkpoint: detects with soft-NMS, which an exported file cannot have")
     step = detector.transform.config.size_divisible
     n, (h, w) = Dim("n"), (Dim(name, min=SMALLEST // step + 1) for name in "hw")
     cells = math.ceil(256 / step)

@@ -121,7 +121,7 @@ _CONFIGURABLE = {
     "roi_heads.fg_iou_thresh", "roi_heads.bg_iou_thresh", "roi_heads.batch_size_per_image",
     "roi_heads.positive_fraction", "roi_heads.bbox_reg_weights", "roi_heads.beta",
     "roi_heads.score_thresh", "roi_heads.nms_thresh", "roi_heads.detections_per_img",
-    "roi_heads.sampling_ratio",
+    "roi_heads.sampling_ratio", "roi_heads.sampler",
 }  # fmt: skip
 _CASCADE = {"roi_heads.stages", "roi_heads.stage_iou_thresh", "roi_heads.stage_reg_weights"}
 _CONFIGURABLE_IN = {  # those that only some can

@@ -124,6 +124,8 @@ def _check_network(recipe: Recipe) -> None:
         )
     if one_level and not recipe.rpn.all_sizes_per_level:
         raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
+    if recipe.roi_heads.soft_nms != "none" and recipe.data.tile:
+        raise UsageError("--roi-heads.soft-nms: does not go with --data.tile, which merges by NMS")
     if recipe.roi_heads.dropout and recipe.roi_heads.head != "2fc":
         raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
     groups = recipe.roi_heads.head_norm == "group" and not one_level

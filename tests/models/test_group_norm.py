@@ -32,7 +32,9 @@ def test_the_body_is_torchvisions_with_group_norm():
     x = torch.rand(1, 3, 64, 96)
     hidden = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
     with torch.no_grad():
-        for layer, feature in zip(("layer1", "layer2", "layer3", "layer4"), mine(x).values()):
+        for layer, feature in zip(
+            ("layer1", "layer2", "layer3", "layer4"), mine(x).values(), strict=True
+        ):
             hidden = getattr(theirs, layer)(hidden)
             torch.testing.assert_close(feature, hidden)
 
@@ -79,7 +81,9 @@ def test_weights_of_batch_norms_are_refused(tmp_path):
     torch.save(resnet18().state_dict(), path)
     recipe = recipes.change(RECIPE, weights=str(path))
     start = partial(initial_weights.initialize, build(recipe, 3), recipe)
-    with pytest.raises(UsageError, match="of a body with batch norms; --backbone.norm group takes"):
+    with pytest.raises(
+        UsageError, match=r"of a body with batch norms; --backbone\.norm group takes"
+    ):
         start(Classes(("a", "b"), (1, 2)))
     torch.save(resnet18(norm_layer=lambda c: nn.GroupNorm(32, c)).state_dict(), path)
     start(Classes(("a", "b"), (1, 2)))

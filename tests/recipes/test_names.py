@@ -124,7 +124,7 @@ PATTERN = re.compile(
     r"|regnetx_(400mf|800mf|1_6gf|3_2gf|4gf)|res2net_101|s50|s101)"
     r"(_(?P<weights>scratch|tnr_pre|rsb_pre))?(_(?P<style>caffe))?(_(?P<deformable>dconv|mdconv|mdconv_group4)_c3_c5)?(_(?P<size>320))?"
     r"(_(?P<neck>fpn(_syncbn_backbone_head)?|c4|dc5))?(_(?P<version>v2))?"
-    r"(_(?P<scales>ms(_range)?))?(_(?P<variant>iou|giou|bounded_iou|gn_all|amp|noaug))?"
+    r"(_(?P<scales>ms(_range)?))?(_(?P<variant>iou|giou|bounded_iou|gn_all|amp|noaug|ohem))?"
     r"(_(?P<schedule>1x|2x|3x|6x|20e|100ep|400ep|voc|shapes))?"
     r"(_(?P<layers>dconv_c3_c5|gn|syncbn|lsj))?(_(?P<subset>person(_bicycle_car)?))?"
     r"(_(?P<framework>mmdetection|detectron2|torchvision))?"
@@ -155,6 +155,7 @@ MAY_DIFFER = {
     **{f"regnetx_{size}": {"schedule.weight_decay"}
        for size in ("400mf", "800mf", "1_6gf", "3_2gf", "4gf")},
     "amp": {"amp"},
+    "ohem": {"roi_heads.sampler"},
     "noaug": {"input.train_min_sizes", "rpn.beta", "roi_heads.beta", "roi_heads.aligned",
               "roi_heads.sampling_ratio"},
     "dc5": {*fields(conventions.DC5), "rpn.border_anchors", "rpn.edge_anchors"},
