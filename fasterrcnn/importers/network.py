@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +17,14 @@ _GROUPED = {(32, 128): "resnext101_32x4d", (64, 256): "resnext101_64x4d",
             (32, 256): "resnext101_32x8d"}  # fmt: skip
 # The biases of the classifiers, with the stage of a cascade.
 _BOX_HEAD = r"(?:roi_head\.bbox_head|roi_heads\.box_predictor)\.(\d)?\.?(?:fc_cls|cls_score)\.bias$"
+
+
+_OTHER_BODIES = {  # as Detectron2's LazyConfigs and MMDetection have them
+    "RegNet": re.compile(r"backbone\.bottom_up\.s1\.b1\."),
+    "plain vision transformer": re.compile(r"backbone\.net\.blocks\.\d"),
+    "transformer of stages": re.compile(r"backbone\.(bottom_up\.)?(stages|layers|blocks)\.\d"),
+    "HRNet": re.compile(r"backbone\.(transition1|stage2)\."),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,17 @@ class Network:
             head_norm=heads.head_norm if deep else "none",
             rpn_convs=rpn_convs,
         )
+
+    @property
+    def layers(self) -> dict[str, dict[str, Any]]:
+        """The fields of a recipe, by group, about norms and the layers of the heads."""
+        heads = dict(head="4conv1fc", head_norm=self.head_norm) if self.head_norm != "none" else {}
+        body = dict(norm="group") if self.norm == "group" else {}
+        return {
+            "backbone": dict(body, fpn_norm=self.fpn_norm),
+            "rpn": dict(conv_depth=self.rpn_convs),
+            "roi_heads": heads,
+        }
 
     def __str__(self) -> str:
         words = [self.detector, self.body, self.neck]
@@ -151,8 +171,11 @@ def _body_and_neck(file: File, framework: str) -> tuple[str, str]:
     blocks = {int(m[1]) for name in tensors if (m := re.match(rf"{inside}{third}(\d+)\.", name))}
     middle = [v for k, v in tensors.items() if re.match(rf"{inside}{first}0\.conv2\.weight", k)]
     if not middle or middle[0].dim() != 4:
+        kind = next((k for k, p in _OTHER_BODIES.items() if any(map(p.match, tensors))), None)
+        found = "no ResNet body found" if kind is None else f"its body is a {kind}"
         raise CheckpointError(
-            f"{path}: no ResNet body found; detectors without one are not supported"
+            f"{path}: {found}; detectors are imported with ResNet and ResNeXt, other networks start "
+            "from ImageNet weights: train --backbone.name"
         )
     width, per_group = middle[0].shape[:2]
     bottleneck = any(re.match(rf"{inside}{first}0\.conv3\.weight", name) for name in tensors)

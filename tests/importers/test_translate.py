@@ -51,6 +51,8 @@ CONFIGURATIONS = {
     "detectron2 gn": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 syncbn 2 rpn convs": (
         "detectron2", (50, 1, 64), "fpn", "faster_rcnn", "detectron2:fasterrcnn_r50_fpn_100ep_lsj"),
+    "detectron2 cascade syncbn 2 rpn convs": (
+        "detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 dconv": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 c4": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
     "detectron2 c4 rpn": ("detectron2", (50, 1, 64), "none", "rpn", None),
@@ -205,6 +207,29 @@ def test_anchors_of_several_sizes_change_places():
             anchor = model.rpn.anchor_generator.cell_anchors[0][ours]
             area = (anchor[2] - anchor[0]) * (anchor[3] - anchor[1])
             assert area.sqrt() == pytest.approx(32 * 2**size)
+
+
+def test_a_file_of_a_lazy_config_is_told_by_its_layers():
+    """It has no config inside: a name or flags say the rest."""
+    shapes = synthetic.detectron2(detector="faster_rcnn", norm="batch", rpn_convs=2)
+    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+    given = {"backbone.stride_in_1x1": False}
+    for hints, name, style in (
+        (Hints(), "fasterrcnn_r50_fpn_100ep_lsj_detectron2", True),
+        (Hints(fields=given), "fasterrcnn_r50_fpn_100ep_lsj_detectron2", False),
+        (Hints("detectron2:new_baselines/mask_rcnn_R_50_FPN_400ep_LSJ.py"),
+         "fasterrcnn_r50_fpn_400ep_lsj_detectron2", True),
+    ):  # fmt: skip
+        found = recognize.recognize(file_of(tensors), hints).recipe
+        assert (found.name, found.backbone.stride_in_1x1) == (name, style)
+    with pytest.raises(
+        UsageError, match=r"holds .* a box head of four convolutions with batch norm"
+    ):
+        recognize.recognize(file_of(tensors), Hints("detectron2:faster_rcnn_R_50_FPN_3x"))
+    regnet = {k.replace("res2.0.conv1", "s1.b1.f.a"): v for k, v in tensors.items()}
+    regnet = {k: v for k, v in regnet.items() if ".res" not in k}
+    with pytest.raises(CheckpointError, match="its body is a RegNet; detectors are"):
+        recognize.recognize(file_of(regnet), Hints())
 
 
 @pytest.mark.parametrize(("change", "message"), [
