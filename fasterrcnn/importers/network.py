@@ -174,8 +174,8 @@ def _body_and_neck(file: File, framework: str) -> tuple[str, str]:
         kind = next((k for k, p in _OTHER_BODIES.items() if any(map(p.match, tensors))), None)
         found = "no ResNet body found" if kind is None else f"its body is a {kind}"
         raise CheckpointError(
-            f"{path}: {found}; detectors are imported with ResNet and ResNeXt, other networks start "
-            "from ImageNet weights: train --backbone.name"
+            f"{path}: {found}; detectors are imported with ResNet and ResNeXt, other networks "
+            "start from ImageNet weights: train --backbone.name"
         )
     width, per_group = middle[0].shape[:2]
     bottleneck = any(re.match(rf"{inside}{first}0\.conv3\.weight", name) for name in tensors)

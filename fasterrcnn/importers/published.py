@@ -1,9 +1,9 @@
 """Detectors that frameworks publish: the recipe that a name stands for, and the URL of its file.
 
-Sources of URLs: `configs/{faster_rcnn,rpn,cascade_rcnn,dcn}` of MMDetection (metafile.yml,
-README.md), MODEL_ZOO.md of Detectron2 and torchvision's weight enums. Left out: detectors that no
-recipe here computes, and MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree
-about pixels and strides.
+Sources of URLs: `configs/{faster_rcnn,rpn,cascade_rcnn,dcn,scratch,resnet_strikes_back}` of
+MMDetection (metafile.yml, README.md), MODEL_ZOO.md of Detectron2 and torchvision's weight enums.
+Left out: detectors that no recipe here computes, bodies that are not imported, and MMDetection's
+r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels and strides.
 """
 
 from __future__ import annotations

@@ -107,13 +107,14 @@ def assert_close(a: Path, b: Path) -> None:
         assert (first[key] - second[key]).norm() <= 1e-5 * first[key].norm(), key
 
 
-def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path):
-    flags = ("--data-path", shapes_folder, "--val-split", "none")
+@pytest.mark.parametrize("stages", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path, stages: int):
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--roi-heads.stages", stages)
     one = train(ONE, tmp_path / "one", *flags, "--steps", 1)
     two = train(ALL, tmp_path / "two", *flags, "--steps", 1, ngpu=2)
     # momentum after one step is the gradient (and weight decay of equal weights)
     assert_close(one / "optimizer.safetensors", two / "optimizer.safetensors")
-    for key in ("loss_classifier", "loss_objectness", "rpn_positives"):
+    for key in ("loss_classifier" + "_stage2" * (stages > 1), "loss_objectness", "rpn_positives"):
         assert rows(tmp_path / "one")[0][key] == pytest.approx(rows(tmp_path / "two")[0][key], 1e-6)
     text = (tmp_path / "two.log").read_text()
     assert "2 processes" in text
@@ -173,9 +174,12 @@ def test_three_ranks_share_eight_micro_batches_and_resume_as_two(
 
 
 @pytest.mark.slow
-def test_two_compiled_ranks_resume_with_the_same_bits(shapes_folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("stages", [1, 3])
+def test_two_compiled_ranks_resume_with_the_same_bits(
+    shapes_folder: Path, tmp_path: Path, stages: int
+):
     flags = ("--data-path", shapes_folder, "--val-split", "none", "--input.max-size", 64)
-    flags = (*flags, "--compile")
+    flags = (*flags, "--compile", "--roi-heads.stages", stages)
     whole = train(ALL, tmp_path / "whole", *flags, "--steps", 4, ngpu=2)
     train(ALL, tmp_path / "parts", *flags, "--steps", 2, ngpu=2)
     parts = train(ALL, tmp_path / "parts", *flags, "--steps", 4, "--resume", ngpu=2)
