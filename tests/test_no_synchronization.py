@@ -36,6 +36,12 @@ RECIPES = {
         recipes.get("cascade_rcnn_r50_fpn_1x_mmdetection"), **SMALL
     ),
     "Cascade of Detectron2": recipes.change(recipes.get("cascade_rcnn_r50_fpn_1x"), **SMALL),
+    "group norm, OHEM": recipes.change(
+        recipes.get("scratch_fasterrcnn_r50_fpn_3x_gn_detectron2"),
+        input=dict(min_size=128, max_size=160, train_min_sizes=()),
+        backbone=dict(name="resnet18"),
+        roi_heads=dict(sampler="ohem"),
+    ),
     "deformable": recipes.change(
         recipes.get("fasterrcnn_r50_fpn_1x_dconv_c3_c5_detectron2"),
         input=dict(min_size=128, max_size=160, train_min_sizes=()),

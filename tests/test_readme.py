@@ -12,6 +12,7 @@ from torch.distributed import run as torchrun
 
 from fasterrcnn import errors, recipes
 from fasterrcnn.cli import flags, names
+from fasterrcnn.models import cost
 from tests import test_layers
 from tests.conftest import PROJECT
 
@@ -168,6 +169,22 @@ def test_all_recipes_are_listed_with_their_published_numbers():
         value = entry.published.value if entry.published else None
         assert number == ("" if value is None else f"{value:g}"), name
         assert schedule == entry.schedule, name
+
+
+def test_networks_are_listed_with_their_published_numbers_and_sizes():
+    columns = r"^\| `(\w+)` \|" + 3 * r" ([\d.]+) \|" + 2 * r" ([\d.]*) \|" + "$"
+    rows = re.findall(columns, TEXT["docs/networks.md"], re.MULTILINE)
+    assert len(rows) == 25
+    assert [float(row[1]) for row in rows] == sorted(float(row[1]) for row in rows)
+    for name, box_ap, *_, memory in rows:
+        published = recipes.RECIPES[name].published
+        assert published is not None
+        assert float(box_ap) == published.value, name
+        assert memory == ("" if published.memory_gb is None else f"{published.memory_gb:g}"), name
+    for name, _, parameters, operations, *_ in rows[:3]:
+        size = cost.coco_cost(recipes.get(name))
+        assert f"{size[0] / 1e6:.1f}" == parameters, name
+        assert f"{size[1] / 1e9:.1f}" == operations, name
 
 
 def test_names_of_recipes_are_known():

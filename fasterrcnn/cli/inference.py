@@ -18,9 +18,15 @@ from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import check_fields, setting
 from fasterrcnn.tile_grid import SMALLEST
 
-_IN_FILE = ("nms_threshold", "detections_per_image", "classes", "amp")  # an exported file fixes
+_IN_FILE = (
+    "nms_threshold",
+    "soft_nms",
+    "detections_per_image",
+    "classes",
+    "amp",
+)  # an exported file fixes
 _OF_PREPARATION = ("min_size", "max_size")
-_OF_BOX_HEAD = ("score_threshold", "nms_threshold", "detections_per_image", "classes")
+_OF_BOX_HEAD = ("score_threshold", "nms_threshold", "soft_nms", "detections_per_image", "classes")
 _OF_VIEWS = ("slice", "slice_overlap", "tta")
 
 
@@ -33,6 +39,12 @@ class Inference:
     )
     nms_threshold: float | None = setting(
         None, "IoU threshold of NMS (default: the run's)", least=0, most=1
+    )
+    soft_nms: str | None = setting(
+        None,
+        "soft-NMS in place of NMS, linear or gaussian: boxes that overlap a better one lose score "
+        "instead of being left out; best with a low --score-threshold (default: the run's)",
+        choices=("none", "linear", "gaussian"),
     )
     detections_per_image: int | None = setting(
         None, "maximum number of detections per image (default: the run's)", least=1
@@ -105,7 +117,10 @@ def apply(
         flag = given[0].replace("_", "-")
         raise UsageError(f"--{flag}: this run proposes, but detects no classes; leave it out")
     _check_views(model, options, recipe.data.tile)
-    if (views := options.views(recipe)) != views_module.of_recipe(recipe):
+    views = options.views(recipe)
+    if views is not None and changed.roi_heads.soft_nms != "none":
+        raise UsageError("--soft-nms: does not go with tiles and --tta, which merge by NMS")
+    if views != views_module.of_recipe(recipe):
         lines.append(
             "detected in whole images only, unlike in training"
             if views is None
@@ -163,10 +178,11 @@ def _input(options: Inference) -> dict[str, int]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _box_head(options: Inference) -> dict[str, float]:
+def _box_head(options: Inference) -> dict[str, float | str]:
     given = {
         "score_thresh": options.score_threshold,
         "nms_thresh": options.nms_threshold,
+        "soft_nms": options.soft_nms,
         "detections_per_img": options.detections_per_image,
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -27,8 +27,8 @@ from fasterrcnn.settings import setting
 
 _ON_SHEET = 6  # images each, the best and the worst
 _OF_DETECTOR = (  # flags that mean nothing with --from
-    "score_threshold", "nms_threshold", "detections_per_image", "min_size", "max_size", "proposals",
-    "top_n", "amp", "voc_submission", "slice", "slice_overlap", "tta",
+    "score_threshold", "nms_threshold", "soft_nms", "detections_per_image", "min_size", "max_size",
+    "proposals", "top_n", "amp", "voc_submission", "slice", "slice_overlap", "tta",
 )  # fmt: skip
 
 

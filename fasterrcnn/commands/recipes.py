@@ -74,12 +74,18 @@ def listing() -> str:
 
 def full(recipe: Recipe) -> str:
     """Label, every value, size and schedule of one recipe."""
-    parameters, operations, (height, width) = coco_cost(recipe)
+    try:
+        parameters, operations, (height, width) = coco_cost(recipe)
+        size = (
+            f"{parameters:,} parameters, {operations / 1e9:.1f} G multiply-adds for an image of "
+            f"{width} x {height} px, COCO's 80 classes"
+        )
+    except UsageError as error:  # the network is of an extra that is not installed
+        size = str(error)
     return "\n".join([
         recipes.RECIPES[recipe.name].label(),
         recipes.describe(recipe),
-        f"size: {parameters:,} parameters, {operations / 1e9:.1f} G multiply-adds for an image of "
-        f"{width} x {height} px, COCO's 80 classes",
+        f"size: {size}",
         schedule.describe(recipe.schedule, steps := _steps(recipe),
                           schedule.total_steps(recipe.schedule, steps)) + " (COCO)",
     ])  # fmt: skip

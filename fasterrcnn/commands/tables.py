@@ -1,26 +1,28 @@
-"""Write tables of Mem, fps and AP or AR1000: measured here beside published numbers.
+"""Write tables of size, memory, fps and AP or AR1000: measured here beside published numbers.
 
-A row per recipe. Measured numbers come from run folders (AP or AR1000, memory) and files of the
-benchmark command (fps, memory), each with its hardware; nothing is estimated. The protocol is that
-of the published tables: Mem is the peak memory of one GPU's allocator in training, fps is images
-per second at batch 1 from decoded images to final boxes, NMS included, reading and decoding files
-excluded.
+A row per recipe; with --output FILE.html a page whose columns can be sorted. Measured numbers come
+from run folders (AP or AR1000, memory) and files of the benchmark command (fps, memory), each with
+its hardware; nothing is estimated. The protocol is that of the published tables: Mem is the peak
+memory of one GPU's allocator in training, fps is images per second at batch 1 from decoded images
+to final boxes, NMS included, reading and decoding files excluded.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fasterrcnn import recipes
 from fasterrcnn.cli import flags
-from fasterrcnn.engine import checkpoint
+from fasterrcnn.engine import checkpoint, counting
 from fasterrcnn.engine.run_folder import METRICS, read_json, read_rows
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.cost import coco_cost
+from fasterrcnn.models.cost import coco_cost, unnamed
 from fasterrcnn.recipes import Recipe
+from fasterrcnn.reports import pages
 from fasterrcnn.settings import setting
 
 _TITLES = {
@@ -30,9 +32,10 @@ _TITLES = {
 }
 _HEAD = (
     "recipe", "backbone", "style", "lr schd", "parameters (M)", "G multiply-adds",
-    "Mem (GB)", "Inf time (fps)", "{metric}", "measured on",
+    "Mem counted (GiB)", "Mem (GB)", "Inf time (fps)", "{metric}", "measured on",
     "Mem published", "fps published", "{metric} published", "published by",
 )  # fmt: skip
+_WORDS = {"recipe", "backbone", "style", "lr schd", "measured on", "published by"}  # not numbers
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,15 @@ class Options:
     sources: tuple[Path, ...] = setting(
         (), "run folders and benchmark files (default: published numbers only)", positional=True
     )
-    output: Path | None = setting(None, "write the tables to this file (default: the terminal)")
+    output: Path | None = setting(
+        None, "write the tables to this file, .html or markdown (default: the terminal)"
+    )
+    recipes: tuple[str, ...] = setting((), "only these recipes (default: all)", flag="--recipes")
+    count: bool = setting(
+        False,
+        "count the largest memory of a training step of every network too, without a GPU (about 15 "
+        "s each)",
+    )
 
 
 @dataclass
@@ -62,12 +73,17 @@ def main(argv: list[str] | None = None) -> None:
     for source in options.sources:
         name, found = read(source)
         merge(measured.setdefault(name, Measured()), found)
-    text = "\n\n".join(table(kind, measured) for kind in _TITLES) + "\n\n" + notes()
+    chosen = [recipes.get(name).name for name in options.recipes] or [*recipes.RECIPES]
+    tables = [table(kind, chosen, measured, counted=options.count) for kind in _TITLES]
+    tables = [one for one in tables if one.rows]
     if options.output is None:
-        print(text)
+        print(as_markdown(tables))
+        return
+    if options.output.suffix == ".html":
+        pages.write(pages.render("tables.html", tables=tables, notes=notes()), options.output)
     else:
-        options.output.write_text(text + "\n")
-        print(f"tables in {options.output}")
+        options.output.write_text(as_markdown(tables) + "\n")
+    print(f"tables in {options.output}")
 
 
 def read(source: Path) -> tuple[str, Measured]:
@@ -119,29 +135,56 @@ def merge(into: Measured, found: Measured) -> None:
     into.where += found.where
 
 
-def table(kind: str, measured: dict[str, Measured]) -> str:
-    """Markdown: a row per recipe of this kind."""
+@dataclass
+class Table:
+    """The recipes of one kind, a row each: cells by column."""
+
+    title: str
+    head: list[str]
+    rows: list[dict[str, str]]
+
+    @property
+    def numbers(self) -> set[str]:
+        """The columns of numbers."""
+        return {*self.head} - _WORDS
+
+
+def table(
+    kind: str, chosen: list[str], measured: dict[str, Measured], *, counted: bool = False
+) -> Table:
+    """The recipes of this kind among those `chosen`; `counted`: with the memory of a step."""
     metric = "AR1000" if kind == "rpn" else "box AP"
     head = [title.format(metric=metric) for title in _HEAD]
-    rows = [head, ["---"] * len(head)]
-    for name, entry in recipes.RECIPES.items():
+    rows = []
+    for name in chosen:
+        entry = recipes.RECIPES[name]
         recipe = entry.make()
         if recipe.detector == kind:
-            rows.append(row(recipe, entry, measured.get(name, Measured())))
-    return f"### {_TITLES[kind]}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+            cells = row(recipe, entry, measured.get(name, Measured()), counted)
+            rows.append(dict(zip(head, cells, strict=True)))
+    return Table(_TITLES[kind], head, rows)
 
 
-def row(recipe: Recipe, entry: recipes.Entry, found: Measured) -> list[str]:
+def as_markdown(tables: list[Table]) -> str:
+    """The tables one below the other, and the notes."""
+    parts = []
+    for one in tables:
+        lines = [one.head, ["---"] * len(one.head)]
+        lines += [[f"`{cells['recipe']}`", *[*cells.values()][1:]] for cells in one.rows]
+        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        parts.append(f"### {one.title}\n\n{body}")
+    return "\n\n".join([*parts, notes()])
+
+
+def row(recipe: Recipe, entry: recipes.Entry, found: Measured, counted: bool) -> list[str]:
     """One line of a table."""
-    parameters, operations, _ = coco_cost(recipe)
     published = entry.published or recipes.Published(None, "")
     return [
-        f"`{recipe.name}`",
-        recipe.backbone.name + ("-FPN" if recipe.backbone.neck == "fpn" else "-C4"),
+        recipe.name,
+        recipe.backbone.name + _NECKS[recipe.backbone.neck, recipe.backbone.dilation],
         entry.style,
         entry.schedule,
-        f"{parameters / 1e6:.1f}",
-        f"{operations / 1e9:.1f}",
+        *sizes(recipe, counted),
         found.memory,
         found.fps,
         found.quality,
@@ -152,9 +195,29 @@ def row(recipe: Recipe, entry: recipes.Entry, found: Measured) -> list[str]:
     ]  # fmt: skip
 
 
+_NECKS = {("fpn", 1): "-FPN", ("none", 1): "-C4", ("none", 2): "-DC5"}
+
+
+def sizes(recipe: Recipe, counted: bool) -> list[str]:
+    """Millions of parameters, billions of multiply-adds and, if wanted, GiB of a training step;
+    empty where the network is of an extra that is not installed."""
+    try:
+        parameters, operations, _ = coco_cost(recipe)
+    except UsageError:
+        return ["", "", ""]
+    memory = _peak_memory(unnamed(recipe)) if counted else None
+    counted_gib = "" if memory is None else f"{memory / 2**30:.1f}"
+    return [f"{parameters / 1e6:.1f}", f"{operations / 1e9:.1f}", counted_gib]
+
+
+_peak_memory = cache(counting.peak_memory)
+
+
 def notes() -> str:
     """How the numbers were made."""
     return (
+        "Mem counted: all tensors of a training step, on torch's tensors without values, with the "
+        "recipe's images per GPU and precision at its largest shape; an allocator takes more. "
         "Mem: largest memory of one GPU's allocator in training (on a CPU: of the process). fps: "
         "images per second at batch 1, from decoded images to final boxes, NMS included, reading "
         "and decoding excluded. Multiply-adds: one forward pass of the largest landscape shape, "

@@ -132,7 +132,7 @@ def _rescale_random(model: Detector, recipe: recipes.Recipe) -> list[str]:
     """Rescale random weights in place: frozen norms do not normalize their activations. Returns log
     lines."""
     line = "weights: fresh, from the seed"
-    if recipe.backbone.norm == "batch":
+    if recipe.backbone.norm in ("batch", "group"):
         return [line]
     if isinstance(model.backbone, (AnyBackbone, PlainBackbone)):
         if model.backbone.body.batch_norms():
@@ -223,6 +223,11 @@ def _load_body(model: Detector, source: Source, recipe: recipes.Recipe) -> list[
         parts, names = [*parts, model.roi_heads.box_head], "body and box head"
     ours = [name for part in parts for name in part.state_dict()]
     tensors = body(source.tensors, ours)
+    if recipe.backbone.norm == "group" and any(name.endswith("running_var") for name in tensors):
+        raise UsageError(
+            f"--weights: {source.origin}: of a body with batch norms; --backbone.norm group takes "
+            "a file of one with group norm, or none"
+        )
     lines = first_conv.adapt(tensors, model.backbone.body, source.input, recipe.input)
     for part in parts:
         _copy(part, tensors, source.origin)

@@ -63,11 +63,18 @@ def make_training(
     forward = TrainingForward(detector.train(), compiled=compiled)
     return Training(
         detector,
-        rt.replicate(forward, sync_buffers=recipe.backbone.norm == "batch"),
+        rt.replicate(forward, sync_buffers=_has_batch_norm(recipe)),
         optimizer,
         rt.scaler(recipe.amp),
         ema,
     )
+
+
+def _has_batch_norm(recipe: Recipe) -> bool:
+    """Whether statistics of norms move in training."""
+    heads = recipe.roi_heads
+    in_head = recipe.detector != "rpn" and heads.head == "4conv1fc" and heads.head_norm == "batch"
+    return in_head or "batch" in (recipe.backbone.norm, recipe.backbone.fpn_norm)
 
 
 def make_optimizer(model: nn.Module, config: Schedule) -> torch.optim.Optimizer:

@@ -24,7 +24,7 @@ from fasterrcnn.data import pixel_values
 from fasterrcnn.data.pixel_values import BYTE, INTEGER
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.any_backbone import AnyBackbone, PlainBackbone
-from fasterrcnn.models.build import Detector, FastRCNN
+from fasterrcnn.models.build import Detector, FasterRCNN, FastRCNN
 from fasterrcnn.models.transform import Transform, without_targets
 from fasterrcnn.pixel_format import PixelFormat
 from fasterrcnn.recipes import Input, as_text, from_dict
@@ -241,6 +241,8 @@ def _check(detector: Detector) -> None:
             "--checkpoint: this backbone has layer norms, and torch.export ties such networks to "
             "one size of images; exported are networks of convolutions and batch norms"
         )
+    if isinstance(detector, FasterRCNN) and detector.roi_heads.config.soft_nms != "none":
+        raise UsageError("--checkpoint: detects with soft-NMS, which an exported file cannot have")
 
 
 def export_preparation(transform: Transform, decoded: torch.dtype = torch.uint8) -> ExportedProgram:

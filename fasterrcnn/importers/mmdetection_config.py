@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fasterrcnn.importers.stated import Stated, whole
+from fasterrcnn.models.group_norm import GROUPS
 
 Config = dict[str, Any]
 
@@ -161,9 +162,12 @@ def _body(stated: Stated, body: Config) -> None:
     if body:
         stated.put("backbone.stride_in_1x1", body.get("style") == "caffe")
     norm = _dict(body, "norm_cfg")
-    if "requires_grad" in norm:
+    if norm.get("type") == "GN":
+        stated.put("backbone.norm", "group")
+        stated.must_be("backbone.norm_cfg.num_groups", norm.get("num_groups"), GROUPS)
+    elif "requires_grad" in norm:
         stated.put("backbone.norm", "affine" if norm["requires_grad"] else "frozen")
-    if body.get("norm_eval") is False:
+    if body.get("norm_eval") is False and norm.get("type") != "GN":
         stated.put("backbone.norm", "batch")
     stated.put("backbone.norm_eps", norm.get("eps"))
     if isinstance(frozen := body.get("frozen_stages"), int):

@@ -6,6 +6,7 @@ from typing import Any
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.importers.stated import whole
+from fasterrcnn.models.group_norm import GROUPS
 from fasterrcnn.models.rpn import anchor_sizes
 from fasterrcnn.recipes import Backbone, Recipe, RoIHeads, as_text
 
@@ -25,13 +26,15 @@ def text(recipe: Recipe) -> str:
         ),
         backbone=dict(
             frozen_stages=max(-1, 4 - recipe.backbone.trainable_layers),
-            norm_cfg=dict(type="BN", requires_grad=recipe.backbone.norm != "frozen"),
-            norm_eval=recipe.backbone.norm != "batch",
+            norm_cfg=_norm(recipe.backbone.norm, requires_grad=recipe.backbone.norm != "frozen"),
+            norm_eval=recipe.backbone.norm in ("frozen", "affine"),
             style="caffe" if recipe.backbone.stride_in_1x1 else "pytorch",
             **_convolutions(recipe.backbone),
         ),
         rpn_head=_rpn_head(recipe),
     )
+    if recipe.backbone.fpn_norm != "none":
+        model["neck"] = dict(norm_cfg=_norm(recipe.backbone.fpn_norm))
     if recipe.detector != "rpn":
         model["roi_head"] = dict(
             **_cascade(heads),
@@ -51,6 +54,11 @@ def text(recipe: Recipe) -> str:
     sizes = (inputs.max_size, inputs.min_size)
     pipeline = [dict(type="Resize", scale=sizes, keep_ratio=True)]
     return f"model = {_text(model)}\ntest_pipeline = {_text(pipeline)}\n"
+
+
+def _norm(kind: str, *, requires_grad: bool = True) -> Config:
+    groups = dict(num_groups=GROUPS) if kind == "group" else {}
+    return dict(type="GN" if groups else "BN", **groups, requires_grad=requires_grad)
 
 
 def _convolutions(body: Backbone) -> Config:
@@ -81,12 +89,25 @@ def _box_heads(heads: RoIHeads) -> Config | list[Config]:
     """The box head, or one of each stage."""
     if heads.stages == 1:
         agnostic: Config = dict(reg_class_agnostic=True) if heads.class_agnostic else {}
-        return dict(agnostic, bbox_coder=_coder(heads.bbox_reg_weights), **_box_loss(heads))
+        coder = _coder(heads.bbox_reg_weights)
+        return dict(_layers(heads), **agnostic, bbox_coder=coder, **_box_loss(heads))
     weights = heads.stage_reg_weights
     return [
-        dict(reg_class_agnostic=True, bbox_coder=_coder(weights[i : i + 4]), **_box_loss(heads))
+        dict(
+            _layers(heads),
+            reg_class_agnostic=True,
+            bbox_coder=_coder(weights[i : i + 4]),
+            **_box_loss(heads),
+        )
         for i in range(0, len(weights), 4)
     ]
+
+
+def _layers(heads: RoIHeads) -> Config:
+    """Where they are not two fully connected ones."""
+    if heads.head != "4conv1fc":
+        return {}
+    return dict(type="Shared4Conv1FCBBoxHead", norm_cfg=_norm(heads.head_norm))
 
 
 def _box_loss(heads: RoIHeads) -> Config:
@@ -119,7 +140,9 @@ def _train_cfg(recipe: Recipe) -> Config:
 
 
 def _rpn_head(recipe: Recipe) -> Config:
+    several = dict(num_convs=recipe.rpn.conv_depth) if recipe.rpn.conv_depth > 1 else {}
     return dict(
+        **several,
         anchor_generator=_anchors(recipe),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
     )

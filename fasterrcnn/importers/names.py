@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ def entries(framework: str, recipe: Recipe, ours: list[str], rpn: str = "rpn_hea
     """
     bottom_up = "backbone.bottom_up." if recipe.backbone.neck == "fpn" else "backbone."
     rules: dict[str, _Rules] = {
-        "mmdetection": _MMDETECTION,
-        "detectron2": _detectron2(bottom_up),
+        "mmdetection": _mmdetection(recipe),
+        "detectron2": _detectron2(bottom_up, recipe.rpn.conv_depth),
         "torchvision": (),
     }
     found = []
@@ -115,14 +116,23 @@ _BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 # Detectron's names to Detectron2's (its `checkpoint/c2_model_loading.py`).
 _DETECTRON: _Rules = (
     (r"conv1_w$", "stem.conv1.weight"),
-    (r"res_conv1_bn_(\w+)$", lambda m: f"stem.conv1.norm.{_NORM_LEAVES[m[1]]}"),
+    (r"(?:res_)?conv1_[bg]n_(\w+)$", lambda m: f"stem.conv1.norm.{_NORM_LEAVES[m[1]]}"),
     (r"res(\d)_(\d+)_branch(1|2[abc])_w$", lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.weight"),
-    (r"res(\d)_(\d+)_branch(1|2[abc])_bn_(\w+)$",
+    (r"res(\d)_(\d+)_branch(1|2[abc])_[bg]n_(\w+)$",
      lambda m: f"res{m[1]}.{m[2]}.{_BRANCHES[m[3]]}.norm.{_NORM_LEAVES[m[4]]}"),
 )  # fmt: skip
 
 _STAGE = r"(\d\.)?"  # of a cascade
+# Of a box head of convolutions: weight and norm of one of them, and the layer behind them.
+_CONV = rf"roi_heads\.box_head\.{_STAGE}(\d)\.0\.weight$"
+_CONV_NORM = rf"roi_heads\.box_head\.{_STAGE}(\d)\.1\.(\w+)$"
+_AFTER_CONVS = rf"roi_heads\.box_head\.{_STAGE}5\.(weight|bias)$"
 _MMDETECTION: _Rules = (
+    (_CONV, r"roi_head.bbox_head.\1shared_convs.\2.conv.weight"),
+    (_CONV_NORM, r"roi_head.bbox_head.\1shared_convs.\2.bn.\3"),
+    (_AFTER_CONVS, r"roi_head.bbox_head.\1shared_fcs.0.\2"),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.1\.", r"neck.lateral_convs.\1.bn."),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.1\.", r"neck.fpn_convs.\1.bn."),
     (r"backbone\.body\.(layer\d\.\d+)\.conv2_offset\.", r"backbone.\1.conv2.conv_offset."),
     (r"backbone\.body\.", "backbone."),
     (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv."),
@@ -138,7 +148,26 @@ _MMDETECTION: _Rules = (
 )
 
 
-def _detectron2(body: str) -> _Rules:
+def _mmdetection(recipe: Recipe) -> _Rules:
+    """Our names to MMDetection's, which calls group norms gn, where batch norms are bn."""
+    several: _Rules = ((r"rpn\.head\.conv\.(\d)\.0\.", r"RPN.rpn_conv.\1.conv."),)
+    rules = several + _MMDETECTION if recipe.rpn.conv_depth > 1 else _MMDETECTION
+    if recipe.backbone.norm == "group":
+        body: _Rules = ((r"backbone\.body\.(.*)\bbn(\d)\.", r"backbone.\1gn\2."),)
+        rules = body + rules
+    groups = {
+        r"roi_heads\.": recipe.roi_heads.head_norm == "group",
+        r"backbone\.fpn\.": recipe.backbone.fpn_norm == "group",
+    }
+
+    def renamed(pattern: str, replacement: Any) -> Any:
+        is_group = any(pattern.startswith(part) for part, given in groups.items() if given)
+        return replacement.replace(".bn.", ".gn.") if is_group else replacement
+
+    return tuple((pattern, renamed(pattern, target)) for pattern, target in rules)
+
+
+def _detectron2(body: str, rpn_convs: int = 1) -> _Rules:
     """Our names to Detectron2's, whose body has the prefix `body`."""
     one, many = r"\.(\d+)\.", r"(\d)\."
 
@@ -158,14 +187,28 @@ def _detectron2(body: str) -> _Rules:
             (rf"{inside}downsample\.1\.", lambda m: f"{target(m)}shortcut.norm."),
         )
 
+    def norm(kind: str) -> Callable[[re.Match[str]], str]:
+        return lambda match: f"backbone.fpn_{kind}{int(match[1]) + 2}.norm."
+
+    def in_head(match: re.Match[str]) -> str:
+        last = "weight" if match.re.groups == 2 else f"norm.{match[3]}"
+        return f"roi_heads.box_head.{match[1] or ''}conv{int(match[2]) + 1}.{last}"
+
+    first = r"rpn\.head\.conv\.(\d)\.0\."
+    several = r"proposal_generator.rpn_head.conv.conv\1."
     return (
+        (_CONV, in_head),
+        (_CONV_NORM, in_head),
+        (_AFTER_CONVS, r"roi_heads.box_head.\1fc1.\2"),
+        (r"backbone\.fpn\.inner_blocks\.(\d)\.1\.", norm("lateral")),
+        (r"backbone\.fpn\.layer_blocks\.(\d)\.1\.", norm("output")),
+        (first, several if rpn_convs > 1 else "proposal_generator.rpn_head.conv."),
         (r"backbone\.body\.conv1\.", f"{body}stem.conv1."),
         (r"backbone\.body\.bn1\.", f"{body}stem.conv1.norm."),
         *block(r"backbone\.body\.layer(\d)", stage),
         *block(r"roi_heads\.box_head\.layer4", lambda m: f"roi_heads.res5.{m[1]}."),
         (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.", level("lateral")),
         (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.", level("output")),
-        (r"rpn\.head\.conv\.0\.0\.", "proposal_generator.rpn_head.conv."),
         (r"rpn\.head\.cls_logits\.", "proposal_generator.rpn_head.objectness_logits."),
         (r"rpn\.head\.bbox_pred\.", "proposal_generator.rpn_head.anchor_deltas."),
         (rf"roi_heads\.box_head\.{_STAGE}fc6\.", r"roi_heads.box_head.\1fc1."),

@@ -1,9 +1,9 @@
 """Detectors that frameworks publish: the recipe that a name stands for, and the URL of its file.
 
-Sources of URLs: `configs/{faster_rcnn,rpn,cascade_rcnn,dcn}` of MMDetection (metafile.yml,
-README.md), MODEL_ZOO.md of Detectron2 and torchvision's weight enums. Left out: detectors that no
-recipe here computes, and MMDetection's r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree
-about pixels and strides.
+Sources of URLs: `configs/{faster_rcnn,rpn,cascade_rcnn,dcn,scratch,resnet_strikes_back}` of
+MMDetection (metafile.yml, README.md), MODEL_ZOO.md of Detectron2 and torchvision's weight enums.
+Left out: detectors that no recipe here computes, bodies that are not imported, and MMDetection's
+r101_caffe_fpn_ms_3x, whose configs of 2.x and 3.x disagree about pixels and strides.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ _MMDETECTION = {  # recipe without the framework: file
         "cascade_rcnn_x101_64x4d_fpn_1x_coco_20200515_075702-43ce6a30",
     "cascade_rcnn_x101_64x4d_fpn_20e":
         "cascade_rcnn_x101_64x4d_fpn_20e_coco_20200509_224357-051557b1",
+    "fasterrcnn_r50_caffe_fpn_ms_2x":
+        "faster_rcnn_r50_caffe_fpn_mstrain_2x_coco_bbox_mAP-0.397_20200504_231813-10b2de58",
+    "fasterrcnn_r50_scratch_fpn_gn_all_6x":
+        "scratch_faster_rcnn_r50_fpn_gn_6x_bbox_mAP-0.407_20200201_193013-90813d01",
+    "fasterrcnn_r50_rsb_pre_fpn_1x":
+        "faster_rcnn_r50_fpn_rsb-pretrain_1x_coco_20220113_162229-32ae82a9",
     "fasterrcnn_r50_fpn_iou_1x": "faster_rcnn_r50_fpn_iou_1x_coco-fdd207f3",
     "fasterrcnn_r50_fpn_giou_1x": "faster_rcnn_r50_fpn_giou_1x_coco-0eada910",
     "fasterrcnn_r50_fpn_bounded_iou_1x": "faster_rcnn_r50_fpn_bounded_iou_1x_coco-98ad993b",
@@ -117,6 +123,14 @@ _DETECTRON2 = {  # recipe: config, model id and start of the MD5
         "mask_rcnn_R_50_FPN_3x_dconv_c3-c5/144998336/821d0b",
     "cascade_rcnn_r50_fpn_1x_detectron2": "cascade_mask_rcnn_R_50_FPN_1x/138602847/e9d89b",
     "cascade_rcnn_r50_fpn_3x_detectron2": "cascade_mask_rcnn_R_50_FPN_3x/144998488/480dd8",
+    "fasterrcnn_r50_fpn_3x_syncbn_detectron2": "mask_rcnn_R_50_FPN_3x_syncbn/169527823/3b3c51",
+    "fasterrcnn_r50_fpn_3x_gn_detectron2": "mask_rcnn_R_50_FPN_3x_gn/138602888/dc5d9e",
+    "scratch_fasterrcnn_r50_fpn_3x_gn_detectron2":
+        "scratch_mask_rcnn_R_50_FPN_3x_gn/138602908/01ca85",
+    "fasterrcnn_r50_fpn_100ep_lsj_detectron2": "mask_rcnn_R_50_FPN_100ep_LSJ/42047764/bb69de",
+    "fasterrcnn_r50_fpn_400ep_lsj_detectron2": "mask_rcnn_R_50_FPN_400ep_LSJ/42019571/14d201",
+    "fasterrcnn_r101_fpn_100ep_lsj_detectron2": "mask_rcnn_R_101_FPN_100ep_LSJ/42025812/4f7b58",
+    "fasterrcnn_r101_fpn_400ep_lsj_detectron2": "mask_rcnn_R_101_FPN_400ep_LSJ/42073830/f96b26",
 }  # fmt: skip
 _TORCHVISION = {
     "fasterrcnn_r50_fpn_torchvision": detection.FasterRCNN_ResNet50_FPN_Weights,
@@ -132,8 +146,12 @@ def _mmdetection_url(file: str) -> str:
     config = re.split(r"(?:_bbox_mAP-[\d.]+)?_20\d{6}", file)[0]
     if "iou_1x" in config:  # all three are beside the plain detector
         config = "faster_rcnn_r50_fpn_1x_coco"
-    if "dconv" in config:
-        return f"https://download.openmmlab.com/mmdetection/v2.0/dcn/{config}/{file}.pth"
+    if config.startswith("scratch"):
+        config = "faster_rcnn_r50_fpn_gn-all_scratch_6x_coco"
+    folders = {"_scratch_": "scratch", "rsb": "resnet_strikes_back", "dconv": "dcn"}
+    for word, folder in folders.items():
+        if word in config:
+            return f"https://download.openmmlab.com/mmdetection/v2.0/{folder}/{config}/{file}.pth"
     kind = next(k for k in ("rpn", "cascade_rcnn", "faster_rcnn") if config.startswith(k))
     return f"https://download.openmmlab.com/mmdetection/v2.0/{kind}/{config}/{file}.pth"
 
@@ -141,6 +159,7 @@ def _mmdetection_url(file: str) -> str:
 def _detectron2_url(file: str) -> str:
     folder, digits = file.rsplit("/", 1)
     page = "Misc" if "mask" in folder else "COCO-Detection"
+    page = "new_baselines" if "LSJ" in folder else page
     return f"https://dl.fbaipublicfiles.com/detectron2/{page}/{folder}/model_final_{digits}.pkl"
 
 

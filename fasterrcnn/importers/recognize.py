@@ -122,9 +122,10 @@ def _widths(recipe: Recipe, file: File, framework: str, rpn: str) -> dict[str, i
     """The widths of the FPN and the box head in the file, as fields of a recipe; whether its boxes
     are class-agnostic."""
     stage = "0." if recipe.roi_heads.stages > 1 else ""
+    layer = "5" if recipe.roi_heads.head == "4conv1fc" else "fc6"
     ours = [
         "rpn.head.conv.0.0.weight",
-        f"roi_heads.box_head.{stage}fc6.weight",
+        f"roi_heads.box_head.{stage}{layer}.weight",
         f"roi_heads.box_predictor.{stage}bbox_pred.weight",
     ]
     conv, first, boxes = (
@@ -190,13 +191,16 @@ def _by_shape(file: File, framework: str, network: Network, stated: Stated) -> t
     body = network.body
     if framework == "torchvision":
         return _torchvision_recipe(file, body)
-    fitting = [
+    known = [
         recipe
         for name, entry in recipes.RECIPES.items()
         if entry.framework == framework
         and (recipe := recipes.get(name)).data.classes == ()
         and recipe.roi_heads.box_loss == "smooth_l1"  # others are told by a name or a config
-        and replace(Network.of(recipe), body=body) == network
+    ]
+    plain = replace(network, norm="batch", fpn_norm="none", head_norm="none", rpn_convs=1)
+    fitting = [r for r in known if replace(Network.of(r), body=body) == network] or [
+        change(r, **network.layers) for r in known if replace(Network.of(r), body=body) == plain
     ]
     if not fitting:
         raise CheckpointError(f"{file.path}: {network}: no such detector of {framework} is known")

@@ -121,17 +121,19 @@ _CONFIGURABLE = {
     "roi_heads.fg_iou_thresh", "roi_heads.bg_iou_thresh", "roi_heads.batch_size_per_image",
     "roi_heads.positive_fraction", "roi_heads.bbox_reg_weights", "roi_heads.beta",
     "roi_heads.score_thresh", "roi_heads.nms_thresh", "roi_heads.detections_per_img",
-    "roi_heads.sampling_ratio",
+    "roi_heads.sampling_ratio", "roi_heads.sampler",
 }  # fmt: skip
 _CASCADE = {"roi_heads.stages", "roi_heads.stage_iou_thresh", "roi_heads.stage_reg_weights"}
 _CONFIGURABLE_IN = {  # those that only some can
     "torchvision": set(),
     "mmdetection": _CASCADE | {
         "roi_heads.stage_loss_weights", "roi_heads.class_agnostic", "roi_heads.aligned",
-        "roi_heads.box_loss", "roi_heads.box_loss_weight",
+        "roi_heads.box_loss", "roi_heads.box_loss_weight", "roi_heads.head_norm",
         "rpn.border_anchors",
     },
-    "detectron2": _CASCADE | {"roi_heads.class_agnostic", "roi_heads.aligned"},
+    "detectron2": _CASCADE | {
+        "roi_heads.class_agnostic", "roi_heads.aligned", "roi_heads.head_norm",
+    },
 }  # fmt: skip
 _ALWAYS = {"mmdetection": conventions.MMDETECTION, "detectron2": conventions.DETECTRON2,
            "torchvision": {}}  # fmt: skip
@@ -168,10 +170,9 @@ def check_expressible(recipe: Recipe, framework: str) -> None:
             for name, value in _STOCK_TORCHVISION.items()
             if here[name] != value
         ]
-    elif (
-        recipe.backbone.name in ("mobilenet_v3_large", "vgg16")
-        or recipe.roi_heads.head == "4conv1fc"
-    ):
+        if "group" in (recipe.backbone.norm, recipe.backbone.fpn_norm):
+            different.append("it has group norm, there batch norm")
+    elif recipe.backbone.name in ("mobilenet_v3_large", "vgg16"):
         different.append(f"this network cannot be exported to {framework}")
     if framework == "torchvision" and recipe.roi_heads.stages > 1:
         different.insert(0, f"a cascade of {recipe.roi_heads.stages} box heads, there 1")

@@ -22,6 +22,7 @@ from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
 from fasterrcnn.models.conv_norm import conv_norm, fold_stage
 from fasterrcnn.models.deformable import offset_conv
+from fasterrcnn.models.group_norm import NORMS, GroupNorm
 from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
 
 
@@ -34,7 +35,8 @@ class AffineBatchNorm2d(FrozenBatchNorm2d):
             setattr(self, name, nn.Parameter(self._buffers.pop(name)))
 
 
-_NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d}
+_NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d,
+          "group": GroupNorm}  # fmt: skip
 
 
 def _shortcut(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
@@ -101,7 +103,7 @@ class ResNet(resnet.ResNet):
                 for residual in stage:
                     residual.conv2_offset = offset_conv(residual.conv2, config)
         freeze(self, config.trainable_layers)
-        if config.norm != "batch":
+        if config.norm in ("frozen", "affine"):
             shrink_residuals(self)
         self.channels = [planes * block.expansion for planes in (64, 128, 256, 512)]
 
@@ -172,7 +174,7 @@ class BackboneWithFPN(Backbone):
             body.channels,
             out_channels,
             LastLevelMaxPool(),
-            norm_layer=nn.BatchNorm2d if norm == "batch" else None,
+            norm_layer=NORMS[norm],
         )
         self.out_channels = out_channels
         self.has_norm = norm != "none"

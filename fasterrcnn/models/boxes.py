@@ -106,18 +106,21 @@ class Sample(NamedTuple):
     valid: Tensor  # bool (N, S)
 
 
-def sample(label: Tensor, size: int, positive_fraction: float) -> Sample:
+def sample(label: Tensor, size: int, positive_fraction: float, key: Tensor | None = None) -> Sample:
     """Sample `size` boxes per image, at most `positive_fraction` of them positive.
 
-    `label` ``(N, B)`` as `Match.label`. Takes the boxes with the smallest of one random key each,
-    a uniform draw without replacement, from torch's global generator of the device.
+    `label` ``(N, B)`` as `Match.label`. Takes the boxes with the smallest `key` ``(N, B)``; None: a
+    random one each, a uniform draw without replacement, from torch's global generator of the
+    device.
     """
     max_positives = min(int(size * positive_fraction), label.shape[1])
     slots = min(size, label.shape[1])
     positive, negative = label == 1, label == 0
-    key = torch.rand(label.shape, device=label.device)
-    first_positive = key.masked_fill(~positive, 2.0).topk(max_positives, largest=False).indices
-    first_negative = key.masked_fill(~negative, 2.0).topk(slots, largest=False).indices
+    key, none = (
+        (torch.rand(label.shape, device=label.device), 2.0) if key is None else (key, torch.inf)
+    )
+    first_positive = key.masked_fill(~positive, none).topk(max_positives, largest=False).indices
+    first_negative = key.masked_fill(~negative, none).topk(slots, largest=False).indices
     positives = positive.sum(dim=1, keepdim=True).clamp(max=max_positives)
     negatives = torch.minimum(negative.sum(dim=1, keepdim=True), size - positives)
 

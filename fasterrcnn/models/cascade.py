@@ -7,6 +7,7 @@ class-agnostic. Life of a batch, step 5. Shapes: N images, R rois, K classes, C 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class CascadeRoIHeads(RoIHeads):
         found: dict[str, Tensor] = {}
         most = int(config.batch_size_per_image * config.positive_fraction)
         for stage, weight in enumerate(config.stage_loss_weights):
-            sampled, is_gt = self.rois_of(stage, images, proposals)
+            sampled, is_gt = self.rois_of(stage, images, proposals, features)
             logits, deltas = self.head_of(stage, features, sampled.rois)
             slots = most if self.samples(stage) else sampled.rois.shape[1]
             of_stage = self.losses_of(
@@ -95,12 +96,13 @@ class CascadeRoIHeads(RoIHeads):
 
     @torch.no_grad()
     def rois_of(
-        self, stage: int, images: PaddedImages, proposals: Proposals
+        self, stage: int, images: PaddedImages, proposals: Proposals, features: list[Tensor]
     ) -> tuple[SampledRois, Tensor]:
         """The rois that `stage` is trained on, and which of them are gt boxes, bool ``(N, R)``."""
         iou = self.config.stage_iou_thresh[stage]
         if self.samples(stage):
-            return sample_rois(images, proposals, self.config, iou, iou)
+            loss_of = self.hardness(partial(self.head_of, stage, features))
+            return sample_rois(images, proposals, self.config, iou, iou, loss_of)
         label, gt = match(
             images.gt_boxes,
             images.gt_valid,

@@ -22,14 +22,21 @@ def cost(recipe: recipes.Recipe, num_classes: int, shape: tuple[int, int]) -> tu
     torchvision and MMDetection. Runs on the meta device, so nothing is computed.
     """
     network = dataclasses.replace(  # drop fields that change nothing, for the cache
-        recipe,
-        name="",
+        unnamed(recipe),
         schedule=recipes.Schedule(),
-        data=recipes.Data(),
         input=recipes.Input(channels=recipe.input.in_channels),
         augment=recipes.Augment(),
+        amp="off",
     )
     return _cost(network, num_classes, shape)
+
+
+def unnamed(recipe: recipes.Recipe) -> recipes.Recipe:
+    """The recipe without its name, first weights, data and length, which change no cost."""
+    schedule = dataclasses.replace(recipe.schedule, epochs=12.0, milestones=(), lr=0.02)
+    return dataclasses.replace(
+        recipe, name="", weights="none", data=recipes.Data(), schedule=schedule
+    )
 
 
 def coco_cost(recipe: recipes.Recipe) -> tuple[int, int, tuple[int, int]]:

@@ -8,6 +8,8 @@ detections, C channels, B bins per side.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,9 +24,11 @@ from torchvision.models.detection.faster_rcnn import (
 from fasterrcnn import recipes
 from fasterrcnn.models import box_losses, boxes
 from fasterrcnn.models.boxes import Detections, Proposals
+from fasterrcnn.models.group_norm import NORMS
 from fasterrcnn.models.matching import match
 from fasterrcnn.models.nms import nms_lists
 from fasterrcnn.models.roi_align import pool_cells, pyramid_roi_align
+from fasterrcnn.models.soft_nms import soft_nms
 from fasterrcnn.models.transform import PaddedImages
 
 
@@ -66,7 +70,8 @@ def build_box_head(
         return LastStage(stage), 2 * channels
     if config.head == "4conv1fc":
         size, convolutions = (channels, pool, pool), [channels] * 4
-        return FastRCNNConvFCHead(size, convolutions, [width], norm_layer=nn.BatchNorm2d), width
+        norm = NORMS[config.head_norm]
+        return FastRCNNConvFCHead(size, convolutions, [width], norm_layer=norm), width
     if config.dropout:
         return DropoutMLPHead(channels * pool**2, width, config.dropout), width
     return TwoMLPHead(channels * pool**2, width), width
@@ -101,8 +106,14 @@ def sample_rois(
     config: recipes.RoIHeads,
     foreground: float,
     background: float,
+    loss_of: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[SampledRois, Tensor]:
-    """Rois sampled from the proposals and the gt boxes, and which are gt boxes, bool ``(N, R)``."""
+    """Rois sampled from the proposals and the gt boxes, and which are gt boxes, bool ``(N, R)``.
+
+    With `loss_of`, which gives the losses ``(N, B)`` of boxes ``(N, B, 4)`` and their labels
+    ``(N, B)``, those of the largest loss are sampled: Shrivastava et al., "Training Region-based
+    Object Detectors with Online Hard Example Mining", arXiv 1604.03540, as MMDetection does it.
+    """
     candidates = torch.cat([proposals.boxes, images.gt_boxes], dim=1)
     label, gt = match(
         images.gt_boxes,
@@ -114,8 +125,11 @@ def sample_rois(
         low_quality=None,
         gt_ignored=images.gt_ignored,
     )
+    key = None
+    if loss_of is not None:
+        key = -loss_of(candidates, images.gt_labels.gather(1, gt) * (label == 1))
     index, positive, valid = boxes.sample(
-        label, config.batch_size_per_image, config.positive_fraction
+        label, config.batch_size_per_image, config.positive_fraction, key
     )
     gt = gt.gather(1, index)
     labels = images.gt_labels.gather(1, gt) * positive
@@ -177,7 +191,7 @@ class RoIHeads(nn.Module):
         Diagnostics as `diagnostics`.
         """
         config = self.config
-        sampled = self.sample(images, proposals)
+        sampled = self.sample(images, proposals, features)
         logits, deltas = self.head(features, sampled.rois)
         # Positives come first: boxes are regressed in no later slot.
         slots = int(config.batch_size_per_image * config.positive_fraction)
@@ -232,10 +246,27 @@ class RoIHeads(nn.Module):
             "loss_box_reg": loss if weight == 1 else loss * weight,
         }
 
-    def sample(self, images: PaddedImages, proposals: Proposals) -> SampledRois:
+    def sample(
+        self, images: PaddedImages, proposals: Proposals, features: list[Tensor]
+    ) -> SampledRois:
         """Sample rois from the proposals and the gt boxes."""
         config = self.config
-        return sample_rois(images, proposals, config, config.fg_iou_thresh, config.bg_iou_thresh)[0]
+        ious = config.fg_iou_thresh, config.bg_iou_thresh
+        loss_of = self.hardness(partial(self.head, features))
+        return sample_rois(images, proposals, config, *ious, loss_of)[0]
+
+    def hardness(
+        self, head: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What `sample_rois` samples by: the classification losses that `head` gives, or None."""
+        if self.config.sampler != "ohem":
+            return None
+
+        def loss_of(rois: Tensor, labels: Tensor) -> Tensor:
+            logits, _ = head(rois)
+            return functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+
+        return loss_of
 
     def detect(
         self, images: PaddedImages, features: list[Tensor], proposals: Proposals
@@ -250,7 +281,8 @@ class RoIHeads(nn.Module):
         usable &= boxes.at_least(box, config.min_side)
         box = box.expand(*scores.shape, 4)
         scores = scores.masked_fill(~usable, -1.0)
-        found = self._suppress(scores, box)
+        soft = config.soft_nms != "none"
+        found = (self._suppress_softly if soft else self._suppress)(scores, box)
         valid = found.valid & boxes.has_area(found.boxes) if config.drop_empty else found.valid
         box = boxes.rescale(found.boxes, images.original_sizes / images.sizes)
         return Detections(box, found.scores, found.labels, valid)
@@ -265,6 +297,19 @@ class RoIHeads(nn.Module):
         keep = nms_lists(box, label, top >= 0, self.config.nms_thresh)
         top, order = top.masked_fill(~keep, -1.0).topk(min(most, candidates), dim=1)
         return Detections(boxes.take(box, order), top, label.gather(1, order), top >= 0)
+
+    def _suppress_softly(self, scores: Tensor, box: Tensor) -> Detections:
+        """Soft-NMS within each class; scores below 0 are no candidates."""
+        config, n = self.config, len(scores)
+        candidates = int((scores >= 0).sum(dim=1).max().clamp(min=1))
+        scores, index = scores.transpose(1, 2).topk(candidates, dim=2)  # (N, K, P)
+        box = box.transpose(1, 2).gather(2, index[..., None].expand(-1, -1, -1, 4)).flatten(0, 1)
+        least, most = max(self.score_thresh, 1e-3), config.detections_per_img
+        soft = config.soft_nms, config.nms_thresh, config.soft_nms_sigma
+        scores = soft_nms(box, scores.flatten(0, 1), *soft, least=least, most=most).view(n, -1)
+        top, order = scores.topk(min(most, scores.shape[1]), dim=1)
+        label = order // candidates + 1
+        return Detections(boxes.take(box.view(n, -1, 4), order), top, label, top >= 0)
 
     def _most_candidates(self, proposals: int, classes: int) -> int:
         """How many scores of an image can be above the threshold: those of a proposal sum to 1, up

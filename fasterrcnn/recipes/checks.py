@@ -124,8 +124,18 @@ def _check_network(recipe: Recipe) -> None:
         )
     if one_level and not recipe.rpn.all_sizes_per_level:
         raise UsageError("--backbone.neck: none: needs --rpn.all-sizes-per-level")
+    if recipe.roi_heads.soft_nms != "none" and recipe.data.tile:
+        raise UsageError("--roi-heads.soft-nms: does not go with --data.tile, which merges by NMS")
     if recipe.roi_heads.dropout and recipe.roi_heads.head != "2fc":
         raise UsageError("--roi-heads.dropout: only --roi-heads.head 2fc has it")
+    groups = recipe.roi_heads.head_norm == "group" and not one_level
+    if (groups or recipe.backbone.fpn_norm == "group") and recipe.backbone.fpn_channels % 32:
+        raise UsageError(
+            f"--backbone.fpn-channels: {recipe.backbone.fpn_channels}: group norm needs a multiple "
+            "of 32"
+        )
+    if recipe.roi_heads.head_norm != RoIHeads().head_norm and recipe.roi_heads.head != "4conv1fc":
+        raise UsageError("--roi-heads.head-norm: is of --roi-heads.head 4conv1fc")
     if recipe.roi_heads.pooling == "pool" and not one_level:
         raise UsageError("--roi-heads.pooling: pool: needs --backbone.neck none")
 
@@ -133,6 +143,11 @@ def _check_network(recipe: Recipe) -> None:
 def _check_convolutions(backbone: Backbone) -> None:
     resnet = backbone.name.startswith(("resnet", "resnext"))
     small = backbone.name in ("resnet10", "resnet18", "resnet34")
+    if backbone.norm == "group" and (not resnet or backbone.name == "resnext50_32x4d"):
+        raise UsageError(
+            "--backbone.norm: group: only resnet10 to resnet152 and resnext101 have it; not "
+            f"{backbone.name}"
+        )
     for name, given in (("dilation", backbone.dilation > 1),
                         ("deformable", backbone.deformable != "none")):  # fmt: skip
         if given and (small or not resnet):

@@ -161,11 +161,11 @@ class Backbone:
     norm: str = setting(
         "frozen",
         "batch norm of the body: frozen (statistics, weight and bias fixed), affine (statistics "
-        "fixed, weight and bias trained) or batch (trained)",
-        choices=("frozen", "affine", "batch"),
+        "fixed, weight and bias trained) or batch (trained); or group norm in a ResNet instead",
+        choices=("frozen", "affine", "batch", "group"),
     )
     norm_eps: float = setting(
-        1e-5, "epsilon of the batch norm (0 for torchvision's COCO_V1 weights)", least=0
+        1e-5, "epsilon of the body's norm (0 for torchvision's COCO_V1 weights)", least=0
     )
     trainable_layers: int = setting(
         3,
@@ -198,7 +198,9 @@ class Backbone:
     )
     deformable_groups: int = setting(1, "groups of channels with offsets of their own", least=1)
     fpn_channels: int = setting(256, "output channels of every FPN level", least=1)
-    fpn_norm: str = setting("none", "norm of the FPN's convolutions", choices=("none", "batch"))
+    fpn_norm: str = setting(
+        "none", "norm of the FPN's convolutions", choices=("none", "batch", "group")
+    )
     drop_path: float = setting(
         0.0, "stochastic depth: probability with which the last block is left out", least=0, below=1
     )

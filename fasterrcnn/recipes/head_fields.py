@@ -94,9 +94,12 @@ class RoIHeads:
 
     head: str = setting(
         "2fc",
-        "2fc: two fully connected layers; 4conv1fc: four 3x3 convolutions with batch norm and one "
+        "2fc: two fully connected layers; 4conv1fc: four 3x3 convolutions with norms and one "
         "fully connected layer; res5: the last stage of the body (C4)",
         choices=("2fc", "4conv1fc", "res5"),
+    )
+    head_norm: str = setting(
+        "batch", "norm of the convolutions of 4conv1fc", choices=("batch", "group")
     )
     representation_size: int = setting(1024, "width of the fully connected layers", least=1)
     dropout: float = setting(
@@ -170,6 +173,12 @@ class RoIHeads:
     positive_fraction: float = setting(
         0.25, "maximum fraction of positives among sampled proposals", least=0, most=1
     )
+    sampler: str = setting(
+        "random",
+        "which proposals are sampled: random ones, or those of the largest classification loss "
+        "(ohem: online hard example mining)",
+        choices=("random", "ohem"),
+    )
     bbox_reg_weights: tuple[float, ...] = setting(
         (10.0, 10.0, 5.0, 5.0), "weights of the regression targets dx, dy, dw, dh", above=0, count=4
     )
@@ -191,6 +200,15 @@ class RoIHeads:
     score_thresh: float = setting(0.05, "minimum score of a detection", least=0, most=1)
     min_side: float = setting(1e-2, "minimum width and height of a detection (px)", least=0)
     nms_thresh: float = setting(0.5, "IoU threshold of NMS, per class", least=0, most=1)
+    soft_nms: str = setting(
+        "none",
+        "soft-NMS in place of NMS: boxes that overlap a better one lose score, linear (from "
+        "nms-thresh on) or gaussian (with any overlap)",
+        choices=("none", "linear", "gaussian"),
+    )
+    soft_nms_sigma: float = setting(
+        0.5, "of soft-NMS gaussian: scores are multiplied by exp(-IoU^2 / sigma)", above=0
+    )
     drop_empty: bool = setting(False, "drop detections without area after NMS")
     detections_per_img: int = setting(100, "maximum number of detections per image", least=1)
 

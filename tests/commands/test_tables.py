@@ -85,3 +85,31 @@ def test_other_files_are_refused(tmp_path: Path):
     for wrong in (tmp_path / "x.json", tmp_path / "missing"):
         with pytest.raises(UsageError, match="nor a file of fasterrcnn benchmark"):
             tables.main([str(wrong)])
+
+
+def test_a_page_and_counted_memory_of_chosen_recipes(tmp_path: Path, capsys):
+    chosen = "rpn_r10_fpn_shapes,fasterrcnn_r10_fpn_shapes"
+    tables.main(["--recipes", chosen, "--count"])
+    text = capsys.readouterr().out
+    counted = [float(cells(text, name)["Mem counted (GiB)"]) for name in NAMES]
+    assert 0 < counted[1] <= counted[0]
+    assert "rpn_r50_fpn_1x" not in text
+    page = tmp_path / "tables.html"
+    tables.main(["--recipes", chosen, "--output", str(page)])
+    found = page.read_text()
+    assert all(found.count(f"<td>{name}</td>") == 1 for name in NAMES)
+    assert found.count('<th scope="col"') == 2 * len(tables._HEAD)
+    assert found.count('<td class="number">') == 2 * (len(tables._HEAD) - len(tables._WORDS))
+    assert "aria-sort" in found
+    with pytest.raises(UsageError, match="--recipe: rpn_r5: unknown"):
+        tables.main(["--recipes", "rpn_r5"])
+
+
+def test_networks_of_a_missing_extra_have_no_size(capsys, monkeypatch: pytest.MonkeyPatch):
+    def missing(recipe: recipes.Recipe):
+        raise UsageError("needs timm")
+
+    monkeypatch.setattr(tables, "coco_cost", missing)
+    tables.main(["--recipes", NAMES[0]])
+    row = cells(capsys.readouterr().out, NAMES[0])
+    assert (row["parameters (M)"], row["G multiply-adds"]) == ("", "")

@@ -118,13 +118,14 @@ def assert_close(a: Path, b: Path) -> None:
         assert (first[key] - second[key]).norm() <= 1e-5 * first[key].norm(), key
 
 
-def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path):
-    flags = ("--data-path", shapes_folder, "--val-split", "none")
+@pytest.mark.parametrize("stages", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_two_ranks_are_one_rank_with_accumulation(shapes_folder: Path, tmp_path: Path, stages: int):
+    flags = ("--data-path", shapes_folder, "--val-split", "none", "--roi-heads.stages", stages)
     one = train_here(shapes_folder, tmp_path / "one", *flags, "--steps", 1)
     two = train(ALL, tmp_path / "two", *flags, "--steps", 1, ngpu=2)
     # momentum after one step is the gradient (and weight decay of equal weights)
     assert_close(one / "optimizer.safetensors", two / "optimizer.safetensors")
-    for key in ("loss_classifier", "loss_objectness", "rpn_positives"):
+    for key in ("loss_classifier" + "_stage2" * (stages > 1), "loss_objectness", "rpn_positives"):
         assert rows(tmp_path / "one")[0][key] == pytest.approx(rows(tmp_path / "two")[0][key], 1e-6)
     text = (tmp_path / "two.log").read_text()
     assert "2 processes" in text

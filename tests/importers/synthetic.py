@@ -6,6 +6,7 @@ Independent of `fasterrcnn.importers`: a wrong name there does not match here.
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import Tensor
@@ -38,9 +39,10 @@ def body(depth: int, groups: int, width: int, stages: int = 4) -> list[tuple[str
 def mmdetection(
     depth: int = 50, groups: int = 1, width: int = 64, *, neck: str = "fpn", detector: str,
     classes: int = 80, old_rpn_names: bool = False, stages: int = 1, dilated: bool = False,
-    offsets: int = 0,
+    offsets: int = 0, norm: str = "", rpn_convs: int = 1,
 ) -> Shapes:  # fmt: skip
-    """Keys of an MMDetection 3 file (`old_rpn_names`: of 2.x)."""
+    """Keys of an MMDetection 3 file (`old_rpn_names`: of 2.x); `norm`: of pyramid and box head, of
+    which "group" is the body's too."""
     shapes: Shapes = {}
     whole = body(depth, groups, width)
     for name, shape in whole:
@@ -51,7 +53,9 @@ def mmdetection(
             name = f"roi_head.shared_head.{name}"
         else:
             name = f"backbone.{name}"
-        _norm_or_weight(shapes, name, shape, counts=True)
+        if norm == "group":
+            name = re.sub(r"\bbn(\d)$", r"gn\1", name)
+        _norm_or_weight(shapes, name, shape, counts=True, stats=norm != "group")
         if offsets and name.endswith("conv2.weight") and "layer1" not in name:
             conv = name.replace("conv2.weight", "conv2.conv_offset")
             shapes |= _conv(conv, offsets, shape[0], 3)
@@ -59,10 +63,17 @@ def mmdetection(
     has_layers = neck == "fpn" or dilated
     if neck == "fpn":
         for i in range(4):
-            shapes |= _conv(f"neck.lateral_convs.{i}.conv", 256, 256 * 2**i, 1)
-            shapes |= _conv(f"neck.fpn_convs.{i}.conv", 256, 256, 3)
+            for kind, channels_in, side in (("lateral", 256 * 2**i, 1), ("fpn", 256, 3)):
+                layer = f"neck.{kind}_convs.{i}"
+                if not norm:
+                    shapes |= _conv(f"{layer}.conv", 256, channels_in, side)
+                else:
+                    shapes |= _normed(
+                        f"{layer}.conv", f"{layer}.{norm[0]}n", channels_in, side, norm, counts=True
+                    )
     rpn = "bbox_head" if detector == "rpn" and not old_rpn_names else "rpn_head"
-    shapes |= _conv(f"{rpn}.rpn_conv", channels, channels, 3)
+    for conv in [f".{i}.conv" for i in range(rpn_convs)] if rpn_convs > 1 else [""]:
+        shapes |= _conv(f"{rpn}.rpn_conv{conv}", channels, channels, 3)
     shapes |= _conv(f"{rpn}.rpn_cls", anchors, channels, 1)
     shapes |= _conv(f"{rpn}.rpn_reg", 4 * anchors, channels, 1)
     if detector != "rpn":
@@ -71,7 +82,14 @@ def mmdetection(
             head = f"roi_head.bbox_head.{stage}" if stages > 1 else "roi_head.bbox_head"
             shapes |= _linear(f"{head}.fc_cls", classes + 1, features)
             shapes |= _linear(f"{head}.fc_reg", 4 if stages > 1 else 4 * classes, features)
-            if has_layers:
+            if norm:
+                for i in range(4):
+                    layer = f"{head}.shared_convs.{i}"
+                    shapes |= _normed(
+                        f"{layer}.conv", f"{layer}.{norm[0]}n", 256, 3, norm, counts=True
+                    )
+                shapes |= _linear(f"{head}.shared_fcs.0", 1024, channels * 49)
+            elif has_layers:
                 shapes |= _linear(f"{head}.shared_fcs.0", 1024, channels * 49)
                 shapes |= _linear(f"{head}.shared_fcs.1", 1024, 1024)
     return shapes
@@ -80,6 +98,7 @@ def mmdetection(
 def detectron2(
     depth: int = 50, groups: int = 1, width: int = 64, *, neck: str = "fpn", detector: str,
     classes: int = 80, stages: int = 1, dilated: bool = False, offsets: int = 0,
+    norm: str = "", rpn_convs: int = 1,
 ) -> Shapes:  # fmt: skip
     """Keys of a Detectron2 file."""
     shapes: Shapes = {}
@@ -100,7 +119,9 @@ def detectron2(
                 continue
             _norm_or_weight(shapes, "roi_heads." + ".".join(parts), shape, counts=False)
         else:
-            _norm_or_weight(shapes, prefix + ".".join(parts), shape, counts=False)
+            _norm_or_weight(
+                shapes, prefix + ".".join(parts), shape, counts=False, stats=norm != "group"
+            )
             if offsets and parts[-2:] == ["conv2", "weight"] and parts[0] != "res2":
                 conv = prefix + ".".join(parts[:-2]) + ".conv2_offset"
                 shapes |= _conv(conv, offsets, shape[0], 3)
@@ -108,10 +129,15 @@ def detectron2(
     has_layers = neck == "fpn" or dilated
     if neck == "fpn":
         for i in range(4):
-            shapes |= _conv(f"backbone.fpn_lateral{i + 2}", 256, 256 * 2**i, 1)
-            shapes |= _conv(f"backbone.fpn_output{i + 2}", 256, 256, 3)
+            for kind, channels_in, side in (("lateral", 256 * 2**i, 1), ("output", 256, 3)):
+                layer = f"backbone.fpn_{kind}{i + 2}"
+                if not norm:
+                    shapes |= _conv(layer, 256, channels_in, side)
+                else:
+                    shapes |= _normed(layer, f"{layer}.norm", channels_in, side, norm)
     rpn = "proposal_generator.rpn_head"
-    shapes |= _conv(f"{rpn}.conv", channels, channels, 3)
+    for conv in [f".conv{i}" for i in range(rpn_convs)] if rpn_convs > 1 else [""]:
+        shapes |= _conv(f"{rpn}.conv{conv}", channels, channels, 3)
     shapes |= _conv(f"{rpn}.objectness_logits", anchors, channels, 1)
     shapes |= _conv(f"{rpn}.anchor_deltas", 4 * anchors, channels, 1)
     if detector != "rpn":
@@ -121,7 +147,12 @@ def detectron2(
             predictor, head = f"roi_heads.box_predictor{own}", f"roi_heads.box_head{own}"
             shapes |= _linear(f"{predictor}.cls_score", classes + 1, features)
             shapes |= _linear(f"{predictor}.bbox_pred", 4 if own else 4 * classes, features)
-            if has_layers:
+            if norm:
+                for i in range(4):
+                    layer = f"{head}.conv{i + 1}"
+                    shapes |= _normed(layer, f"{layer}.norm", 256, 3, norm)
+                shapes |= _linear(f"{head}.fc1", 1024, channels * 49)
+            elif has_layers:
                 shapes |= _linear(f"{head}.fc1", 1024, channels * 49)
                 shapes |= _linear(f"{head}.fc2", 1024, 1024)
     return shapes
@@ -155,11 +186,23 @@ def _linear(name: str, out: int, features: int) -> Shapes:
     return {f"{name}.weight": (out, features), f"{name}.bias": (out,)}
 
 
-def _norm_or_weight(shapes: Shapes, name: str, shape: tuple[int, ...], *, counts: bool) -> None:
+def _normed(
+    conv: str, name: str, channels: int, side: int, norm: str, *, counts: bool = False
+) -> Shapes:
+    """A convolution to 256 channels without bias, and its norm."""
+    shapes: Shapes = {f"{conv}.weight": (256, channels, side, side)}
+    _norm_or_weight(shapes, name, (256,), counts=counts, stats=norm == "batch")
+    return shapes
+
+
+def _norm_or_weight(
+    shapes: Shapes, name: str, shape: tuple[int, ...], *, counts: bool, stats: bool = True
+) -> None:
     if len(shape) > 1:
         shapes[name] = shape
         return
-    for leaf in ("weight", "bias", "running_mean", "running_var"):
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    for leaf in leaves if stats else leaves[:2]:
         shapes[f"{name}.{leaf}"] = shape
-    if counts:
+    if counts and stats:
         shapes[f"{name}.num_batches_tracked"] = ()

@@ -38,6 +38,12 @@ KNOWN = {
         f"{D2}/faster_rcnn_R_50_FPN_1x/137257794/model_final_b275ba.pkl",
     "detectron2:faster_rcnn_r50_c4_1x":
         f"{D2}/faster_rcnn_R_50_C4_1x/137257644/model_final_721ade.pkl",
+    "detectron2:new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py":
+        "https://dl.fbaipublicfiles.com/detectron2/new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ/"
+        "42047764/model_final_bb69de.pkl",
+    "mmdet:scratch/faster-rcnn_r50-scratch_fpn_gn-all_6x_coco.py":
+        f"{MMDET}/scratch/faster_rcnn_r50_fpn_gn-all_scratch_6x_coco/"
+        "scratch_faster_rcnn_r50_fpn_gn_6x_bbox_mAP-0.407_20200201_193013-90813d01.pth",
     "detectron2:rpn_r50_c4_1x": f"{D2}/rpn_R_50_C4_1x/137258005/model_final_450694.pkl",
     "torchvision:COCO_V1":
         "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
@@ -66,6 +72,17 @@ def test_every_name_is_a_recipe_of_its_framework(prefix: str):
         assert re.search(f"{digits}$", url)
     urls = [url for table in published.URLS.values() for url in table.values()]
     assert len(set(urls)) == len(urls)
+
+
+@pytest.mark.parametrize("name", [n for n, e in recipes.RECIPES.items() if e.framework])
+def test_every_recipe_of_a_framework_is_meant_by_its_names(name: str):
+    """With or without a file."""
+    entry = recipes.RECIPES[name]
+    prefix = published.prefix_of(entry.framework)
+    for known in (name, name.removesuffix(f"_{entry.framework}"), *entry.names_of_source):
+        assert published.recipe_of(f"{prefix}:{known}") == name
+    if entry.theirs:
+        assert published.recipe_of(f"{prefix}:{entry.theirs}") == name
 
 
 @pytest.mark.parametrize(("name", "close"), [

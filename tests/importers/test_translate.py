@@ -47,6 +47,12 @@ CONFIGURATIONS = {
     "mmdet mdconv group4": (
         "mmdetection", (50, 1, 64), "fpn", "faster_rcnn",
         "mmdet:fasterrcnn_r50_mdconv_group4_c3_c5_fpn_1x"),
+    "mmdet gn": ("mmdetection", (50, 1, 64), "fpn", "faster_rcnn", None),
+    "detectron2 gn": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
+    "detectron2 syncbn 2 rpn convs": (
+        "detectron2", (50, 1, 64), "fpn", "faster_rcnn", "detectron2:fasterrcnn_r50_fpn_100ep_lsj"),
+    "detectron2 cascade syncbn 2 rpn convs": (
+        "detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 dconv": ("detectron2", (50, 1, 64), "fpn", "faster_rcnn", None),
     "detectron2 c4": ("detectron2", (50, 1, 64), "none", "faster_rcnn", None),
     "detectron2 c4 rpn": ("detectron2", (50, 1, 64), "none", "rpn", None),
@@ -62,7 +68,8 @@ def shapes_of(name: str) -> synthetic.Shapes:
     offsets = 108 if "group4" in name else 27 if "mdconv" in name else 18 if "dconv" in name else 0
     return getattr(synthetic, framework)(
         *body, neck=neck, detector=detector, stages=3 if "cascade" in name else 1,
-        dilated="dc5" in name, offsets=offsets,
+        dilated="dc5" in name, offsets=offsets, rpn_convs=2 if "2 rpn convs" in name else 1,
+        norm="group" if "gn" in name else "batch" if "syncbn" in name else "",
     )  # fmt: skip
 
 
@@ -73,12 +80,16 @@ def check_recipe(name: str, recipe: recipes.Recipe) -> None:
     assert recipe.backbone.deformable == version
     assert recipe.backbone.deformable_groups == (4 if "group4" in name else 1)
     assert recipe.backbone.dilation == (2 if "dc5" in name else 1)
+    norm = "group" if "gn" in name else "batch" if "syncbn" in name else "none"
+    assert (recipe.backbone.fpn_norm, recipe.backbone.norm == "group") == (norm, norm == "group")
+    assert recipe.roi_heads.head == ("2fc" if norm == "none" else "4conv1fc") or "c4" in name
     caffe = "caffe" in name or "c4" in name or (framework == "detectron2" and "x101" not in name)
+    caffe &= "gn" not in name
     assert recipe.backbone.stride_in_1x1 == caffe
     bgr = caffe or framework == "detectron2" or "32x8d" in name
     assert recipe.input.channel_order == ("bgr" if bgr else "rgb")
     assert recipe.input.image_std == (
-        (1.0, 1.0, 1.0) if caffe
+        (1.0, 1.0, 1.0) if caffe or name == "detectron2 gn"
         else (57.375, 57.12, 58.395) if bgr else (58.395, 57.12, 57.375)
     )  # fmt: skip
     assert recipe.rpn.topk_by == ("scores" if framework == "mmdetection" else "logits")
@@ -196,6 +207,29 @@ def test_anchors_of_several_sizes_change_places():
             anchor = model.rpn.anchor_generator.cell_anchors[0][ours]
             area = (anchor[2] - anchor[0]) * (anchor[3] - anchor[1])
             assert area.sqrt() == pytest.approx(32 * 2**size)
+
+
+def test_a_file_of_a_lazy_config_is_told_by_its_layers():
+    """It has no config inside: a name or flags say the rest."""
+    shapes = synthetic.detectron2(detector="faster_rcnn", norm="batch", rpn_convs=2)
+    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+    given = {"backbone.stride_in_1x1": False}
+    for hints, name, style in (
+        (Hints(), "fasterrcnn_r50_fpn_100ep_lsj_detectron2", True),
+        (Hints(fields=given), "fasterrcnn_r50_fpn_100ep_lsj_detectron2", False),
+        (Hints("detectron2:new_baselines/mask_rcnn_R_50_FPN_400ep_LSJ.py"),
+         "fasterrcnn_r50_fpn_400ep_lsj_detectron2", True),
+    ):  # fmt: skip
+        found = recognize.recognize(file_of(tensors), hints).recipe
+        assert (found.name, found.backbone.stride_in_1x1) == (name, style)
+    with pytest.raises(
+        UsageError, match=r"holds .* a box head of four convolutions with batch norm"
+    ):
+        recognize.recognize(file_of(tensors), Hints("detectron2:faster_rcnn_R_50_FPN_3x"))
+    regnet = {k.replace("res2.0.conv1", "s1.b1.f.a"): v for k, v in tensors.items()}
+    regnet = {k: v for k, v in regnet.items() if ".res" not in k}
+    with pytest.raises(CheckpointError, match="its body is a RegNet; detectors are"):
+        recognize.recognize(file_of(regnet), Hints())
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -80,8 +80,8 @@ def staged(recipe: recipes.Recipe):
     heads, features, images = heads_of(recipe)
     seen, real = [], heads.rois_of
 
-    def rois_of(stage, images, proposals):
-        seen.append((proposals, *real(stage, images, proposals)))
+    def rois_of(stage, images, proposals, features):
+        seen.append((proposals, *real(stage, images, proposals, features)))
         return seen[-1][1:]
 
     heads.rois_of = rois_of

@@ -42,7 +42,7 @@ def test_what_would_be_positive_for_an_ignored_box_is_not_sampled(recipe: recipe
         rois, _ = sample_rois(images, proposals, config, 0.5, 0.5)
         found = [anchor_sample.positive.sum(), rois.positive.sum(), rois.valid.sum()]
         if config.stages > 1:
-            found.append(model.roi_heads.rois_of(1, images, proposals)[0].positive.sum())
+            found.append(model.roi_heads.rois_of(1, images, proposals, [])[0].positive.sum())
         labels[ignored] = [int(n) for n in found]
     assert labels[None] == labels[False]
     assert labels[None][0] > 0

@@ -119,12 +119,14 @@ def test_every_name_means_one_recipe():
 
 # A name's tokens.
 PATTERN = re.compile(
-    r"(?P<detector>rpn|fasterrcnn|fast_rcnn|cascade_rcnn)"
-    r"_(?P<body>r10|r50|r101|x101_32x4d|x101_32x8d|x101_64x4d|vgg16|mobilenet_v3_large)"
-    r"(_(?P<style>caffe))?(_(?P<deformable>dconv|mdconv|mdconv_group4)_c3_c5)?(_(?P<size>320))?"
-    r"(_(?P<neck>fpn|c4|dc5))?(_(?P<version>v2))?(_(?P<scales>ms))?"
-    r"(_(?P<loss>iou|giou|bounded_iou))?"
-    r"(_(?P<schedule>1x|2x|3x|20e|voc|shapes))?(_(?P<convolutions>dconv_c3_c5))?(_(?P<subset>person(_bicycle_car)?))?"
+    r"((?P<start>scratch)_)?(?P<detector>rpn|fasterrcnn|fast_rcnn|cascade_rcnn)"
+    r"_(?P<body>r10|r50|r101|x101_32x4d|x101_32x8d|x101_64x4d|vgg16|mobilenet_v3_large"
+    r"|regnetx_(400mf|800mf|1_6gf|3_2gf|4gf)|res2net_101|s50|s101)"
+    r"(_(?P<weights>scratch|tnr_pre|rsb_pre))?(_(?P<style>caffe))?(_(?P<deformable>dconv|mdconv|mdconv_group4)_c3_c5)?(_(?P<size>320))?"
+    r"(_(?P<neck>fpn(_syncbn_backbone_head)?|c4|dc5))?(_(?P<version>v2))?"
+    r"(_(?P<scales>ms(_range)?))?(_(?P<variant>iou|giou|bounded_iou|gn_all|amp|noaug|ohem))?"
+    r"(_(?P<schedule>1x|2x|3x|6x|20e|100ep|400ep|voc|shapes))?"
+    r"(_(?P<layers>dconv_c3_c5|gn|syncbn|lsj))?(_(?P<subset>person(_bicycle_car)?))?"
     r"(_(?P<framework>mmdetection|detectron2|torchvision))?"
 )
 
@@ -145,14 +147,24 @@ MAY_DIFFER = {
     "size": {"input.min_size", "input.max_size", "rpn.pre_nms_top_n_test",
              "rpn.post_nms_top_n_test"},
     "deformable": {"backbone.deformable", "backbone.deformable_groups"},
-    "convolutions": {"backbone.deformable"},
+    "layers": {"backbone.deformable", "backbone.norm", "backbone.fpn_norm",
+               "backbone.stride_in_1x1", "roi_heads.head", "roi_heads.head_norm"},
+    "start": {"weights", "backbone.trainable_layers"},
+    "weights": {"weights", "schedule.optimizer", "schedule.lr", "schedule.weight_decay",
+                "schedule.decay_norms"},
+    **{f"regnetx_{size}": {"schedule.weight_decay"}
+       for size in ("400mf", "800mf", "1_6gf", "3_2gf", "4gf")},
+    "amp": {"amp"},
+    "ohem": {"roi_heads.sampler"},
+    "noaug": {"input.train_min_sizes", "rpn.beta", "roi_heads.beta", "roi_heads.aligned",
+              "roi_heads.sampling_ratio"},
     "dc5": {*fields(conventions.DC5), "rpn.border_anchors", "rpn.edge_anchors"},
     "neck": {*fields(conventions.C4), "input.size_divisible", "rpn.post_nms_top_n_test"},
     "version": {"augment.jitter", "backbone.norm", "backbone.trainable_layers",
                 "backbone.fpn_norm", "rpn.conv_depth", "roi_heads.head", "schedule.epochs",
                 "schedule.milestones", "schedule.lr", "schedule.weight_decay",
                 "schedule.images_per_step"},
-    "loss": {"roi_heads.box_loss", "roi_heads.box_loss_weight"},
+    "variant": {"roi_heads.box_loss", "roi_heads.box_loss_weight"},
     "scales": {"input.train_min_sizes", "input.train_sampling"},
     "schedule": {"schedule.epochs", "schedule.milestones"},
     "voc": {"schedule.lr", "schedule.warmup_steps", "input.min_size", "input.max_size",
@@ -161,6 +173,7 @@ MAY_DIFFER = {
 }  # fmt: skip
 # What a source itself does differently from its neighbors.
 EXCEPTIONS = {
+    "fasterrcnn_r50_caffe_fpn_ms_2x_mmdetection": {"schedule.milestones"},  # 16 and 23
     "fasterrcnn_r50_caffe_dc5_ms_3x_mmdetection": MAY_DIFFER["scales"],
     # Six scales where MMDetection's other ms recipes of 3x draw from a range.
     "fasterrcnn_r50_caffe_fpn_ms_3x_mmdetection": MAY_DIFFER["scales"],
@@ -228,7 +241,7 @@ def test_a_name_is_its_sources_in_our_spelling(name: str):
         ("faster_rcnn", "fasterrcnn"), ("cascade_mask_rcnn", "cascade_rcnn"),
         ("mask_rcnn", "fasterrcnn"),
         ("_coco", ""), ("mstrain", "ms"), ("resnet", "r"),
-        ("_r_", "_r"), ("_x_", "_x"), ("-", "_"),
+        ("_r_", "_r"), ("_x_", "_x"), ("-", "_"), (".", "_"), ("+", "_"),
     ):  # fmt: skip
         theirs = theirs.replace(before, after)
     assert f"{theirs}_{entry.framework}" == name
@@ -240,7 +253,7 @@ def test_a_label_says_source_command_and_numbers(name: str):
     _, source, run, published, measured = entry.label().splitlines()
     assert source == f"Source: {entry.source}."
     assert run.startswith(f"Run: fasterrcnn train --recipe {name} --data-path DIR")
-    assert ("--weights RUN" in run) == ("_person" in name)
+    assert ("--weights RUN" in run) == ("_person" in name or "_pre_" in name)
     assert ("--proposals" in run) == name.startswith("fast_rcnn_")
     if entry.published is None:
         assert published == "Published: nothing."

@@ -32,8 +32,14 @@ def test_published_sizes(name: str, parameters: int):
     assert cost(recipes.get(name), 91, (800, 1344))[0] == parameters
 
 
+def needs_timm(name: str) -> None:
+    if recipes.get(name).backbone.name.startswith("timm:"):
+        pytest.importorskip("timm", reason="timm, an extra, is not installed")
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_builds_on_the_meta_device(name: str):
+    needs_timm(name)
     parameters, operations = cost(recipes.get(name), 81, (800, 1344))
     assert parameters > 5e6
     assert operations > 1e9
@@ -65,10 +71,20 @@ SOURCES = {
     "2x": (24, (16 * STEPS, 22 * STEPS)),
     "ms-1x": (12, (8 * STEPS, 11 * STEPS)),
     "ms-3x": (36, (27 * STEPS, 33 * STEPS)),
+    "ms-2x": (24, (16 * STEPS, 23 * STEPS)),
+    "ms-range-1x": (12, (8 * STEPS, 11 * STEPS)),
+    "6x": (73, (65 * STEPS, 71 * STEPS)),
     "20e": (20, (16 * STEPS, 19 * STEPS)),
     "26 epochs": (26, (16 * STEPS, 22 * STEPS)),
 }
-DETECTRON2 = {"1x": (90_000, (60_000, 80_000)), "3x": (270_000, (210_000, 250_000))}
+RATES = {  # learning rate and weight decay of AdamW
+    "fasterrcnn_r50_tnr_pre_fpn_1x_mmdetection": (1e-4, 0.1),
+    "fasterrcnn_r50_rsb_pre_fpn_1x_mmdetection": (2e-4, 0.05),
+}
+DETECTRON2 = {
+    "1x": (90_000, (60_000, 80_000)), "3x": (270_000, (210_000, 250_000)),
+    "100ep": (184_375, (163_889, 177_546)), "400ep": (737_500, (655_556, 710_184)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -79,28 +95,31 @@ def test_learning_rates_are_the_sources(name: str):
     plan, per_epoch = recipe.schedule, STEPS
     if name.endswith("_detectron2"):
         total, drops = DETECTRON2[entry.schedule]
+        per_epoch = 1833 if name.endswith("_lsj_detectron2") else STEPS
     elif name == "fasterrcnn_r50_fpn_v2_torchvision":  # 64 images per step
         per_epoch = 1833
         total, drops = 400 * per_epoch, (352 * per_epoch, 384 * per_epoch)
     else:
         epochs, drops = SOURCES[entry.schedule]
         total = epochs * STEPS
-    base = 0.1 if plan.images_per_step == 64 else 0.02
+    base, decay = RATES.get(name, (0.1, 4e-5) if plan.images_per_step == 64 else (0.02, 1e-4))
+    first = 0.067 if "_lsj_" in name else 0.001
     assert schedule.total_steps(plan, per_epoch) == total
     mmengine = entry.framework == "mmdetection"
-    last_warm = 499 if mmengine else 500 if not entry.framework else 1000
+    last_warm = 499 if mmengine else 500 if not entry.framework or "_lsj_" in name else 1000
 
     def rate(step: int) -> float:
         return schedule.lr_at(step, plan, per_epoch)
 
-    assert rate(0) == pytest.approx(base / 1000)
-    half = base * (0.001 + 0.999 * (last_warm // 2) / last_warm)
+    assert rate(0) == pytest.approx(base * first)
+    half = base * (first + (1 - first) * (last_warm // 2) / last_warm)
     assert rate(last_warm // 2) == pytest.approx(half)
     assert rate(last_warm) == base
     for i, drop in enumerate(drops):
         assert rate(drop - 1) == pytest.approx(base * 0.1**i)
         assert rate(drop) == pytest.approx(base * 0.1 ** (i + 1))
-    assert plan.weight_decay == (4e-5 if plan.images_per_step == 64 else 1e-4)
+    assert plan.weight_decay == (5e-5 if "regnetx" in name else decay)
+    assert plan.optimizer == ("adamw" if "_pre_" in name else "sgd")
     assert plan.momentum == 0.9
 
 
@@ -174,12 +193,14 @@ def stored_gt(data: Annotations, path: Path) -> proposals.StoredProposals:
 
 def trains(name: str, data: Annotations, folder: Path) -> None:
     """Two steps on two real images at a reduced size: the losses are finite and move."""
+    needs_timm(name)
     recipe = recipes.change(
         recipes.get(name),
         weights="none",
         amp="off",
         input=dict(min_size=128, max_size=192, train_min_sizes=()),
         augment=dict(jitter_size=192),
+        backbone=dict(norm="batch") if recipes.get(name).backbone.name.startswith("timm:") else {},
         roi_heads=dict(batch_size_per_image=32),
     )
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from fasterrcnn.recipes.fields import Recipe
 from fasterrcnn.recipes.zoo import (
     of_detectron2,
     of_mmdetection,
+    of_mmdetection_networks,
     of_mmdetection_variants,
     of_torchvision,
     shapes,
@@ -30,6 +31,7 @@ RECIPES: dict[str, Entry] = {
         of_torchvision,
         of_mmdetection,
         of_mmdetection_variants,
+        of_mmdetection_networks,
         of_detectron2,
         voc,
         shapes,

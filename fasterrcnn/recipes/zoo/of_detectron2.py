@@ -33,6 +33,42 @@ _VOC = dict(
     schedule=dict(warmup_steps=100),
 )
 _RPN_C4 = dict(rpn=dict(pre_nms_top_n_test=12000))
+# The settings of Detectron, for comparison: one short side, smooth L1, RoIAlign of its first kind.
+_LIKE_DETECTRON = dict(
+    input=dict(train_min_sizes=()),
+    rpn=dict(beta=1 / 9),
+    roi_heads=dict(beta=1.0, aligned=False, sampling_ratio=2),
+)
+_SCRATCH = dict(weights="none", backbone=dict(trainable_layers=5))
+# Norms everywhere, and the box head with convolutions that goes with them.
+_GROUP_NORM = dict(
+    backbone=dict(norm="group", fpn_norm="group", stride_in_1x1=False),
+    roi_heads=dict(head="4conv1fc", head_norm="group"),
+)
+_BATCH_NORM = dict(
+    backbone=dict(norm="batch", fpn_norm="batch", stride_in_1x1=False),
+    roi_heads=dict(head="4conv1fc"),
+)
+
+
+def _long_jitter(epochs: int) -> dict:
+    """Large-scale jitter and a long schedule: configs/new_baselines, of 64 images per step."""
+    steps = epochs / 100
+    schedule = _iterations(
+        round(184_375 * steps), *(round(step * steps) for step in (163_889, 177_546)),
+        epoch=1833,  # 117,266 images
+    )["schedule"]  # fmt: skip
+    return dict(
+        amp="fp16",
+        input=dict(train_min_sizes=()),
+        augment=dict(jitter=True),
+        backbone=dict(stride_in_1x1=True),
+        rpn=dict(conv_depth=2),
+        schedule=dict(
+            schedule,
+            lr=0.1, weight_decay=4e-5, warmup_steps=500, warmup_factor=0.067, images_per_step=64,
+        ),
+    )  # fmt: skip
 
 
 def _rpn(name: str, what: str, *, parts: tuple[dict, ...], ar_1000: float, **label: Any) -> Entry:
@@ -55,8 +91,8 @@ def _entry(
     *,
     schedule: str,
     config: str,
-    memory_gb: float,
-    fps: float,
+    memory_gb: float | None = None,
+    fps: float | None = None,
     with_masks: bool = False,
 ) -> Entry:
     by, words = "Detectron2, 8 V100", f"box AP {value:g} of a detector with masks"
@@ -186,6 +222,51 @@ ENTRIES = (
         schedule="3x", config="Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml",
         parts=(CASCADE_DETECTRON2, _THREE),
         box_ap=44.3, memory_gb=4.0, fps=18.9, with_masks=True,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_fpn_3x_syncbn_detectron2",
+        "Faster R-CNN, R-50-FPN, batch norm, box head with convolutions, COCO, 270,000 steps",
+        schedule="3x", config="Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml",
+        parts=(_BATCH_NORM, _THREE),
+        box_ap=41.9, memory_gb=5.5, fps=18.9, with_masks=True,
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_fpn_3x_gn_detectron2",
+        "Faster R-CNN, R-50-FPN, group norm, box head with convolutions, COCO, 270,000 steps",
+        schedule="3x", config="Misc/mask_rcnn_R_50_FPN_3x_gn.yaml",
+        parts=(_GROUP_NORM, _THREE),
+        box_ap=42.6, memory_gb=7.3, fps=14.5, with_masks=True,
+    ),
+    _faster_rcnn(
+        "scratch_fasterrcnn_r50_fpn_3x_gn_detectron2",
+        "Faster R-CNN from scratch, R-50-FPN, group norm, box head with convolutions, COCO, "
+        "270,000 steps",
+        schedule="3x", config="Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml",
+        parts=(_GROUP_NORM, _SCRATCH, _THREE),
+        box_ap=39.9, memory_gb=9.8, fps=14.5, with_masks=True,
+    ),
+    *(
+        _faster_rcnn(
+            f"fasterrcnn_{body}_fpn_{epochs}ep_lsj_detectron2",
+            f"Faster R-CNN from scratch, {body[0].upper()}-{body[1:]}-FPN, batch norm, box head "
+            f"with convolutions, large-scale jitter, COCO, {epochs} epochs of 64 images per step",
+            schedule=f"{epochs}ep",
+            config=f"new_baselines/mask_rcnn_R_{body[1:]}_FPN_{epochs}ep_LSJ.py",
+            parts=(_BATCH_NORM, _SCRATCH, _long_jitter(epochs), network),
+            box_ap=box_ap, with_masks=True,
+        )
+        for body, network, epochs, box_ap in (
+            ("r50", {}, 100, 44.6), ("r50", {}, 400, 47.4),
+            ("r101", R101, 100, 46.4), ("r101", R101, 400, 48.9),
+        )
+    ),
+    _faster_rcnn(
+        "fasterrcnn_r50_fpn_noaug_1x_detectron2",
+        "Faster R-CNN, R-50-FPN, COCO, 90,000 steps, as Detectron",
+        schedule="1x",
+        config="Detectron1-Comparisons/faster_rcnn_R_50_FPN_noaug_1x.yaml",
+        parts=(_LIKE_DETECTRON, _ONE),
+        box_ap=36.9, memory_gb=3.1, fps=26.3,
     ),
     _rpn(
         "rpn_r50_fpn_1x_detectron2",

@@ -19,7 +19,7 @@ ONE = dict(schedule=dict(epochs=12.0, milestones=(8.0, 11.0)))
 TWO = dict(schedule=dict(epochs=24.0, milestones=(16.0, 22.0)))
 THREE = dict(schedule=dict(epochs=36.0, milestones=(27.0, 33.0)))
 MS_LIST = dict(input=dict(train_min_sizes=(640, 672, 704, 736, 768, 800)))
-_MS_RANGE = dict(input=dict(train_min_sizes=(640, 800), train_sampling="range"))
+MS_RANGE = dict(input=dict(train_min_sizes=(640, 800), train_sampling="range"))
 # An RPN alone keeps more candidates for its evaluation than as the first half of a detector.
 _RPN = dict(detector="rpn", rpn=dict(pre_nms_top_n_test=2000))
 _RPN_C4 = dict(rpn=dict(pre_nms_top_n_test=12000, post_nms_top_n_test=2000))
@@ -162,7 +162,7 @@ ENTRIES = (
         "fasterrcnn_r50_fpn_ms_3x_mmdetection",
         "Faster R-CNN, R-50-FPN, COCO, 36 epochs, short side 640 to 800",
         schedule="ms-3x", config="faster_rcnn/faster-rcnn_r50_fpn_ms-3x_coco.py",
-        parts=(_MS_RANGE, THREE),
+        parts=(MS_RANGE, THREE),
         box_ap=40.3, memory_gb=3.9,
     ),
     _faster_rcnn(
@@ -209,7 +209,7 @@ ENTRIES = (
         "fasterrcnn_r101_fpn_ms_3x_mmdetection",
         "Faster R-CNN, R-101-FPN, COCO, 36 epochs, short side 640 to 800",
         schedule="ms-3x", config="faster_rcnn/faster-rcnn_r101_fpn_ms-3x_coco.py",
-        parts=(R101, _MS_RANGE, THREE),
+        parts=(R101, MS_RANGE, THREE),
         box_ap=41.8, memory_gb=5.8,
     ),
     _faster_rcnn(
@@ -230,7 +230,7 @@ ENTRIES = (
         "Faster R-CNN, R-101-FPN (caffe), COCO, 36 epochs, short side 640 to 800 "
         "(the published file normalizes in pytorch style)",
         schedule="ms-3x", config="faster_rcnn/faster-rcnn_r101-caffe_fpn_ms-3x_coco.py",
-        parts=(R101, CAFFE_STYLE, _MS_RANGE, THREE),
+        parts=(R101, CAFFE_STYLE, MS_RANGE, THREE),
         box_ap=42.0, memory_gb=5.6,
     ),
     _faster_rcnn(
@@ -251,14 +251,14 @@ ENTRIES = (
         "fasterrcnn_x101_32x4d_fpn_ms_3x_mmdetection",
         "Faster R-CNN, X-101-32x4d-FPN, COCO, 36 epochs, short side 640 to 800",
         schedule="ms-3x", config="faster_rcnn/faster-rcnn_x101-32x4d_fpn_ms-3x_coco.py",
-        parts=(X101_32X4D, _MS_RANGE, THREE),
+        parts=(X101_32X4D, MS_RANGE, THREE),
         box_ap=42.5, memory_gb=7.0,
     ),
     _faster_rcnn(
         "fasterrcnn_x101_32x8d_fpn_ms_3x_mmdetection",
         "Faster R-CNN, X-101-32x8d-FPN, COCO, 36 epochs, short side 640 to 800",
         schedule="ms-3x", config="faster_rcnn/faster-rcnn_x101-32x8d_fpn_ms-3x_coco.py",
-        parts=(X101_32X8D, _MS_RANGE, THREE),
+        parts=(X101_32X8D, MS_RANGE, THREE),
         box_ap=42.4, memory_gb=10.1,
     ),
     _faster_rcnn(
@@ -279,7 +279,7 @@ ENTRIES = (
         "fasterrcnn_x101_64x4d_fpn_ms_3x_mmdetection",
         "Faster R-CNN, X-101-64x4d-FPN, COCO, 36 epochs, short side 640 to 800",
         schedule="ms-3x", config="faster_rcnn/faster-rcnn_x101-64x4d_fpn_ms-3x_coco.py",
-        parts=(X101_64X4D, _MS_RANGE, THREE),
+        parts=(X101_64X4D, MS_RANGE, THREE),
         box_ap=43.1, memory_gb=10.0,
     ),
     _faster_rcnn(

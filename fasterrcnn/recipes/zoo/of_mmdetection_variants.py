@@ -1,5 +1,5 @@
 """MMDetection 3.3's variants of Faster R-CNN: Cascade R-CNN, DC5, deformable convolutions,
-other losses of the boxes.
+other losses of the boxes, other first weights and norms.
 
 Box AP, GB and 1000 / (ms/im) of the pages' `metafile.yml`.
 """
@@ -7,6 +7,7 @@ Box AP, GB and 1000 / (ms/im) of the pages' `metafile.yml`.
 from __future__ import annotations
 
 from fasterrcnn.recipes.conventions import (
+    C4,
     CAFFE_STYLE,
     CASCADE_MMDETECTION,
     DC5,
@@ -17,10 +18,10 @@ from fasterrcnn.recipes.conventions import (
 from fasterrcnn.recipes.zoo.entry import Entry
 from fasterrcnn.recipes.zoo.of_mmdetection import MS_LIST, ONE, THREE, entry
 
-_TWENTY = dict(schedule=dict(epochs=20.0, milestones=(16.0, 19.0)))
+TWENTY = dict(schedule=dict(epochs=20.0, milestones=(16.0, 19.0)))
 _SCHEDULES: dict[str, tuple[str, tuple[dict, ...]]] = {
     "1x": ("12 epochs", (ONE,)),
-    "20e": ("20 epochs", (_TWENTY,)),
+    "20e": ("20 epochs", (TWENTY,)),
     "ms-1x": ("12 epochs, six scales", (MS_LIST, ONE)),
     "ms-3x": ("36 epochs, six scales", (MS_LIST, THREE)),
 }
@@ -111,6 +112,29 @@ def _deformable(
     )
 
 
+def _pretrained(kind: str, whose: str, box_ap: float, lr: float, weight_decay: float) -> Entry:
+    """A row of configs/faster_rcnn or configs/resnet_strikes_back: other ImageNet weights, and
+    AdamW."""
+    folder = "resnet_strikes_back" if kind == "rsb" else "faster_rcnn"
+    optimizer = dict(optimizer="adamw", lr=lr, weight_decay=weight_decay, decay_norms=False)
+    return entry(
+        f"fasterrcnn_r50_{kind}_pre_fpn_1x_mmdetection",
+        f"Faster R-CNN, R-50-FPN from {whose}, AdamW, COCO, 12 epochs",
+        (dict(weights="", schedule=optimizer), ONE),
+        box_ap,
+        schedule="1x",
+        config=f"{folder}/faster-rcnn_r50-{kind}-pre_fpn_1x_coco.py",
+        memory_gb=3.9 if kind == "rsb" else None,
+    )
+
+
+_SCRATCH = dict(
+    weights="none",
+    backbone=dict(norm="group", fpn_norm="group", trainable_layers=5),
+    roi_heads=dict(head="4conv1fc", head_norm="group"),
+    schedule=dict(epochs=73.0, milestones=(65.0, 71.0), decay_norms=False),
+)
+
 ENTRIES = (
     _cascade("r50", "1x", 40.3, 4.4, 16.1),
     _cascade("r50-caffe", "1x", 40.4, 4.2),
@@ -128,6 +152,55 @@ ENTRIES = (
     _dc5("1x", 37.2),
     _dc5("ms-1x", 37.4),
     _dc5("ms-3x", 38.7),
+    entry(
+        "fasterrcnn_r50_caffe_c4_ms_1x_mmdetection",
+        "Faster R-CNN, R-50-C4 (caffe), COCO, 12 epochs, six scales",
+        (CAFFE_STYLE, C4, MS_LIST, ONE),
+        35.9,
+        schedule="ms-1x",
+        config="faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py",
+    ),
+    entry(
+        "fasterrcnn_r50_caffe_fpn_ms_2x_mmdetection",
+        "Faster R-CNN, R-50-FPN (caffe), COCO, 24 epochs, six scales (as in 2.x; the learning rate "
+        "of the config of 3.x never falls)",
+        (CAFFE_STYLE, MS_LIST, dict(schedule=dict(epochs=24.0, milestones=(16.0, 23.0)))),
+        39.7,
+        schedule="ms-2x",
+        config="faster_rcnn/faster-rcnn_r50-caffe_fpn_ms-2x_coco.py",
+        memory_gb=4.3,
+    ),
+    entry(
+        "fasterrcnn_r50_fpn_amp_1x_mmdetection",
+        "Faster R-CNN, R-50-FPN, COCO, 12 epochs, mixed precision",
+        (dict(amp="fp16"), ONE),
+        37.5,
+        schedule="1x",
+        config="faster_rcnn/faster-rcnn_r50_fpn_amp-1x_coco.py",
+        memory_gb=3.4,
+        fps=28.8,
+    ),
+    entry(
+        "fasterrcnn_r50_fpn_ohem_1x_mmdetection",
+        "Faster R-CNN, R-50-FPN, online hard example mining, COCO, 12 epochs",
+        (dict(roi_heads=dict(sampler="ohem")), ONE),
+        None,
+        schedule="1x",
+        config="faster_rcnn/faster-rcnn_r50_fpn_ohem_1x_coco.py",
+    ),
+    _pretrained("tnr", "torchvision's second ImageNet weights (resnet50-11ad3fa6.pth)",
+                40.2, lr=1e-4, weight_decay=0.1),
+    _pretrained("rsb", "ResNet strikes back's ImageNet weights (A1, arXiv 2110.00476)",
+                40.8, lr=2e-4, weight_decay=0.05),
+    entry(
+        "fasterrcnn_r50_scratch_fpn_gn_all_6x_mmdetection",
+        "Faster R-CNN from scratch, R-50-FPN, group norm, box head with convolutions, COCO, 73 "
+        "epochs",
+        (_SCRATCH,),
+        40.7,
+        schedule="6x",
+        config="scratch/faster-rcnn_r50-scratch_fpn_gn-all_6x_coco.py",
+    ),
     _deformable("faster-rcnn", "r50", "dconv", 41.3, 4.0, 17.8),
     _deformable("faster-rcnn", "r50", "mdconv", 41.4, 4.1, 17.6),
     _deformable("faster-rcnn", "r50", "mdconv-group4", 41.5, 4.2, 17.4),
@@ -135,4 +208,4 @@ ENTRIES = (
     _deformable("faster-rcnn", "x101-32x4d", "dconv", 44.5, 7.3, 10.0),
     _deformable("cascade-rcnn", "r50", "dconv", 43.8, 4.5, 14.6),
     _deformable("cascade-rcnn", "r101", "dconv", 45.0, 6.4, 11.0),
-)
+)  # fmt: skip
