@@ -103,7 +103,7 @@ class RunFolder:
         try:
             with (self.path / "status.json").open("x") as file:  # the first rank wins
                 file.write(json.dumps(status, indent=1) + "\n")
-        except FileExistsError:
+        except OSError:  # it exists, or the disk is full, which the command says itself
             pass
 
 

@@ -1,19 +1,21 @@
-"""RuntimeErrors of torch with a known cause, as failures that a user can act on.
+"""Errors of torch and of the disk with a known cause, as failures that a user can act on.
 
 Does not import torch: commands that do without it end here too.
 """
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from fasterrcnn.errors import GO_ON, Failure, Hang, ProcessDied, UsageError
+from fasterrcnn.errors import GO_ON, Failure, Hang, ProcessDied, StorageError, UsageError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # rank 0 may measure a large split while others wait
 _NO_COMPILER = ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 _PEER_LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -24,9 +26,16 @@ _PEER_LOST = (
 
 @contextmanager
 def expected_failures() -> Iterator[None]:
-    """Inside, a RuntimeError of a known cause is raised as the Failure that explains it."""
+    """Inside, an error of torch or of the disk is raised as the Failure that explains it."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise StorageError(
+            f"{error.filename or 'a file'}: {error.strerror}; free some space or check the disk; "
+            "the same command continues a run"
+        ) from None
     except RuntimeError as error:
         failure = explain(error)
         if failure is None:

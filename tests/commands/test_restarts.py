@@ -10,8 +10,7 @@ import pytest
 
 from fasterrcnn.engine.run_folder import read_rows
 from fasterrcnn.errors import UsageError
-from tests.commands.runs import assert_same_bits, refused, rows
-from tests.commands.test_torchrun import (
+from tests.commands.processes import (
     ALL,
     HANG,
     ONE,
@@ -22,6 +21,7 @@ from tests.commands.test_torchrun import (
     train,
     wait_for_step,
 )
+from tests.commands.runs import assert_same_bits, refused, rows
 
 __all__ = ["run_folder"]  # a fixture
 

@@ -5,7 +5,6 @@ Through the launchers, as a user runs them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,45 +19,25 @@ import torch
 from safetensors.torch import load_file
 
 from fasterrcnn.commands import torchrun
+from tests.commands.processes import (
+    ALL,
+    ONE,
+    in_session,
+    left_after,
+    processes_of,
+    run_folder,
+    start,
+    train,
+    wait_for_step,
+)
 from tests.commands.runs import assert_same_bits, rows, run
-from tests.conftest import HANG, PROJECT, TINY, clean_environment, command
+from tests.conftest import HANG, TINY, clean_environment, command
 
-ONE = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_torch.sh"
-ALL = PROJECT / "start_scripts" / "train_fasterrcnn_resnet50_amp_dist_torch.sh"
+__all__ = ["run_folder"]  # a fixture
 AUGMENTED = (
     *("--augment.photometric", "--augment.zoom-out", "--augment.iou-crop"),
     *("--augment.jitter", "--augment.jitter-size", 96),
 )
-
-
-def start(script: Path, out: Path, *flags: object, ngpu: int = 1) -> subprocess.Popen:
-    """Start a launcher in a session of its own, its output in ``<out>.log``."""
-    return in_session(["bash", script], out, *flags, ngpu=ngpu)
-
-
-def in_session(program: list, out: Path, *flags: object, ngpu: int) -> subprocess.Popen:
-    """`start` for any program that takes the trainer's flags.
-
-    One thread per process: another number sums in another order, and near ties of fresh weights
-    then give other proposals.
-    """
-    out.parent.mkdir(exist_ok=True)
-    log = out.with_suffix(".log").open("a")
-    return subprocess.Popen(
-        [*program, *TINY, "--amp", "off", "--output-dir", out, *map(str, flags)],
-        env=clean_environment()
-        | {"PYTHON": sys.executable, "NGPU": str(ngpu), "RUN": str(out), "OMP_NUM_THREADS": "1"},
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-
-
-def train(script: Path, out: Path, *flags: object, ngpu: int = 1) -> Path:
-    """Run a launcher to its end; the newest checkpoint."""
-    code = start(script, out, *flags, ngpu=ngpu).wait(timeout=HANG)
-    assert code == 0, out.with_suffix(".log").read_text()
-    return max((out / "checkpoints").glob("step-*"))
 
 
 def train_here(root: Path, out: Path, *flags: object) -> Path:
@@ -70,43 +48,6 @@ def train_here(root: Path, out: Path, *flags: object) -> Path:
         return run(root, out, "--amp", "off", *flags)
     finally:
         torch.set_num_threads(threads)
-
-
-def processes_of(out: Path) -> dict[int, int]:
-    """pid -> parent of the living processes of a run, known by a variable they inherit."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            state, parent = (path / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-            if state != "Z" and f"\0RUN={out}\0" in (path / "environ").read_text():
-                found[int(path.name)] = int(parent)
-    return found
-
-
-def wait_for_step(out: Path, step: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + HANG
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError, ValueError):
-            if len(rows(out)) >= step:
-                return
-        time.sleep(0.02)
-    pytest.fail(f"step {step} was not reached: {out.with_suffix('.log').read_text()[-2000:]}")
-
-
-def left_after(out: Path) -> dict[int, int]:
-    deadline = time.monotonic() + HANG
-    while processes_of(out) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return processes_of(out)
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path):
-    """A run folder; whatever runs in it is killed at the end."""
-    yield tmp_path / "run"
-    for pid in processes_of(tmp_path / "run"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def assert_close(a: Path, b: Path) -> None:

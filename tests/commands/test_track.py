@@ -10,9 +10,9 @@ import pytest
 from fasterrcnn.engine import resume, training
 from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import UsageError
+from tests.commands.processes import ONE, left_after, run_folder, start, train, wait_for_step
 from tests.commands.runs import assert_same_bits, rows, run
 from tests.commands.test_patience import before
-from tests.commands.test_torchrun import ONE, left_after, run_folder, start, train, wait_for_step
 
 __all__ = ["run_folder"]  # a fixture
 STEPS = ("--steps", "6", "--eval-every", "2", "--save-every", "3", "--log-every", "2")

@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from fasterrcnn.errors import UsageError
+from tests.commands.processes import ALL as DISTRIBUTED
+from tests.commands.processes import left_after, run_folder, start, train, wait_for_step
 from tests.commands.runs import assert_same_bits, rows, run
-from tests.commands.test_torchrun import ALL as DISTRIBUTED
-from tests.commands.test_torchrun import left_after, run_folder, start, train, wait_for_step
 from tests.commands.test_train import FP16
 
 __all__ = ["run_folder"]  # a fixture

@@ -15,8 +15,8 @@ from PIL import Image
 import fasterrcnn
 from fasterrcnn.commands import evaluate, predict
 from fasterrcnn.data import windows
+from tests.commands.processes import ALL, ONE, start, train, wait_for_step
 from tests.commands.runs import assert_same_bits, run
-from tests.commands.test_torchrun import ALL, ONE, start, train, wait_for_step
 from tests.conftest import HANG
 
 TILES = ("--data.tile", "96", "--data.tile-empty", "0.5")

@@ -1,12 +1,15 @@
-"""RuntimeErrors of torch with a known cause are explained, others pass."""
+"""Errors of torch and of the disk with a known cause are explained, others pass."""
 
 from __future__ import annotations
+
+import errno
+import os
 
 import pytest
 import torch
 
 from fasterrcnn.engine.torch_errors import expected_failures
-from fasterrcnn.errors import Hang, ProcessDied, UsageError
+from fasterrcnn.errors import Hang, ProcessDied, StorageError, UsageError
 
 
 def test_what_torch_raises_is_explained():
@@ -42,3 +45,12 @@ def test_what_torch_raises_is_explained():
         torch.empty(9_000_000_000_000_000_000)
     with pytest.raises(RuntimeError, match="something else"), expected_failures():
         raise RuntimeError("something else")
+
+
+def test_a_full_disk_is_explained_and_other_errors_of_files_pass():
+    for names, said in ((("/run/x.json",), "/run/x.json: No space"), ((), "a file: No space")):
+        with pytest.raises(StorageError, match=said) as error, expected_failures():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *names)
+        assert "\n" not in str(error.value)
+    with pytest.raises(FileNotFoundError), expected_failures():
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.runs import assert_same_bits, rows
-from tests.commands.test_torchrun import (
+from tests.commands.processes import (
     ALL,
     HANG,
     left_after,
@@ -21,6 +20,7 @@ from tests.commands.test_torchrun import (
     train,
     wait_for_step,
 )
+from tests.commands.runs import assert_same_bits, rows
 from tests.conftest import PROJECT, TINY, clean_environment
 
 __all__ = ["run_folder"]  # a fixture
