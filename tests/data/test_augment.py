@@ -366,9 +366,11 @@ def test_the_global_generator_and_the_threads_are_left_as_they_were(monkeypatch)
 
 def test_nothing_is_augmented_unless_asked_for():
     assert augment.of(recipe()) is None
-    augmented = [name for name in recipes.RECIPES if augment.of(recipes.get(name))]
-    assert augmented == ["fasterrcnn_r50_fpn_v2_torchvision"]
-    v2 = recipes.get(augmented[0])
+    augmented = {name for name in recipes.RECIPES if augment.of(recipes.get(name))}
+    large_scale_jitter = {name for name in recipes.RECIPES if "_lsj_" in name}
+    assert augmented == {"fasterrcnn_r50_fpn_v2_torchvision", *large_scale_jitter}
+    assert {recipes.get(name).augment.jitter_size for name in large_scale_jitter} == {1024}
+    v2 = recipes.get("fasterrcnn_r50_fpn_v2_torchvision")
     assert v2.augment == recipes.Augment(jitter=True, jitter_size=1024)
     assert buckets(training_sizes(v2)) == [(1024, 1024)]
 
