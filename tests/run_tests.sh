@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the tests, after setting up the environment if necessary. Without arguments these are all but the slow
-# ones: less than 10 minutes on a machine with two cores. Arguments go to pytest:
+# ones: about a quarter of an hour on two cores. Arguments go to pytest:
 #
 #   bash tests/run_tests.sh                      # the suite, in two processes
 #   bash tests/run_tests.sh tests/data           # one folder of it
