@@ -18,13 +18,8 @@ from fasterrcnn.recipes import Recipe
 from fasterrcnn.settings import check_fields, setting
 from fasterrcnn.tile_grid import SMALLEST
 
-_IN_FILE = (
-    "nms_threshold",
-    "soft_nms",
-    "detections_per_image",
-    "classes",
-    "amp",
-)  # an exported file fixes
+# What an exported file fixes.
+_IN_FILE = ("nms_threshold", "soft_nms", "detections_per_image", "classes", "amp")
 _OF_PREPARATION = ("min_size", "max_size")
 _OF_BOX_HEAD = ("score_threshold", "nms_threshold", "soft_nms", "detections_per_image", "classes")
 _OF_VIEWS = ("slice", "slice_overlap", "tta")

@@ -33,12 +33,7 @@ _EXTRA, _FORMAT, _SUBFILE, _FILL_ORDER = 338, 339, 254, 266
 _KINDS = {1: "u", 2: "i", 3: "f"}  # of numpy, by sample format
 _TYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
 _BY_PILLOW = (np.uint8, np.uint16, np.float32)  # of one band, whose values it leaves as they are
-_NOT_BY_PILLOW = (
-    np.int8,
-    np.uint32,
-    np.float16,
-    np.float64,
-)  # which it takes for others, or for no image
+_NOT_BY_PILLOW = (np.int8, np.uint32, np.float16, np.float64)  # taken for others, or no image
 _LONG = 4  # the type of a tag
 _JPEG = (6, 7)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import recipes, schedule, seeds
-from fasterrcnn.engine import checkpoint, history, initial_weights, results
+from fasterrcnn.engine import checkpoint, evaluation, history, initial_weights, results
 from fasterrcnn.engine.checkpoint import State
 from fasterrcnn.engine.run_folder import METRICS, RunFolder
 from fasterrcnn.engine.runtime import Runtime
@@ -158,6 +158,9 @@ def _check_same_run(folder: RunFolder, saved: State, state: State, *, resume: bo
     advice = f"--weights {folder.path} and another --output-dir to start from its weights"
     if not resume and different and not fixed:
         advice = f"--resume to change it from step {saved.step} on"
+    before, after = evaluation.max_dets(saved), evaluation.max_dets(state)
+    if before != after:  # the best checkpoint would be chosen by metrics that do not compare
+        different.append(f"max-dets: {before} -> {after}")
     if saved.data["digest"] != state.data["digest"]:
         different.append(
             "the training images or boxes: missing, unreadable or repaired images count too"

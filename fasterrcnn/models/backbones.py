@@ -35,8 +35,12 @@ class AffineBatchNorm2d(FrozenBatchNorm2d):
             setattr(self, name, nn.Parameter(self._buffers.pop(name)))
 
 
-_NORMS = {"frozen": FrozenBatchNorm2d, "affine": AffineBatchNorm2d, "batch": nn.BatchNorm2d,
-          "group": GroupNorm}  # fmt: skip
+_BODY_NORMS = {
+    "frozen": FrozenBatchNorm2d,
+    "affine": AffineBatchNorm2d,
+    "batch": nn.BatchNorm2d,
+    "group": GroupNorm,
+}
 
 
 def _shortcut(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
@@ -79,7 +83,7 @@ class ResNet(resnet.ResNet):
 
     def __init__(self, config: recipes.Backbone) -> None:
         block, layers, groups, width = BODIES[config.name]
-        norm = partial(_NORMS[config.norm], eps=config.norm_eps)
+        norm = partial(_BODY_NORMS[config.norm], eps=config.norm_eps)
         dilated = [False, False, config.dilation > 1]
         super().__init__(
             block,
@@ -266,7 +270,9 @@ class MobileNetFPN(Backbone):
 
     def __init__(self, config: recipes.Backbone) -> None:
         super().__init__()
-        network = mobilenet_v3_large(norm_layer=partial(_NORMS[config.norm], eps=config.norm_eps))
+        network = mobilenet_v3_large(
+            norm_layer=partial(_BODY_NORMS[config.norm], eps=config.norm_eps)
+        )
         layers = 6 if config.trainable_layers == 5 else config.trainable_layers
         whole = _mobilenet_extractor(network, fpn=True, trainable_layers=layers)
         self.body, self.fpn, self.out_channels = whole.body, whole.fpn, whole.out_channels

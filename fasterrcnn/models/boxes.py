@@ -116,11 +116,12 @@ def sample(label: Tensor, size: int, positive_fraction: float, key: Tensor | Non
     max_positives = min(int(size * positive_fraction), label.shape[1])
     slots = min(size, label.shape[1])
     positive, negative = label == 1, label == 0
-    key, none = (
-        (torch.rand(label.shape, device=label.device), 2.0) if key is None else (key, torch.inf)
+    if key is None:
+        key = torch.rand(label.shape, device=label.device)
+    first_positive = (
+        key.masked_fill(~positive, torch.inf).topk(max_positives, largest=False).indices
     )
-    first_positive = key.masked_fill(~positive, none).topk(max_positives, largest=False).indices
-    first_negative = key.masked_fill(~negative, none).topk(slots, largest=False).indices
+    first_negative = key.masked_fill(~negative, torch.inf).topk(slots, largest=False).indices
     positives = positive.sum(dim=1, keepdim=True).clamp(max=max_positives)
     negatives = torch.minimum(negative.sum(dim=1, keepdim=True), size - positives)
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
-from fasterrcnn.models.conv_relu import conv_relu
+from fasterrcnn.models.conv_relu import conv_relu, sum_relu_
 from fasterrcnn.models.deformable import deformable_conv
 
 
@@ -38,13 +38,13 @@ def conv_norm(
     """
     if not isinstance(norm, FrozenBatchNorm2d):
         out = norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
-        return _relu(out, residual) if relu else out
+        return sum_relu_(out, residual) if relu else out
     dtype = _dtype(x) if offset is None else torch.float32
     _, shift = _scale_and_shift(norm, dtype)
     weight = _weight(conv, norm, dtype)
     if offset is not None:
         out = deformable_conv(x, conv, offset, weight, shift)
-        return _relu(out, residual) if relu else out
+        return sum_relu_(out, residual) if relu else out
     geometry = conv.stride, conv.padding, conv.dilation, conv.groups
     if relu:
         return conv_relu(x, weight, shift, *geometry, residual=residual)
@@ -67,11 +67,6 @@ def fold_stage(stage: nn.Module, x: Tensor) -> None:
     folded = _FoldedWeights.apply(*(conv.weight for conv in convs), scales, dtype)
     for conv, weight in zip(convs, folded, strict=True):
         _OF_STAGE[conv] = _Kept(_stage_key(conv, dtype), (conv.weight,), (weight,))
-
-
-def _relu(out: Tensor, residual: Tensor | None) -> Tensor:
-    """``relu(out + residual)``, in place in `out`."""
-    return (out if residual is None else out.add_(residual)).relu_()
 
 
 def _dtype(x: Tensor) -> torch.dtype:

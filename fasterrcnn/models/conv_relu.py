@@ -38,6 +38,11 @@ def conv_relu(
         return cpu.conv_relu(x, weight, bias, *geometry)
     else:
         out = functional.conv2d(x, weight, bias, *geometry)  # type: ignore[arg-type]
+    return sum_relu_(out, residual)
+
+
+def sum_relu_(out: Tensor, residual: Tensor | None) -> Tensor:
+    """``relu(out + residual)``, in place in `out`."""
     return (out if residual is None else out.add_(residual)).relu_()
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 import fasterrcnn
 from fasterrcnn.commands import evaluate, predict
 from fasterrcnn.data import windows
+from fasterrcnn.errors import UsageError
 from tests.commands.processes import ALL, ONE, start, train, wait_for_step
-from tests.commands.runs import assert_same_bits, run
+from tests.commands.runs import assert_same_bits, refused, run
 from tests.conftest import HANG
 
 TILES = ("--data.tile", "96", "--data.tile-empty", "0.5")
@@ -49,6 +50,8 @@ def test_a_run_on_tiles_is_evaluated_and_predicts_in_them(
     image = min((shapes_folder / "val").glob("*.png"))
     number = sum(d["image_id"] == int(image.stem) for d in one)
     assert len(fasterrcnn.load(out, device="cpu")(image).scores) == number
+    flags = (*flags[:-1], "8", "--steps", "2", "--resume")
+    assert "max-dets: 7 -> 8" in refused(UsageError, shapes_folder, out, *TILES, *flags)
 
 
 def of_16_bits(root: Path, shapes: Path) -> Path:

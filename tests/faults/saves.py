@@ -13,6 +13,7 @@ and strace, and the right to trace a process.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import re
@@ -140,7 +141,9 @@ def what_is_wrong(run: Path, ended: Ended) -> str | None:
 
 def main() -> None:
     """Try every fault, or some."""
-    every = int(sys.argv[2]) if sys.argv[1:2] == ["--every"] else 1
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--every", type=int, default=1)
+    every = parser.parse_args().every
     with tempfile.TemporaryDirectory() as root:
         before, run = Path(root) / "before", Path(root) / "run"
         for step in range(BEST, SAVED):
