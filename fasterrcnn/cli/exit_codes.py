@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -38,7 +39,18 @@ def run(main: Callable[[], Any]) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:  # else Python would fail in flushing it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank of torchrun
+        _end_rank(code)
     sys.exit(code)
+
+
+def _end_rank(code: int) -> NoReturn:
+    """Exit without taking the interpreter apart: a thread of gloo that frees a tensor while Python
+    does that aborts the process (torch 2.11), and a rank that ended well would count as killed."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _report(failure: Failure) -> int:

@@ -85,13 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     shared.check_outputs({"--json": options.json, "--detections": options.detections})
     rt = runtime.start(options.device)
     images.limit_pixels(options.max_image_pixels)
-    try:
-        if options.checkpoint is None:
-            measure_file(options, rt)
-        else:
-            evaluate(options.checkpoint, options, rt)
-    finally:
-        runtime.shut_down()
+    if options.checkpoint is None:
+        measure_file(options, rt)
+    else:
+        evaluate(options.checkpoint, options, rt)
+    rt.leave()
 
 
 def check(options: Options) -> None:

@@ -121,11 +121,9 @@ def main(argv: list[str] | None = None) -> Path:
     recipe = recipes.change(recipe, amp=rt.resolve_amp(recipe.amp))
     folder = RunFolder(run_folder(recipe, options))
     restarts.tell(folder.path)
-    try:
-        with folder.outcome() as status, expected_failures():
-            run(recipe, options, folder, rt, status)
-    finally:
-        runtime.shut_down()
+    with folder.outcome() as status, expected_failures():
+        run(recipe, options, folder, rt, status)
+    rt.leave()
     return folder.path
 
 

@@ -91,6 +91,16 @@ class Runtime:
         while not self._store.check([key]):
             time.sleep(_POLL)
 
+    def leave(self) -> None:
+        """End the collectives, once every rank is here: a rank that left earlier would close
+        connections from which others may still have to read."""
+        if self.ranks == 1:
+            return
+        self._store.add("left", 1)
+        while self._store.add("left", 0) < self.ranks:
+            time.sleep(_POLL)
+        distributed.destroy_process_group()
+
     def gather(self, item: T) -> list[T] | None:
         """The items of all ranks in rank order, on rank 0; None elsewhere."""
         if self.ranks == 1:
@@ -371,12 +381,6 @@ def devices() -> list[torch.device]:
 def gpu_name(device: torch.device) -> str | None:
     """The GPU's product name, None for the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
-
-
-def shut_down() -> None:
-    """Leave the process group, if there is one."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _cpu_flags() -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,35 @@ def test_of_several_ranks_one_speaks(tmp_path: Path, monkeypatch, capsys: pytest
             exit_codes.run(main)
         assert stop.value.code == 3
     assert capsys.readouterr().err == "error: wrong\n"
+
+
+def test_a_rank_ends_before_python_takes_itself_apart():
+    """What then goes wrong in a thread of gloo would make its exit code another."""
+    program = """
+import atexit, os
+from fasterrcnn.cli import exit_codes
+from fasterrcnn.errors import DataError
+
+class Late:
+    def __del__(self, abort=os.abort):
+        abort()
+
+def main():
+    global kept
+    kept = Late()
+    atexit.register(print, "tidied up")
+    print("half a line", end=" ")
+    raise DataError("wrong")
+
+exit_codes.run(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False,
+        env=clean_environment() | {"TORCHELASTIC_RUN_ID": "x"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (
+        3, "half a line tidied up\n", "error: wrong\n",
+    )  # fmt: skip
 
 
 def test_an_unexpected_exception_keeps_its_traceback():

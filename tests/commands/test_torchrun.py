@@ -253,8 +253,8 @@ def test_an_image_that_goes_bad_stops_all_ranks_with_the_state_saved(
     victim = sorted((data / "train").glob("*.png"))[7]
     content = victim.read_bytes()
     victim.write_bytes(content[:200])  # the header is fine
-    assert process.wait(timeout=HANG) == 3
-    text = out.with_suffix(".log").read_text()
+    code, text = process.wait(timeout=HANG), out.with_suffix(".log").read_text()
+    assert code == 3, text
     (error,) = [line for line in text.splitlines() if line.startswith("error:")]
     (saved,) = (out / "checkpoints").glob("step-*")
     step = int(saved.name[5:])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 import torch
+from torch import distributed
 
 from fasterrcnn.engine import runtime
 from fasterrcnn.errors import Hang, Stopped, UsageError
@@ -103,6 +105,18 @@ def test_other_work_is_not_waited_for_forever(shell):
     assert done.code == Hang.code
     assert "error: a process did not arrive within" in done.err
     assert "1 after" not in done.out
+
+
+def test_no_rank_leaves_before_the_others(monkeypatch: pytest.MonkeyPatch):
+    store, ended = distributed.HashStore(), threading.Event()
+    monkeypatch.setattr(distributed, "destroy_process_group", ended.set)
+    rt = runtime.Runtime(torch.device("cpu"), rank=0, ranks=2, _store=store)
+    leaving = threading.Thread(target=rt.leave)
+    leaving.start()
+    assert not ended.wait(0.5)
+    store.add("left", 1)
+    leaving.join()
+    assert ended.is_set()
 
 
 def test_what_one_process_knows_is_what_all_know(rt: runtime.Runtime):
