@@ -153,7 +153,7 @@ def run(
     recipe = recipes.change(recipe, input=data.input)
     recipes.check(recipe)
     if auto:
-        recipe = choose_images_per_gpu(recipe, data, start, rt)
+        recipe = choose_images_per_gpu(recipe, options, data, start, rt)
     recipe, changes = follow(recipe, start, data, options, rt)
     check_shares(recipe.schedule, rt)
     plan = make_plan(recipe, data, changes)
@@ -256,11 +256,17 @@ def check_shares(config: Schedule, rt: Runtime) -> None:
     check_ranks(rt.ranks, micro_batches, config.images_per_gpu)
 
 
-def choose_images_per_gpu(recipe: Recipe, data: RunData, start: Start, rt: Runtime) -> Recipe:
+def choose_images_per_gpu(
+    recipe: Recipe, options: Options, data: RunData, start: Start, rt: Runtime
+) -> Recipe:
     """The recipe with the number of images that ``--images-per-gpu auto`` stands for."""
     saved = None if start.state is None else start.state.recipe
-    classes = data.train.classes.num_classes
-    number, line = rt.on_main(lambda: trials.choose(recipe, classes, saved, rt), slow=True)
+    classes, checkpointed = data.train.classes.num_classes, options.checkpoint_activations
+
+    def choose() -> tuple[int, str]:
+        return trials.choose(recipe, classes, saved, rt, checkpointed=checkpointed)
+
+    number, line = rt.on_main(choose, slow=True)
     rt.say(line)
     return recipes.change(recipe, schedule=dict(images_per_gpu=number))
 

@@ -18,6 +18,7 @@ from fasterrcnn.engine.step import Training, make_training, train_step
 from fasterrcnn.errors import ProcessDied, UsageError
 from fasterrcnn.image_sizes import buckets, training_sizes
 from fasterrcnn.models.build import build
+from fasterrcnn.models.checkpointing import checkpoint_activations
 from fasterrcnn.recipes import Recipe
 
 BOXES = 32  # of each made-up image
@@ -58,9 +59,13 @@ def largest_shape(recipe: Recipe) -> tuple[int, int]:
     return max(buckets(training_sizes(recipe)), key=math.prod)
 
 
-def make(recipe: Recipe, num_classes: int, rt: Runtime) -> Training:
-    """A training with fresh weights on the device of `rt`."""
-    return make_training(rt.place(build(recipe, num_classes)), recipe, rt)
+def make(recipe: Recipe, num_classes: int, rt: Runtime, *, checkpointed: bool = False) -> Training:
+    """A training with fresh weights on the device of `rt`; `checkpointed` as of ``train
+    --checkpoint-activations``."""
+    training = make_training(rt.place(build(recipe, num_classes)), recipe, rt)
+    if checkpointed:
+        checkpoint_activations(training.detector.backbone)
+    return training
 
 
 def try_out(training: Training, recipe: Recipe, rt: Runtime, images: int) -> Trial | None:
@@ -103,12 +108,19 @@ def candidates(images_per_step: int, ranks: int) -> list[int]:
     return [n for n in range(1, images_per_step // ranks + 1) if images_per_step % n == 0]
 
 
-def choose(recipe: Recipe, num_classes: int, saved: Recipe | None, rt: Runtime) -> tuple[int, str]:
+def choose(
+    recipe: Recipe,
+    num_classes: int,
+    saved: Recipe | None,
+    rt: Runtime,
+    *,
+    checkpointed: bool = False,
+) -> tuple[int, str]:
     """The number of images that ``--images-per-gpu auto`` stands for, and a log line. For rank 0.
 
     `saved`: the recipe of the run if it is continued, which keeps its number, since that decides
-    which images are trained on together. Raises UsageError for more ranks than images in a step,
-    ProcessDied if not one image fits into the GPU's memory.
+    which images are trained on together. `checkpointed` as of `make`. Raises UsageError for more
+    ranks than images in a step, ProcessDied if not one image fits into the GPU's memory.
     """
     if saved is not None:
         number = saved.schedule.images_per_gpu
@@ -120,7 +132,7 @@ def choose(recipe: Recipe, num_classes: int, saved: Recipe | None, rt: Runtime) 
         return number, f"--images-per-gpu auto: {number}; on a CPU nothing is tried out"
     if recipe.detector == "fast_rcnn":
         raise UsageError("--images-per-gpu: auto: not with stored proposals; give a number")
-    found = [*measure(sizes, _trial(recipe, num_classes, rt.device))]
+    found = [*measure(sizes, _trial(recipe, num_classes, rt.device, checkpointed))]
     gpu.free_memory(rt.device)
     if not found:
         raise ProcessDied("GPU memory: one image does not fit; lower --input.max-size")
@@ -134,10 +146,13 @@ def choose(recipe: Recipe, num_classes: int, saved: Recipe | None, rt: Runtime) 
     )
 
 
-def _trial(recipe: Recipe, num_classes: int, device: torch.device) -> Callable[[int], Trial | None]:
-    """Trials of one detector on `device`, in this process alone."""
+def _trial(
+    recipe: Recipe, num_classes: int, device: torch.device, checkpointed: bool
+) -> Callable[[int], Trial | None]:
+    """Trials of one detector on `device`, in this process alone; without ``--compile``, which would
+    take minutes for each size."""
     alone = Runtime(device)
-    training = make(recipe, num_classes, alone)
+    training = make(recipe, num_classes, alone, checkpointed=checkpointed)
     return lambda images: try_out(training, recipe, alone, images)
 
 

@@ -20,7 +20,14 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from fasterrcnn import recipes
 from fasterrcnn.errors import UsageError
-from fasterrcnn.models.conv_norm import conv_norm, fold_stage
+from fasterrcnn.models.conv_norm import (
+    Residual,
+    conv_norm,
+    fold_stage,
+    pooled_conv_norm,
+    shortcut,
+)
+from fasterrcnn.models.conv_relu import conv_sum
 from fasterrcnn.models.deformable import offset_conv
 from fasterrcnn.models.group_norm import NORMS, GroupNorm
 from fasterrcnn.models.sparse import Pyramid, UnfinishedPyramid
@@ -43,13 +50,13 @@ _BODY_NORMS = {
 }
 
 
-def _shortcut(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
+def _shortcut(x: Tensor, block: BasicBlock | Bottleneck) -> Residual:
     """What a block adds to its last convolution's output."""
     if block.downsample is None:
-        return x
+        return Residual(x)
     conv, norm = block.downsample.children()
     assert isinstance(conv, nn.Conv2d)
-    return conv_norm(x, conv, norm)
+    return shortcut(x, conv, norm)
 
 
 class BasicBlock(resnet.BasicBlock):
@@ -119,7 +126,7 @@ class ResNet(resnet.ResNet):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Features "0" to "3" of the stages that are there, strides 4, 8, 16 and 32."""
-        x = self.maxpool(conv_norm(x, self.conv1, self.bn1, relu=True))
+        x = pooled_conv_norm(x, self.conv1, self.bn1, self.maxpool)
         features = {}
         for i, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
             if name in self._modules:
@@ -185,7 +192,17 @@ class BackboneWithFPN(Backbone):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The pyramid's levels, finest first."""
-        return list(self.fpn(self.body(x)).values())
+        inner = self._inner(x)
+        levels = [block(each) for block, each in zip(self.fpn.layer_blocks, inner, strict=True)]
+        return [*levels, functional.max_pool2d(levels[-1], 1, 2)]
+
+    def _inner(self, x: Tensor) -> list[Tensor]:
+        """The pyramid's sums before its output convolutions, finest first."""
+        features = list(self.body(x).values())
+        inner = [self.fpn.inner_blocks[-1](features[-1])]
+        for block, feature in zip(self.fpn.inner_blocks[-2::-1], features[-2::-1], strict=True):
+            inner.insert(0, conv_sum(feature, block, inner[0]))
+        return inner
 
     def pyramid(self, x: Tensor, cells: int) -> Pyramid | UnfinishedPyramid:
         """Unfinished where that is less work: a patch costs 9 cells of each output convolution."""
@@ -193,13 +210,7 @@ class BackboneWithFPN(Backbone):
         dense = sum((height // s) * (width // s) for s in self.strides[:-1])
         if self.has_norm or 9 * cells * len(self.fpn.layer_blocks) >= dense:
             return Pyramid(self(x))
-        features = list(self.body(x).values())
-        inner = [self.fpn.inner_blocks[-1](features[-1])]
-        for block, feature in zip(self.fpn.inner_blocks[-2::-1], features[-2::-1], strict=True):
-            lateral = block(feature)
-            above = functional.interpolate(inner[0], size=lateral.shape[2:], mode="nearest")
-            inner.insert(0, lateral + above)
-        return UnfinishedPyramid(inner, [block[0] for block in self.fpn.layer_blocks])
+        return UnfinishedPyramid(self._inner(x), [block[0] for block in self.fpn.layer_blocks])
 
 
 class C4(Backbone):

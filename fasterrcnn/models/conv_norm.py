@@ -17,8 +17,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
-from fasterrcnn.models.conv_relu import conv_relu, sum_relu_
+from fasterrcnn.models.conv_relu import add_bias_relu_, by_kernel, conv_relu, sum_relu_
 from fasterrcnn.models.deformable import deformable_conv
+
+
+class Residual(NamedTuple):
+    """What a block adds to its last convolution's output."""
+
+    map: Tensor  # (N, C, H, W)
+    bias: Tensor | None = None  # (C,), where it is not in `map` yet
 
 
 def conv_norm(
@@ -28,7 +35,7 @@ def conv_norm(
     offset: nn.Conv2d | None = None,
     *,
     relu: bool = False,
-    residual: Tensor | None = None,
+    residual: Residual | None = None,
 ) -> Tensor:
     """``norm(conv(x))``, with a norm of fixed statistics folded into the convolution's weight; with
     `relu`, of that ``relu(... + residual)``.
@@ -36,19 +43,56 @@ def conv_norm(
     Folding saves a pass over the activations and keeps autocast from promoting them to float32.
     Gradients are those of the unfolded weights. With `offset`, the convolution is deformable.
     """
+    added, bias = residual or (None, None)
     if not isinstance(norm, FrozenBatchNorm2d):
         out = norm(conv(x) if offset is None else deformable_conv(x, conv, offset, conv.weight))
-        return sum_relu_(out, residual) if relu else out
+        return sum_relu_(out, added) if relu else out
     dtype = _dtype(x) if offset is None else torch.float32
     _, shift = _scale_and_shift(norm, dtype)
     weight = _weight(conv, norm, dtype)
     if offset is not None:
         out = deformable_conv(x, conv, offset, weight, shift)
-        return sum_relu_(out, residual) if relu else out
-    geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        return sum_relu_(out, added) if relu else out
     if relu:
-        return conv_relu(x, weight, shift, *geometry, residual=residual)
-    return functional.conv2d(x, weight, shift, *geometry)  # type: ignore[arg-type]
+        shift = shift if bias is None else shift + bias
+        return conv_relu(x, weight, shift, *_geometry(conv), residual=added)
+    return functional.conv2d(x, weight, shift, *_geometry(conv))  # type: ignore[arg-type]
+
+
+def shortcut(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Residual:
+    """``norm(conv(x))`` as the residual of a `conv_norm` that gives a map of the same size."""
+    if not isinstance(norm, FrozenBatchNorm2d) or not by_kernel(x, conv.weight, conv.stride):
+        return Residual(conv_norm(x, conv, norm))
+    return Residual(*_without_shift(x, conv, norm))
+
+
+def pooled_conv_norm(
+    x: Tensor, conv: nn.Conv2d, norm: nn.Module, pool: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """``pool(relu(norm(conv(x))))``, of the largest values.
+
+    Where a kernel adds the shift, it does so to what is left of them. The bits are the same:
+    adding, rounding and ReLU never turn a larger value into a smaller one.
+    """
+    if not isinstance(norm, FrozenBatchNorm2d) or not by_kernel(x, conv.weight, conv.stride):
+        return pool(conv_norm(x, conv, norm, relu=True))
+    out, shift = _without_shift(x, conv, norm)
+    return add_bias_relu_(pool(out), shift)
+
+
+def _without_shift(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """``norm(conv(x))`` as two terms: a map, and what is to be added to its channels."""
+    dtype = _dtype(x)
+    weight, (_, shift) = _weight(conv, norm, dtype), _scale_and_shift(norm, dtype)
+    out = functional.conv2d(x, weight, None, *_geometry(conv))  # type: ignore[arg-type]
+    return out, shift
+
+
+def _geometry(
+    conv: nn.Conv2d,
+) -> tuple[tuple[int, ...], tuple[int, ...] | str, tuple[int, ...], int]:
+    """What `functional.conv2d` needs to know beside the weights."""
+    return conv.stride, conv.padding, conv.dilation, conv.groups
 
 
 def fold_stage(stage: nn.Module, x: Tensor) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from fasterrcnn.engine import trials
 from fasterrcnn.errors import UsageError
 from tests.commands.processes import ALL as DISTRIBUTED
 from tests.commands.processes import left_after, run_folder, start, train, wait_for_step
@@ -68,6 +69,18 @@ def test_another_choice_is_another_run(shapes_folder: Path, tmp_path: Path, flag
     run(shapes_folder, tmp_path / "run", "--val-split", "none", "--steps", "1")
     with pytest.raises(UsageError, match=f"holds another run .*{flags[1]}"):
         run(shapes_folder, tmp_path / "run", "--val-split", "none", "--steps", "2", *flags)
+
+
+@pytest.mark.parametrize("flags", [(), ("--checkpoint-activations",)])
+def test_a_micro_batch_is_chosen_for_the_memory_of_the_run(
+    shapes_folder: Path, tmp_path: Path, monkeypatch, flags: tuple
+):
+    def choose(*_, checkpointed: bool):
+        raise UsageError(f"computed again: {checkpointed}")
+
+    monkeypatch.setattr(trials, "choose", choose)
+    with pytest.raises(UsageError, match=f"computed again: {bool(flags)}"):
+        run(shapes_folder, tmp_path, "--images-per-gpu", "auto", "--val-split", "none", *flags)
 
 
 @pytest.mark.slow

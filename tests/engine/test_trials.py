@@ -80,6 +80,30 @@ def test_what_cannot_be_tried_out(monkeypatch):
         trials.choose(fast, 7, None, runtime.Runtime(GPU))
 
 
+def test_trials_compute_activations_again_if_the_run_does(monkeypatch):
+    """That takes less memory, so that more images fit."""
+    cpu, kept = runtime.Runtime(torch.device("cpu")), []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[-1] += tensor.numel()
+        return tensor
+
+    def try_out(training, recipe, rt, images):
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            training.detector.backbone(torch.zeros(1, 3, 64, 96))
+        return trials.Trial(images, 1.0, 1.0)
+
+    monkeypatch.setattr(trials, "try_out", try_out)
+    monkeypatch.setattr(trials, "Runtime", lambda device: cpu)
+    backbone = dict(norm="affine", trainable_layers=5)
+    recipe = recipes.change(TINY, backbone=backbone, schedule=dict(images_per_step=1))
+    for checkpointed in (False, True):
+        trials.choose(recipe, 7, None, runtime.Runtime(GPU), checkpointed=checkpointed)
+    plain, again = kept
+    assert again < 0.8 * plain
+
+
 def test_memory_that_does_not_suffice(monkeypatch):
     rt = runtime.Runtime(torch.device("cpu"))
     training = trials.make(TINY, 7, rt)
