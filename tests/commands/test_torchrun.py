@@ -259,7 +259,7 @@ def test_ranks_that_have_just_begun_die_with_their_launcher(shapes_folder: Path,
     ("rank", "number"),
     [
         ("echo 1; sleep 600", signal.SIGUSR1),  # which torchrun hands on as SIGTERM
-        pytest.param("echo 1; kill -TERM $$", 0, marks=pytest.mark.slow),
+        pytest.param("echo 1; kill -TERM $$$$", 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_that_no_rank_explains_is_explained_by_torchrun(rank: str, number: int):

@@ -1,6 +1,6 @@
 """Signals at any moment of a run stop it with its last step saved, and it ends with the same bits.
 
-    python -m tests.faults.signals [--signals N] [--seed S]
+    python -m tests.faults.signals [--signals N] [--seed S] [--runs NAME]
 
 Runs of one and of two ranks, by the launchers. A run is started, signaled and started again until
 it is near its end; then the same command ends it. Every signal is SIGTERM, SIGINT or SIGUSR1, to
@@ -66,7 +66,7 @@ class Layout:
 
 def long_steps(name: str, script: Path, ranks: int, targets: tuple[str, ...]) -> Layout:
     """A layout whose steps take seconds, so that a second signal meets the same one."""
-    return Layout(name, script, ranks, targets, (TWICE,), images=32, steps=10, last=3)
+    return Layout(name, script, ranks, targets, (TWICE,), images=96, steps=8, last=3)
 
 
 ONE_RANK, TWO_RANKS = ("launcher", "group"), ("launcher", "rank", "group")
@@ -252,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--signals", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", default="", help='only runs so named, such as "long steps"')
     options = parser.parse_args()
     chance = random.Random(options.seed)
     seconds: list[float] = []
@@ -261,7 +262,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "shapes"
         shapes.write(root, train=24, val=24)
-        for layout in itertools.cycle(LAYOUTS):
+        for layout in itertools.cycle(one for one in LAYOUTS if options.runs in one.name):
             if len(seconds) >= options.signals:
                 break
             if layout not in whole:
