@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from fasterrcnn.errors import Stopped
 
@@ -50,11 +50,15 @@ class Ending:
         elif time.monotonic() - self.begun > _SAME:
             os._exit(exit_code(number))  # it should be over
         elif self.begun == math.inf:
-            try:
-                for report in reversed(self.reports):
-                    report(interrupted(number))
-            finally:
-                os._exit(exit_code(number))
+            self.end(interrupted(number))
+
+    def end(self, stop: Stopped) -> NoReturn:
+        """Report why, and exit."""
+        try:
+            for report in reversed(self.reports):
+                report(stop)
+        finally:
+            os._exit(stop.code)
 
 
 def end_at_once(report: Callable[[Stopped], object]) -> None:
@@ -105,12 +109,17 @@ def caught(
         if not received:
             say(f"\n{_NAMES[signal.Signals(number)]}: saving after this step")
         elif alone and now - last > _SAME and number != signal.SIGALRM:
-            os._exit(exit_code(number))
+            again = stopped(number, "again: what is not saved is lost; the same command continues")
+            if isinstance(handler := before[number], Ending):
+                handler.end(again)
+            os._exit(again.code)
         received.append(number)
         last = now
 
     numbers = _NAMES if hours else _NAMES.keys() - {signal.SIGALRM}
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, handle)
     if hours:
         started = float(os.environ.get(_STARTED, time.time()))
         signal.setitimer(signal.ITIMER_REAL, max(0.001, started + 3600 * hours - time.time()))

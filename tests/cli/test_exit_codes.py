@@ -111,8 +111,14 @@ signals.end_at_once(exit_codes.report)
             15,
             "",
         ),
+        (
+            "with signals.caught([], print, alone=True, hours=0):\n"
+            "    os.kill(os.getpid(), 15); time.sleep(1.2); os.kill(os.getpid(), 2)",
+            130,
+            "stopped: SIGINT: again: what is not saved is lost; the same command continues\n",
+        ),
     ],
-    ids=["exits", "should have exited", "forked", "stopped already"],
+    ids=["exits", "should have exited", "forked", "stopped already", "again"],
 )
 def test_what_a_signal_does_outside_of_training(program: str, code: int, said: str):
     done = subprocess.run(
