@@ -118,8 +118,8 @@ def caught(
 
     numbers = _NAMES if hours else _NAMES.keys() - {signal.SIGALRM}
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, handle)
+    for each in before:
+        signal.signal(each, handle)
     if hours:
         started = float(os.environ.get(_STARTED, time.time()))
         signal.setitimer(signal.ITIMER_REAL, max(0.001, started + 3600 * hours - time.time()))
@@ -128,10 +128,10 @@ def caught(
     finally:
         if hours:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
+        for each, handler in before.items():
             if received and isinstance(handler, Ending):
                 handler.begun = last
-            signal.signal(number, handler)
+            signal.signal(each, handler)
 
 
 def stopped(number: int, what: str) -> Stopped:
