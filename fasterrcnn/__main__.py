@@ -5,14 +5,19 @@ from __future__ import annotations
 import difflib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
+if __name__ == "__main__":  # Ctrl-C during the imports would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from fasterrcnn.cli import exit_codes, names
 from fasterrcnn.engine import restarts, signals
 from fasterrcnn.errors import UsageError
+from fasterrcnn.processes import die_with_launcher
 
 
 def main() -> None:
@@ -34,6 +39,9 @@ def run_command(name: str, *argv: str) -> None:
         close = difflib.get_close_matches(name, names.COMMANDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"{name}: unknown command{hint} (fasterrcnn --help lists them)")
+    if name in names.CONTINUED:
+        signals.end_at_once(exit_codes.report)
+    die_with_launcher()
     # By default a waiting thread of OpenMP spins, on a core that another process could use: on a
     # busy machine training on a CPU was more than 10 times as slow (docs/measurements.md). The
     # variable is read when torch loads.

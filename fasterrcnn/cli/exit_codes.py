@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fasterrcnn.engine import signals
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import Failure, Stopped, StorageError
 
@@ -26,15 +27,16 @@ def run(main: Callable[[], Any]) -> NoReturn:
             main()
         code = 0
     except Failure as failure:
-        code = _report(failure)
+        code = report(failure)
     except BrokenPipeError:  # the reader of stdout has ended, as with "| head"
         code = 128 + signal.SIGPIPE
     except OSError as error:  # a path given by a flag that cannot be written, such as --json
         if error.filename is None:
             raise
-        code = _report(StorageError(f"{error.filename}: {error.strerror}; give another path"))
+        code = report(StorageError(f"{error.filename}: {error.strerror}; give another path"))
     except KeyboardInterrupt:
         code = 130
+    signals.let_end()
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # else Python would fail in flushing it at exit
@@ -53,7 +55,7 @@ def _end_rank(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _report(failure: Failure) -> int:
+def report(failure: Failure) -> int:
     """Print the failure unless another rank of this run already did; its exit code."""
     status = os.environ.get("FASTERRCNN_STATUS")  # set by fasterrcnn torchrun, one file per run
     try:

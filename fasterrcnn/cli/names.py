@@ -29,6 +29,7 @@ COMMANDS = {  # name: module in `fasterrcnn.commands`
     "self-test": "self_test",
     "torchrun": "torchrun",
 }
+CONTINUED = ("train", "torchrun")  # those that the same command line continues once they stop
 
 
 def module_of(name: str) -> str:

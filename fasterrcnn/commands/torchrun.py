@@ -20,7 +20,9 @@ from torch.distributed import DistNetworkError, run
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from fasterrcnn.engine import signals
 from fasterrcnn.errors import ProcessDied, UsageError
+from fasterrcnn.processes import launch_ranks
 
 
 def main(argv: list[str]) -> None:
@@ -37,10 +39,12 @@ def leave_out_timer(unraisable: Any) -> None:
 
 
 def launch(argv: list[str]) -> int:
-    """Run torchrun with these arguments; the exit code. Raises UsageError for a port in use."""
+    """Run torchrun with these arguments; the exit code. Raises UsageError for a port in use, and
+    Stopped for a signal that no rank could explain."""
     for name in ("torch.distributed.run", "torch.distributed.elastic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     arguments = run.parse_args(argv)
+    launch_ranks()
     processes = run.determine_local_world_size(arguments.nproc_per_node)
     # torchrun would die of it: Slurm's warning goes the way of a SIGTERM to the ranks.
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -52,13 +56,19 @@ def launch(argv: list[str]) -> int:
         try:
             run.main(argv)
         except SignalException as error:
+            if not status.exists() and error.sigval in (signal.SIGINT, signal.SIGTERM):
+                raise signals.interrupted(error.sigval) from None  # no rank was ready for it
             return 128 + error.sigval
         except ChildFailedError as error:
             killed = _killed(error)
             if killed:
                 print(f"error: {killed}; the same command continues the run", file=sys.stderr)
                 return ProcessDied.code
-            return json.loads(status.read_text())["code"] if status.exists() else 1
+            if status.exists():
+                return json.loads(status.read_text())["code"]
+            if any(failure.exitcode == -signal.SIGTERM for failure in error.failures.values()):
+                raise signals.interrupted(signal.SIGTERM) from None
+            return 1
         except DistNetworkError as error:
             if "EADDRINUSE" not in str(error):
                 raise

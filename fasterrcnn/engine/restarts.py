@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
+from fasterrcnn.engine import signals
 from fasterrcnn.engine.run_folder import read_json
 from fasterrcnn.errors import Hang, ProcessDied
 from fasterrcnn.processes import die_with_parent
@@ -25,7 +26,7 @@ from fasterrcnn.processes import die_with_parent
 _FOLDER = "FASTERRCNN_SUPERVISOR"  # environment: the file in which a run tells its folder
 _FLAG = "--max-restarts"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_PAUSE = 1.0  # s before a restart, so that sockets and GPUs are free again
+_PAUSE = 1.0  # s before a restart, so that sockets and GPUs are free again; and for a start
 
 
 def asked_for(command: str, argv: Sequence[str]) -> int:
@@ -47,7 +48,8 @@ def tell(run: Path) -> None:
 
 def supervise(command: list[str], most: int) -> int:
     """Run a training command until it ends otherwise than by a death or a hang; its exit code, or
-    that of the last death when `most` restarts in a row made no progress.
+    that of the last death when `most` restarts in a row made no progress. Raises Stopped for a
+    signal that came too early for the command to explain it.
 
     Restarts are lines of ``interventions.jsonl`` in the run folder.
     """
@@ -61,6 +63,8 @@ def supervise(command: list[str], most: int) -> int:
                 preexec_fn=die_with_parent,
             )
             code = _wait(child, received)
+            if -code in received:  # before the child was ready for signals
+                raise signals.interrupted(-code)
             if not _restartable(code) or received:
                 return code if code >= 0 else 128 - code
             folder.seek(0)
@@ -116,10 +120,11 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _wait(child: subprocess.Popen[bytes], received: list[int]) -> int:
-    """The exit code of the child, which gets every signal that arrives meanwhile."""
-    passed = 0
+    """The exit code of the child, which gets every signal that arrives meanwhile, once Python has
+    started in it and it can answer."""
+    passed, ready = 0, time.monotonic() + _PAUSE
     while True:
-        for number in received[passed:]:
+        for number in received[passed:] if time.monotonic() > ready else ():
             child.send_signal(number)
             passed += 1
         try:

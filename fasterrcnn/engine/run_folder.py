@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.errors import Failure, StorageError, UsageError
+from fasterrcnn.engine import signals
+from fasterrcnn.errors import Failure, Stopped, StorageError, UsageError
 
 METRICS = "metrics.jsonl"
 
@@ -80,11 +81,21 @@ class RunFolder:
         If ranks fail, the first one to fail writes it.
         """
         status: dict[str, Any] = {"code": 0, "kind": "Done", "message": ""}
-        try:
-            yield status
-        except BaseException as error:
+
+        def note(error: BaseException) -> None:
             code = error.code if isinstance(error, Failure) else 1
-            status |= {"code": code, "kind": type(error).__name__, "message": str(error)}
+            status.update(code=code, kind=type(error).__name__, message=str(error))
+
+        def note_end(stop: Stopped) -> None:
+            note(stop)
+            if self.is_ours:
+                self._write_status(status)
+
+        try:
+            with signals.also_reported(note_end):
+                yield status
+        except BaseException as error:
+            note(error)
             raise
         finally:
             failed = status["code"] != 0

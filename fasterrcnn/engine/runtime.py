@@ -27,7 +27,7 @@ from torch.utils import deterministic as torch_deterministic
 
 from fasterrcnn.engine import signals
 from fasterrcnn.engine.torch_errors import COLLECTIVE_TIMEOUT
-from fasterrcnn.errors import Failure, UsageError
+from fasterrcnn.errors import GO_ON, Failure, Hang, UsageError
 from fasterrcnn.models.cpu import fast_layers
 from fasterrcnn.processes import die_with_parent
 
@@ -96,9 +96,7 @@ class Runtime:
         connections from which others may still have to read."""
         if self.ranks == 1:
             return
-        self._store.add("left", 1)
-        while self._store.add("left", 0) < self.ranks:
-            time.sleep(_POLL)
+        _meet(self._store, "left", self.ranks)
         distributed.destroy_process_group()
 
     def gather(self, item: T) -> list[T] | None:
@@ -299,6 +297,7 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     if ranks > 1:
         # As torch does by default.
         store, rank, _ = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+        _meet(store, "started", ranks)  # torch would wait where no signal is answered
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=ranks,
@@ -307,6 +306,17 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
         runtime.rank, runtime.ranks, runtime._store = rank, ranks, store
         runtime._control = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return runtime
+
+
+def _meet(store: Any, where: str, ranks: int) -> None:
+    """Return when all ranks are here. Until then signals are answered. Raises Hang."""
+    until = time.monotonic() + COLLECTIVE_TIMEOUT.total_seconds()
+    store.add(where, 1)
+    while (here := store.add(where, 0)) < ranks:
+        if time.monotonic() > until:
+            missing = f"{ranks - here} of {ranks} processes"
+            raise Hang(f"{missing} did not arrive within {COLLECTIVE_TIMEOUT}; {GO_ON}")
+        time.sleep(_POLL)
 
 
 def seed(key: int) -> None:

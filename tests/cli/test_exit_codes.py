@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from fasterrcnn.cli import exit_codes
 from fasterrcnn.errors import DataError, Stopped
+from tests.commands.processes import has_handlers
 from tests.conftest import PROJECT, clean_environment, command
 
 
@@ -71,6 +73,59 @@ exit_codes.run(main)
     assert (done.returncode, done.stdout, done.stderr) == (
         3, "half a line tidied up\n", "error: wrong\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_before_the_first_step_ends_a_run_with_one_line(number: int, code: int):
+    """As soon as the program has begun: while torch is imported."""
+    process = subprocess.Popen(
+        command("train"), cwd=PROJECT, env=clean_environment(), stderr=subprocess.PIPE, text=True
+    )
+    while not has_handlers(process.pid, "PATH"):
+        assert process.poll() is None
+    process.send_signal(number)
+    said = process.communicate()[1]
+    expected = f"stopped: {signal.Signals(number).name}: no step was under way; "
+    assert (process.returncode, said) == (code, f"{expected}the same command continues the run\n")
+
+
+ENDING = """
+import os, signal, sys, time
+from fasterrcnn.cli import exit_codes
+from fasterrcnn.engine import signals
+signals.end_at_once(exit_codes.report)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("signals.let_end(); os.kill(os.getpid(), 15); sys.exit(7)", 7, ""),  # in time
+        ("signals.let_end(); time.sleep(1.2); os.kill(os.getpid(), 15); sys.exit(7)", 143, ""),
+        ("if os.fork(): sys.exit(-os.wait()[1])\nos.kill(os.getpid(), 15); time.sleep(9)", 241, ""),
+        (
+            "received = []\nwith signals.caught(received, print, alone=True, hours=0):\n"
+            "    os.kill(os.getpid(), 15)\nos.kill(os.getpid(), 15); sys.exit(received[0])",
+            15,
+            "",
+        ),
+        (
+            "with signals.caught([], print, alone=True, hours=0):\n"
+            "    os.kill(os.getpid(), 15); time.sleep(1.2); os.kill(os.getpid(), 2)",
+            130,
+            "stopped: SIGINT: again: what is not saved is lost; the same command continues\n",
+        ),
+    ],
+    ids=["exits", "should have exited", "forked", "stopped already", "again"],
+)
+def test_what_a_signal_does_outside_of_training(program: str, code: int, said: str):
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING + program], cwd=PROJECT, env=clean_environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_an_unexpected_exception_keeps_its_traceback():

@@ -60,6 +60,18 @@ def processes_of(out: Path) -> dict[int, int]:
     return found
 
 
+def has_handlers(pid: int, variable: str) -> bool:
+    """Whether a process, known by a variable that its parent gives it, has a handler of its own for
+    SIGTERM."""
+    with contextlib.suppress(OSError, StopIteration):
+        if f"\0{variable}=" not in Path(f"/proc/{pid}/environ").read_text():
+            return False
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        caught = next(line.split()[1] for line in lines if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
 def left_after(out: Path) -> dict[int, int]:
     deadline = time.monotonic() + HANG
     while processes_of(out) and time.monotonic() < deadline:

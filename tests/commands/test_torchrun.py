@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from fasterrcnn.commands import torchrun
 from tests.commands.processes import (
     ALL,
     ONE,
+    has_handlers,
     in_session,
     left_after,
     processes_of,
@@ -240,6 +242,40 @@ def test_signals_save_and_exit(
     text = out.with_suffix(".log").read_text()
     assert f"step {status['step']} saved in {saved}; the same command continues" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_ranks_that_have_just_begun_die_with_their_launcher(shapes_folder: Path, run_folder: Path):
+    process = start(ALL, run_folder, "--data-path", shapes_folder, ngpu=2)
+    ranks: list[int] = []
+    while len(ranks) < 2 or not any(has_handlers(rank, "TORCHELASTIC_RUN_ID") for rank in ranks):
+        assert process.poll() is None
+        ranks = [pid for pid, parent in processes_of(run_folder).items() if parent == process.pid]
+    process.kill()
+    process.wait(timeout=HANG)
+    assert left_after(run_folder) == {}
+
+
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        ("echo 1; exec sleep 600", signal.SIGUSR1),  # which torchrun hands on as SIGTERM
+        pytest.param("echo 1; kill -TERM $$$$", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_that_no_rank_explains_is_explained_by_torchrun(rank: str, number: int):
+    """As long as the ranks have not begun."""
+    flags = ("--standalone", "--nproc-per-node", 2, "--no-python", "sh", "-c", rank)
+    process = subprocess.Popen(
+        command("torchrun", *flags), env=clean_environment(), stdout=-1, stderr=-1, text=True
+    )
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(2)] == 2 * ["1\n"]
+    time.sleep(0.5)  # torchrun has noted both
+    process.send_signal(number)
+    said = process.communicate()[1].splitlines()[-1]
+    assert said.startswith("stopped: SIGTERM: no step was under way")
+    assert process.returncode == 143
 
 
 def test_an_image_that_goes_bad_stops_all_ranks_with_the_state_saved(

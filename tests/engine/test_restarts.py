@@ -83,6 +83,23 @@ def test_a_signal_reaches_the_run_once_and_ends_it(tmp_path: Path, number: int):
     assert not (tmp_path / "interventions.jsonl").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_that_the_run_cannot_explain_yet_is_explained_for_it(number: int):
+    code = (
+        "import sys\n"
+        "from fasterrcnn.cli import exit_codes\n"
+        "from fasterrcnn.engine import restarts\n"
+        "child = [sys.executable, '-c', 'print(1, flush=True); import time; time.sleep(600)']\n"
+        "exit_codes.run(lambda: restarts.supervise(child, 3))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+    assert parent.stdout and parent.stdout.readline() == "1\n"
+    os.kill(parent.pid, number)
+    said = parent.communicate()[1]
+    assert said.startswith(f"stopped: {signal.Signals(number).name}: no step was under way")
+    assert parent.returncode == 143
+
+
 def test_only_training_is_supervised_and_only_once(monkeypatch):
     argv = ["--max-restarts", "3", "--lr", "1"]
     assert restarts.asked_for("train", argv) == 3

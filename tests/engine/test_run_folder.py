@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from fasterrcnn.engine import signals
 from fasterrcnn.engine.run_folder import RunFolder
 from fasterrcnn.errors import DataError, UsageError
 
@@ -61,6 +63,21 @@ def test_outcome(tmp_path: Path, error: Exception | None, expected: dict):
     except type(error or Exception) as raised:
         assert raised is error
     assert json.loads((tmp_path / "status.json").read_text()) == expected | {"step": 7}
+
+
+def test_a_signal_that_ends_the_process_at_once_is_an_outcome(tmp_path: Path):
+    child = os.fork()
+    if child == 0:
+        signals.end_at_once(print)
+        folder = RunFolder(tmp_path)
+        with folder.outcome() as status:
+            folder.open()
+            status["step"] = 7
+            os.kill(os.getpid(), signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["code"], status["kind"], status["step"]) == (130, "Stopped", 7)
+    assert status["message"].startswith("SIGINT: no step was under way")
 
 
 def test_another_runs_folder_is_left_alone(tmp_path: Path):

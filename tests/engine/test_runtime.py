@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -117,6 +118,15 @@ def test_no_rank_leaves_before_the_others(monkeypatch: pytest.MonkeyPatch):
     store.add("left", 1)
     leaving.join()
     assert ended.is_set()
+
+
+def test_ranks_wait_for_one_another_where_signals_are_answered_but_not_for_ever(monkeypatch):
+    store = distributed.HashStore()
+    store.add("started", 1)
+    runtime._meet(store, "started", 2)  # the other is here
+    monkeypatch.setattr(runtime, "COLLECTIVE_TIMEOUT", timedelta(seconds=0.3))
+    with pytest.raises(Hang, match=r"^1 of 4 processes did not arrive within 0:00:00.3"):
+        runtime._meet(store, "started", 4)
 
 
 def test_what_one_process_knows_is_what_all_know(rt: runtime.Runtime):
