@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +14,14 @@ from typing import Any, NoReturn
 
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import Failure, Stopped, StorageError
+
+# Names in files can hold what a terminal would obey.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(line: str) -> str:
+    """`line` with escapes for control characters."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
@@ -66,5 +75,5 @@ def _report(failure: Failure) -> int:
         pass
     label = "stopped" if isinstance(failure, Stopped) else "error"
     for line in str(failure).splitlines():
-        print(f"{label}: {line}", file=sys.stderr)
+        print(f"{label}: {printable(line)}", file=sys.stderr)
     return failure.code
