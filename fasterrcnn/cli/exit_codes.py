@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,14 @@ from typing import Any, NoReturn
 from fasterrcnn.engine import signals
 from fasterrcnn.engine.torch_errors import expected_failures
 from fasterrcnn.errors import Failure, Stopped, StorageError
+
+# Names in files can hold what a terminal would obey.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(line: str) -> str:
+    """`line` with escapes for control characters."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
@@ -68,5 +77,5 @@ def report(failure: Failure) -> int:
         pass
     label = "stopped" if isinstance(failure, Stopped) else "error"
     for line in str(failure).splitlines():
-        print(f"{label}: {line}", file=sys.stderr)
+        print(f"{label}: {printable(line)}", file=sys.stderr)
     return failure.code

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fasterrcnn import progress, recipes
-from fasterrcnn.cli import flags, shared
+from fasterrcnn.cli import exit_codes, flags, shared
 from fasterrcnn.data import (
     channels,
     duplicates,
@@ -269,4 +269,4 @@ def stop_if_faulty(report: Report, kind: type[Failure]) -> None:
 
 def say(line: str) -> None:
     """Print a line; bytes of file names that are no text become question marks."""
-    print(line.encode("utf-8", "replace").decode(), flush=True)
+    print(exit_codes.printable(line.encode("utf-8", "replace").decode()), flush=True)

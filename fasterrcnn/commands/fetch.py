@@ -106,7 +106,8 @@ def unpack(path: Path, folder: Path, strip: str) -> None:
                     shutil.copyfileobj(source, file, _BLOCK)
                 temporary.replace(folder / target)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DownloadError(f"{path}: damaged archive ({error}); delete it and try again") from None
+        what = " ".join(str(error).split())  # tarfile's has a line for every compression
+        raise DownloadError(f"{path}: damaged archive ({what}); delete it and try again") from None
 
 
 def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple[str, Callable[[], IO]]]:
@@ -136,7 +137,8 @@ def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]
 def _target(archive: Path, name: str, strip: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise DownloadError(f"{archive}: {name}: would leave the folder; refused")
+        shown = ascii(name)[1:-1][:200]  # as it can stand in one line
+        raise DownloadError(f"{archive}: {shown}: would leave the folder; refused")
     return path.relative_to(strip) if strip and path.parts[0] == strip else path
 
 

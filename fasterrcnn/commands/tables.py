@@ -92,7 +92,7 @@ def read(source: Path) -> tuple[str, Measured]:
         return read_run(source)
     try:
         return read_benchmark(json.loads(source.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(
             f"{source}: neither a run folder nor a file of fasterrcnn benchmark --json; give one"
         ) from None

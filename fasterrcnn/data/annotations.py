@@ -78,12 +78,13 @@ class Classes:
 
     def subset(self, names: Sequence[str]) -> Classes:
         """The classes in `names`, in this table's order. Raises UsageError for unknown names."""
+        known, wanted = {*self.names}, {*names}
         for name in names:
-            if name not in self.names:
+            if name not in known:
                 raise UsageError(
                     f"--classes: {name}: not in the data; choose from {', '.join(self.names)}"
                 )
-        kept = [i for i, name in enumerate(self.names) if name in names]
+        kept = [i for i, name in enumerate(self.names) if name in wanted]
         return Classes(
             tuple(self.names[i] for i in kept), tuple(self.category_ids[i] for i in kept)
         )

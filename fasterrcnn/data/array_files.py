@@ -21,7 +21,11 @@ def open_array(file: IO[bytes]) -> Stored:
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError("an array of records; give uint8, uint16 or float32")
-    shape, by_column, dtype = read(file)
+    try:
+        shape, by_column, dtype = read(file)
+    except Exception as error:  # of many kinds, of several lines
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"an array whose header is damaged ({first[:200]})") from None
     if dtype.str[1:] not in _TYPES:
         raise ValueError(f"an array of {dtype}; give uint8, uint16 or float32")
     if len(shape) not in (2, 3) or 0 in shape:

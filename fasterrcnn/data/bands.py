@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import IntEnum
 from typing import IO, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.pixel_format import PixelFormat
 
+_BYTES_PER_PIXEL = 32  # 16 bands of 16 bits
 # by EXIF orientation: the axes to reverse, after 5 to 8 were exchanged
 REVERSED = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
 
@@ -53,6 +56,16 @@ class Unsettled(ValueError):
 
 class MissingExtra(Unsettled):
     """A file can be decoded where packages are installed that are not."""
+
+
+def check_bytes(count: int) -> None:
+    """Raise Unsettled for an image of so many bytes, if it is larger than one of the most pixels
+    may be: a few bytes of a file can stand for any number of bands."""
+    if count > _BYTES_PER_PIXEL * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Unsettled(
+            f"{count / 2**30:.1f} GiB of pixels; if the file is what it should be, raise the limit "
+            "with --max-image-pixels"
+        )
 
 
 def mismatch(count: int, layout: int, wanted: PixelFormat) -> str | None:

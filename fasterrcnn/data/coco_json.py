@@ -36,6 +36,7 @@ from fasterrcnn.errors import DataError
 _KEYS = ("images", "annotations", "categories")
 _FREQUENCIES = ("r", "c", "f")  # rare, common, frequent, as LVIS has them
 _NO_PARENT = {"", "none"}  # what stands for a supercategory where there is none
+_LONGEST = 4096  # characters of a path, Linux's limit
 _REJECTED = -1  # the position of an image that cannot be used
 
 
@@ -173,7 +174,12 @@ def _image(row: _ImageRow | None, k: int) -> Image:
     if id is None:
         raise Wrong("/id", row.id, "must be an integer or a string", None)
     name = _path_of_url(row.coco_url) if row.file_name is None else row.file_name
-    if not isinstance(name, str) or not name or "\0" in name or not is_unicode(name):
+    if (
+        not isinstance(name, str)
+        or "\0" in name
+        or not 0 < len(name) <= _LONGEST
+        or not is_unicode(name)
+    ):
         raise Wrong("/file_name", row.file_name, "must be a file name", id)
     sides = []
     for key in ("height", "width"):

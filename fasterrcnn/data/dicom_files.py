@@ -11,6 +11,7 @@ import io
 import logging
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,10 +20,12 @@ from typing import IO, Any
 import numpy as np
 
 from fasterrcnn import value_range
-from fasterrcnn.data.bands import Layout, MissingExtra, Stored
+from fasterrcnn.data.bands import Layout, MissingExtra, Stored, Unsettled, check_bytes
 
 MAGIC_END = 132
 _MAGIC = b"DICM"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax
+_HEAD, _PART = 1 << 12, 1 << 20  # bytes
 _ELEMENTS = [
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
@@ -56,7 +59,7 @@ def _without_quotes() -> Iterator[None]:
     logging.getLogger(pydicom.__name__).setLevel(logging.CRITICAL)
     try:
         yield
-    except (_Refused, MissingExtra):
+    except (_Refused, Unsettled):
         raise
     except Exception as error:  # of many kinds
         raise ValueError(f"a damaged DICOM file: {type(error).__name__}") from None
@@ -67,7 +70,22 @@ def open_dicom(file: IO[bytes]) -> Stored:
     with _without_quotes():
         import pydicom
 
+        _check_deflated(file)
         return _stored(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_ELEMENTS]))
+
+
+def _check_deflated(file: IO[bytes]) -> None:
+    """Raise Unsettled if the whole file is deflated, as PS3.5, A.5 allows, and too large: pydicom
+    inflates it at once."""
+    head = file.read(_HEAD)
+    meta = 12 + int.from_bytes(head[MAGIC_END + 8 : MAGIC_END + 12], "little")  # PS3.10, 7.1
+    if _DEFLATED in head:
+        file.seek(MAGIC_END + meta)
+        packed, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while part := packed.unconsumed_tail or file.read(_HEAD):
+            count += len(packed.decompress(part, _PART))
+            check_bytes(count)
+    file.seek(0)
 
 
 def _stored(found: Any) -> Stored:

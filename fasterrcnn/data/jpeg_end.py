@@ -15,6 +15,13 @@ _FILLED = 64  # bytes 0 in a row that an encoder does not write, but an interrup
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _SEGMENT = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])(..)?", re.DOTALL)  # in coded data, FF 00 is FF
 _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
+_MAX_SCANS = 200  # encoders write ten; each costs a pass over the image, even if it is empty
+
+
+def check_scans(data: bytes) -> None:
+    """Raise ValueError with a phrase for a JPEG file that is made to take long."""
+    if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ValueError(f"{scans} scans; save it again with an image editor")
 
 
 def endings(data: bytes) -> list[bytes]:

@@ -33,8 +33,9 @@ class Problem:
     action: str  # "stop", "dropped", "clipped", ...
 
     def __str__(self) -> str:
+        file = self.file if len(self.file) <= 4096 else self.file[:77] + "..."  # a path's limit
         value = self.value if len(self.value) <= 80 else self.value[:77] + "..."
-        return f"{self.file}: {self.field}: {value}: {self.what}"
+        return f"{file}: {self.field}: {value}: {self.what}"
 
 
 class Problems:

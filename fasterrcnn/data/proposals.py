@@ -161,7 +161,9 @@ def read(path: Path) -> StoredProposals:
         return _read_detectron2(path) if path.suffix == ".pkl" else _read_stored(path)
     except CheckpointError as error:
         raise DataError(str(error)) from None
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply; give another file of proposals") from None
+    except (OSError, SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: {error}; give a file written by propose --proposals") from None
 
 
@@ -169,21 +171,44 @@ def _read_stored(path: Path) -> StoredProposals:
     """A file written by `write`. Raises errors of several kinds if it is damaged."""
     with safe_open(path, framework="np") as file:
         header = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
-        if not header:
+        if not isinstance(header, dict) or {*header} != {"sha256", "about"}:
             raise ValueError("not a file of proposals")
         parts = {name: file.get_slice(name) for name in _TENSORS}
         if _digest(parts) != header["sha256"]:
             raise ValueError("damaged (SHA-256 differs)")
         first, sizes, ids = (file.get_tensor(name) for name in ("first", "sizes", "ids"))
+    names = json.loads(ids.tobytes())
+    _check_stored(parts, first, sizes, names, header["about"])
     return StoredProposals(
         path,
         **header,
-        ids=json.loads(ids.tobytes()),
+        ids=names,
         spans=np.stack([first[:-1], first[1:]], axis=1),
         sizes=sizes,
         boxes=parts["boxes"],
         scores=parts["scores"],
     )
+
+
+def _check_stored(
+    parts: dict[str, Any], first: np.ndarray, sizes: np.ndarray, names: Any, about: Any
+) -> None:
+    """Raise ValueError for a file whose SHA-256 is right, but which `write` does not write."""
+    count = len(first) - 1
+    rows = parts["scores"].get_shape()[0]
+    shapes = [parts[name].get_shape() for name in ("boxes", "scores", "sizes")]
+    if shapes != [[rows, 4], [rows], [count, 2]] or first.ndim != 1 or count < 1:
+        raise ValueError("its tensors are not of the same images and boxes")
+    kinds = [parts[name].get_dtype() for name in ("boxes", "scores", "first", "sizes")]
+    if kinds != ["F32", "F32", "I64", "I32"]:
+        raise ValueError("its tensors are of other types")
+    if first[0] != 0 or first[-1] != rows or (np.diff(first) < 0).any() or (sizes < 1).any():
+        raise ValueError("its rows or sizes are not those of images")
+    if not isinstance(names, list) or len(names) != count or {*map(type, names)} - {str}:
+        raise ValueError("its ids are not those of its images")
+    seconds = about.get("seconds_per_image") if isinstance(about, dict) else "not known"
+    if not isinstance(seconds, (int, float, type(None))):
+        raise ValueError("what it says of itself is not what propose writes")
 
 
 def _read_detectron2(path: Path) -> StoredProposals:
@@ -197,8 +222,11 @@ def _read_detectron2(path: Path) -> StoredProposals:
     boxes, mode = content.get("boxes"), content.get("bbox_mode", 0)
     if not (isinstance(ids, list) and _are_arrays(logits) and _are_arrays(boxes)):
         raise ValueError("not proposals of Detectron2: ids, boxes and objectness_logits expected")
-    if mode not in (0, 1):
-        raise ValueError(f"bbox_mode: {mode}: not x1 y1 x2 y2 (0) or x y w h (1)")
+    if not {*map(type, ids)} <= {int, str}:
+        raise ValueError("ids: not numbers or texts")
+    if type(mode) is not int or mode not in (0, 1):
+        shown = mode if isinstance(mode, int) else type(mode).__name__
+        raise ValueError(f"bbox_mode: {shown}: not x1 y1 x2 y2 (0) or x y w h (1)")
     counts = [len(part) for part in logits]
     if len(ids) != len(logits) or [part.shape for part in boxes] != [(n, 4) for n in counts]:
         raise ValueError("ids, boxes and objectness_logits do not belong to the same images")

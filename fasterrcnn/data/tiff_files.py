@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from fasterrcnn.data import nodata_tags
-from fasterrcnn.data.bands import REVERSED, Layout, MissingExtra, Stored, Window
+from fasterrcnn.data.bands import REVERSED, Layout, MissingExtra, Stored, Window, check_bytes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -215,6 +215,7 @@ def _part(file: IO[bytes], page: _Page, part: Window) -> np.ndarray:
     order = _read(file, 0, 2)
     if rows * columns * block_width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
         raise ValueError("tiles or strips that are much larger than the image")
+    check_bytes(rows * columns * block_width * samples * size)
     found = []
     for plane in range(planes):
         own = [

@@ -20,6 +20,7 @@ OF_ALL_IMAGES = ("annotations.xml", "labels.xml")  # CVAT's and FiftyOne's one f
 _MAX_BYTES = 16 * 2**20  # of a file that is parsed whole: 16 MiB take up to 0.7 GiB of memory
 _MAX_DEPTH = 50
 _CHUNK = 2**20
+_ENTITY = "<!ENTITY"  # a few lines of them can stand for gigabytes
 _DECLARED = re.compile(rb"""\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 # What files that declare these really are: the label of the smaller character set is used for
 # the larger one, so the web standard (encoding.spec.whatwg.org) reads them so too.
@@ -52,14 +53,18 @@ class _Parser(ElementTree.XMLPullParser):
 
 
 def root_tag(path: Path) -> str | None:
-    """The tag of the root element, from the beginning of the file; None if it is not XML."""
+    """The tag of the root element, from the beginning of the file; None if it is not XML that is
+    read."""
     if not paths.is_file(path):
         return None
     parser = _Parser(("start",))
     try:
         with path.open("rb") as file:
             data = file.read(2**16)
-        parser.feed(data.decode(_encoding(path, data)[0], "ignore").lstrip("\ufeff \t\r\n"))
+        content = data.decode(_encoding(path, data)[0], "ignore").lstrip("\ufeff \t\r\n")
+        if _ENTITY in content:
+            return None
+        parser.feed(content)
         for _, element in parser.elements():
             return element.tag
     except (OSError, NotXml, LookupError, ElementTree.ParseError, ValueError):
@@ -143,8 +148,8 @@ def _read(path: Path, limit: int | None) -> str:
         raise
     except DataError as error:
         raise NotXml(path, "file", str(error).removeprefix(f"{path}: ")) from None
-    if "<!ENTITY" in content:  # a few lines of them can stand for gigabytes
-        raise NotXml(path, "<!ENTITY", "entities are not read; write out what they stand for")
+    if _ENTITY in content:
+        raise NotXml(path, _ENTITY, "entities are not read; write out what they stand for")
     return content
 
 

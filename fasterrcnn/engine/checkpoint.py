@@ -31,12 +31,13 @@ from torch import Tensor, nn
 
 from fasterrcnn import recipes
 from fasterrcnn.data.annotations import Classes
-from fasterrcnn.errors import CheckpointError, StorageError
+from fasterrcnn.errors import CheckpointError, StorageError, UsageError
 from fasterrcnn.export import detector as exported
 from fasterrcnn.models.build import Detector, build
 
 FORMAT = 1
 _MANIFEST = "MANIFEST.json"
+_SHOWN = 1000  # characters of what does not fit
 
 
 @dataclass
@@ -104,8 +105,8 @@ def best(folder: Path) -> Path | None:
     for path in sorted(folder.glob("step-*/results.json")):
         try:
             results = json.loads(path.read_text())
-            scores.append((score(results), path.parent, results.get("digest")))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            scores.append((float(score(results)), path.parent, results.get("digest")))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # a process was killed while writing it; the checkpoint is intact
     return max(s for s in scores if s[2] == scores[-1][2])[1] if scores else None
 
@@ -169,13 +170,15 @@ def verify(path: Path) -> str | None:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
         for name, expected in manifest.items():
+            if "/" in name:
+                return f"{_MANIFEST} names {name!a}, a file that is not in it"
             if not (path / name).is_file():
                 return f"{name} is missing"
             if _fingerprint(path / name) != expected:
                 return f"{name} is damaged (size or SHA-256 differs from {_MANIFEST})"
     except FileNotFoundError:
         return f"{_MANIFEST} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return f"{_MANIFEST} cannot be read ({error})"
     return None
 
@@ -245,12 +248,53 @@ def load_state(path: Path) -> State:
 
 def from_json(text: str) -> State:
     """The inverse of `to_json`. Raises ValueError, KeyError or TypeError."""
-    content = json.loads(text)
-    if content.pop("format") != FORMAT:
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise ValueError(f"written in another format than {FORMAT}")
     classes = Classes(*(tuple(content["classes"][k]) for k in ("names", "category_ids")))
     recipe = recipes.from_dict(content["recipe"])
-    return State(**{**content, "classes": classes, "recipe": recipe})
+    state = State(**{**content, "classes": classes, "recipe": recipe})
+    _check_types(state)
+    try:
+        recipes.check(recipe)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return state
+
+
+def _check_types(state: State) -> None:
+    """Raise ValueError for values that only an edited file can have."""
+    for name, kind in (("step", int), ("last_step", int), ("scaler", dict), ("data", dict),
+                       ("environment", dict), ("history", list)):  # fmt: skip
+        if type(getattr(state, name)) is not kind:
+            raise ValueError(f"{name}: not of the type {kind.__name__}")
+    for name in ("digest", "path", "dataset", "val_split"):
+        if not isinstance(state.data.get(name, ""), str):
+            raise ValueError(f"data.{name}: not a text")
+    names, ids = state.classes.names, state.classes.category_ids
+    if len(names) != len(ids) or {*map(type, names)} - {str} or {*map(type, ids)} - {int}:
+        raise ValueError("classes: not as many names as ids, or not texts and numbers")
+
+
+def build_for(recipe: recipes.Recipe, classes: Classes, weights: Path) -> Detector:
+    """The detector whose weights are in a file. Raises CheckpointError, before any memory is
+    taken, for a recipe that describes a larger one than the file holds."""
+    try:
+        with torch.device("meta"):
+            parts = build(recipe, classes.num_classes).parameters()
+            numbers = sum(part.numel() for part in parts)
+    except (RuntimeError, OverflowError) as error:  # sizes whose products overflow
+        first = str(error).splitlines()[0][:_SHOWN]
+        raise CheckpointError(f"{weights}: no network of its recipe can be made: {first}") from None
+    if weights.is_file() and numbers > weights.stat().st_size:
+        raise CheckpointError(
+            f"{weights}: holds fewer numbers than the {numbers} of its recipe; use another "
+            "checkpoint"
+        )
+    return build(recipe, classes.num_classes)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -269,7 +313,9 @@ def load_into(module: nn.Module, path: Path) -> None:
     try:
         module.load_state_dict(load_tensors(path))
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        shown = reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}..."
+        raise CheckpointError(f"{path}: {shown}") from None
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
@@ -293,7 +339,7 @@ def load_detector(path: Path) -> tuple[Detector, State, Path]:
         return _load_exported(path)
     path = find(path)
     state = load_state(path)
-    model = build(state.recipe, state.classes.num_classes)
+    model = build_for(state.recipe, state.classes, weights_file(path))
     load_into(model, weights_file(path))
     return model.eval(), state, path
 

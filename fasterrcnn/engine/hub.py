@@ -23,7 +23,7 @@ from fasterrcnn.data.annotations import Classes
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.engine.run_folder import read_json
 from fasterrcnn.errors import CheckpointError, DownloadError, StorageError, UsageError
-from fasterrcnn.models.build import Detector, FasterRCNN, build
+from fasterrcnn.models.build import Detector, FasterRCNN
 from fasterrcnn.recipes import Recipe
 from fasterrcnn.reports import model_card
 
@@ -97,10 +97,10 @@ def load(folder: Path) -> tuple[Detector, checkpoint.State]:
         classes = classes_of(config)
         step = int(config["step"])
         recipes.check(recipe)
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         why = error if isinstance(error, UsageError) else repr(error)
         raise CheckpointError(f"{folder / _CONFIG}: {why}; export it again") from None
-    model = build(recipe, classes.num_classes)
+    model = checkpoint.build_for(recipe, classes, folder / _WEIGHTS)
     checkpoint.load_into(model, folder / _WEIGHTS)
     data = {"digest": "", "path": "", "dataset": "auto", "val_split": "val"}
     state = checkpoint.State(step, step, recipe, classes, scaler={}, data=data, environment={})

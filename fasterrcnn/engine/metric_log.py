@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fasterrcnn.engine.run_folder import row_of
 from fasterrcnn.engine.runtime import Runtime
 from fasterrcnn.engine.tracking import Trackers
 from fasterrcnn.errors import GO_ON, Diverged
@@ -198,11 +199,8 @@ def _truncate(path: Path, step: int) -> None:
         return
     kept = []
     for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if row["step"] > step:
+        row = row_of(line)
+        if row is None or row["step"] > step:
             break
         kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")

@@ -22,6 +22,7 @@ import numpy as np
 
 from fasterrcnn.engine import checkpoint
 from fasterrcnn.engine.run_folder import RunFolder, read_json, read_rows
+from fasterrcnn.errors import CheckpointError
 
 FILE = "evaluations.jsonl"
 _COLUMNS = {"image": np.int32, "x1y1x2y2": np.float32, "score": np.float32, "label": np.int32}
@@ -80,9 +81,24 @@ def read(run: Path) -> list[dict[str, Any]]:
     """The evaluations of a run in the order of their steps, each split and data once per step: as
     it was evaluated last."""
     latest = {}
-    for row in read_rows(run / FILE):
+    for row in filter(_is_whole, read_rows(run / FILE)):
         latest[row["step"], row["split"], row["digest"], str(row["changed"])] = row
     return sorted(latest.values(), key=lambda row: row["step"])
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whether `row` is what `save` keeps of an evaluation."""
+    kinds = {"step": int, "split": str, "digest": str, "images": int, "data_path": str,
+             "dataset": str, "changed": list}  # fmt: skip
+    fits = all(isinstance(row.get(name), kind) for name, kind in kinds.items())
+    return fits and all(_is_metric(value) for name, value in row.items() if name not in kinds)
+
+
+def _is_metric(value: Any, depth: int = 2) -> bool:
+    """Whether `value` is a number, undefined, or a table of such, of classes for example."""
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_metric(item, depth - 1) for item in value.values())
+    return value is None or isinstance(value, (int, float))
 
 
 def own(run: Path, digest: str | None) -> list[dict[str, Any]]:
@@ -110,7 +126,7 @@ def evaluated(path: Path) -> Path:
 def find(path: Path, step: int, split: str | None) -> tuple[dict[str, Any], np.ndarray] | None:
     """The metrics and detections that are kept of checkpoint `path`, of `step`: on the run's own
     validation split, or the latest on `split`, of which those on other data or with changed
-    settings come before the run's own. None if there are none."""
+    settings come before the run's own. None if there are none. Raises CheckpointError."""
     places = [(path, "")]
     if split is not None:
         places.insert(0, (checkpoint.run_of(path), f"-{_slug(split)}"))
@@ -119,20 +135,40 @@ def find(path: Path, step: int, split: str | None) -> tuple[dict[str, Any], np.n
             read_json(folder / f"results{name}.json"),
             folder / f"detections{name}.npz",
         )
-        if row.get("step") == step and split in (None, row["split"]) and detections.exists():
-            return row, load_detections(detections)
+        if row.get("step") != step or not _is_whole(row):
+            continue
+        if split in (None, row["split"]) and detections.is_file():
+            try:
+                return row, load_detections(detections)
+            except (OSError, ValueError) as error:
+                what = f"{detections}: {error}; evaluate the checkpoint again"
+                raise CheckpointError(what) from None
     return None
 
 
 def load_detections(file: Path) -> np.ndarray:
     """What `save` was given. Raises OSError or ValueError."""
     try:
+        _check_zip(file)
         with np.load(file, allow_pickle=False) as content:
-            image, boxes, score, label = (content[name].astype(np.float64) for name in _COLUMNS)
-    except (EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"not a file of detections ({error})") from None
+            columns = [content[name] for name in _COLUMNS]
+        image, boxes, score, label = (
+            column.astype(np.float64).reshape(len(columns[0]), *((4,) if k == 1 else ()))
+            for k, column in enumerate(columns)
+        )
+    except (ValueError, EOFError, KeyError, TypeError, MemoryError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"not a file of detections ({first[:200]})") from None
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.column_stack([image, boxes[:, :2], sides, score, label])
+
+
+def _check_zip(file: Path) -> None:
+    """Raise ValueError for entries that are compressed, as none of `save` is, and could expand
+    without bound."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
 
 
 def detections_on(path: Path, step: int, digest: str) -> Path | None:

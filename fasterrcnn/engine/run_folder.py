@@ -122,19 +122,24 @@ def read_json(file: Path) -> dict[str, Any]:
     """What a json file has; nothing if it is missing or a killed process left it incomplete."""
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a .jsonl file; none if there is no file."""
-    if not file.exists():
+    """The complete lines of a .jsonl file that are of a step; none if there is no file."""
+    if not file.is_file():
         return
-    for line in file.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
+    for line in file.read_text(errors="replace").splitlines():
+        if (row := row_of(line)) is not None:
             yield row
+
+
+def row_of(line: str) -> dict[str, Any] | None:
+    """A line of a .jsonl file that is of a step; None for any other."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None

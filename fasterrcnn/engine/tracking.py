@@ -10,7 +10,6 @@ A tracker that fails is not used any more, and one note says so.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from fasterrcnn.engine import results
-from fasterrcnn.engine.run_folder import METRICS, RunFolder, read_rows
+from fasterrcnn.engine.run_folder import METRICS, RunFolder, read_json, read_rows
 from fasterrcnn.errors import UsageError
 
 _PROJECT = "fasterrcnn"  # unless the environment names another
@@ -244,7 +243,7 @@ class Trackers:
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     """What is known of the trackers of a run, by name."""
-    return json.loads(file.read_text()) if file.exists() else {}
+    return {name: known for name, known in read_json(file).items() if isinstance(known, dict)}
 
 
 def _values(kind: str, row: Row) -> dict[str, float]:

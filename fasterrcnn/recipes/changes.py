@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fasterrcnn.recipes.aliases import RENAMED_FIELDS, RENAMED_RECIPES
 from fasterrcnn.recipes.fields import Recipe
@@ -66,7 +66,7 @@ def from_dict(saved: dict[str, Any]) -> Recipe:
     """The inverse of `dataclasses.asdict` after a trip through json (lists become tuples).
 
     Former names are translated (`aliases`). Raises ValueError that names a field which this version
-    does not know.
+    does not know, or whose value is of another type.
     """
     recipe = _build(Recipe, saved)
     return change(recipe, name=RENAMED_RECIPES.get(recipe.name, recipe.name))
@@ -81,9 +81,22 @@ def _build(kind: type, saved: dict[str, Any], group: str = "") -> Any:
         if name not in types:
             raise ValueError(f"{group}{name}: unknown recipe field")
         if dataclasses.is_dataclass(types[name]):
-            value = _build(types[name], value, f"{name}.")
+            values[name] = _build(types[name], value, f"{name}.")
+            continue
         values[name] = tuple(value) if isinstance(value, list) else value
+        if not _is_of(values[name], types[name]):
+            wanted = getattr(types[name], "__name__", types[name])  # tuple[int, ...] for example
+            raise ValueError(f"{group}{name}: {str(value)[:60]}: not of the type {wanted}")
     return kind(**values)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a field: a whole number stands for a float too."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, get_args(kind)[0]) for item in value)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def with_images_per_step(recipe: Recipe, images: int) -> Recipe:

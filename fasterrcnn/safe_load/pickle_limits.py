@@ -34,6 +34,11 @@ _CLASSES = {
     *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "int", "list", "str", "tuple")),
 }  # fmt: skip
 _DICTIONARIES = ("Counter", "CfgNode", "Dict", "DictConfig", "defaultdict")  # ends of their names
+_MAX_LENGTH = 100_000  # values of a tuple
+_CONTAINERS = (  # opcodes whose values are not hashed
+    "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "BUILD",
+    "EMPTY_SET", "ADDITEMS",
+)  # fmt: skip
 _MAGIC = 0x1950A86A20F9469CFC6C  # first number of torch's format before 1.6
 
 
@@ -68,17 +73,63 @@ def bounded(path: Path) -> mmap.mmap:
 
 
 def check_opcodes(pickled: IO[bytes] | mmap.mmap) -> None:
-    """Raise ValueError if an opcode of the next pickle needs more memory than the file justifies.
+    """Raise ValueError if an opcode of the next pickle needs more memory or time than the file
+    justifies.
 
-    Strings must lie inside the file, and memo indices must not exceed the number of opcodes. The
-    position in the file is restored.
+    Strings must lie inside the file, memo indices must not exceed the number of opcodes, and tuples
+    must be short when written out. The position in the file is restored.
     """
     start = pickled.tell()
     opcodes = pickletools.genops(pickled)  # type: ignore[arg-type] # an mmap reads like a file
+    lengths = _Lengths()
     for count, (opcode, argument, _) in enumerate(opcodes):
         if "PUT" in opcode.name and argument is not None and argument > count:
             raise ValueError(f"memo index {argument} is out of range")
+        lengths.follow(opcode, argument)
     pickled.seek(start)
+
+
+class _Lengths:
+    """How many values the tuples of a pickle hold, those in their tuples too.
+
+    A key of a dictionary is hashed value by value, and tuples that share their parts have 2 ** n
+    values in n opcodes.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []  # length of each value
+        self.marks: list[int] = []  # where in the stack
+        self.memo: dict[int, int] = {}
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Do to lengths what the opcode does to values. Raises ValueError, IndexError, KeyError."""
+        name, stack = opcode.name, self.stack
+        if name == "MARK":
+            self.marks.append(len(stack))
+        elif name == "POP" and self.marks and self.marks[-1] == len(stack):
+            self.marks.pop()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif "PUT" in name or name == "MEMOIZE":
+            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
+        elif "GET" in name:
+            stack.append(self.memo[int(argument)])
+        else:
+            length = sum(self._taken(opcode)) + 1
+            if "TUPLE" in name and length > _MAX_LENGTH:
+                raise ValueError("tuples in tuples without end")
+            stack.extend([1 if name in _CONTAINERS else length] * len(opcode.stack_after))
+
+    def _taken(self, opcode: pickletools.OpcodeInfo) -> list[int]:
+        """The lengths of the values that the opcode takes off the stack."""
+        before, start = opcode.stack_before, len(self.stack) - len(opcode.stack_before)
+        if pickletools.markobject in before:
+            start = self.marks.pop() - before.index(pickletools.markobject)
+        if start < 0:
+            raise ValueError("an incomplete pickle")
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
 
 
 def stub(name: str) -> type:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import pickle
+import stat
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from fasterrcnn.errors import CheckpointError, UsageError
 from fasterrcnn.safe_load import pickle_limits, wrappings
 
 _MAX_BYTES = 8 << 30  # size of a file
+_MAX_VIEWS = 16  # bytes that tensors may show for each byte of the file
 _KINDS = "fiub"  # numpy's kinds of dtypes that weights may have
 
 
@@ -48,13 +50,17 @@ def read(path: Path, entry: str | None = None) -> File:
     """The state dict of a .pth, .pt, .pkl or .safetensors file; `entry` says which, if it holds
     several. Raises CheckpointError, and UsageError if there is no such entry."""
     try:
-        size = path.stat().st_size
+        about = path.stat()
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}; give a checkpoint file") from None
+    if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait forever
+        raise CheckpointError(f"{path}: not a regular file; give a checkpoint file")
     if path.suffix in (".onnx", ".pt2"):
         raise CheckpointError(f"{path}: an exported program holds no state dict; give its run")
-    if size > _MAX_BYTES:
-        raise CheckpointError(f"{path}: {size / 2**30:.1f} GiB: larger than any such checkpoint")
+    if about.st_size > _MAX_BYTES:
+        raise CheckpointError(
+            f"{path}: {about.st_size / 2**30:.1f} GiB: larger than any such checkpoint"
+        )
     try:
         content = _content(path)
     except CheckpointError:
@@ -69,6 +75,7 @@ def read(path: Path, entry: str | None = None) -> File:
         raise UsageError(f"{path}: {error}") from None
     if not found.tensors:
         raise CheckpointError(f"{path}: holds no tensors; give a checkpoint file")
+    _check_views(path, found.tensors)
     for name, tensor in found.tensors.items():
         _check(path, name, tensor)
     meta = content.get("meta")
@@ -233,8 +240,21 @@ class _Array:
         self.tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
+def _check_views(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise CheckpointError for tensors that show the same bytes again and again, and would take
+    their time each. One under several names counts once."""
+    views = {
+        (t.data_ptr(), t.shape, t.stride()): t.nbytes
+        for t in tensors.values()
+        if t.layout == torch.strided
+    }
+    if sum(views.values()) > _MAX_VIEWS * path.stat().st_size:
+        raise CheckpointError(f"{path}: its tensors overlap; save a plain state dict")
+
+
 def _check(path: Path, name: str, tensor: Tensor) -> None:
     """Raise CheckpointError unless `tensor` is dense, real and finite."""
+    name = ascii(name)[1:-1][:200]  # as it can stand in one line
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
         raise CheckpointError(f"{path}: {name}: not a dense tensor of real numbers; save it as one")
     if tensor.is_floating_point():

@@ -150,3 +150,16 @@ def test_a_status_file_that_is_gone_hides_no_message(monkeypatch, tmp_path: Path
     with pytest.raises(SystemExit):
         exit_codes.run(main)
     assert capsys.readouterr().err == "error: wrong\n"
+
+
+def test_what_a_terminal_would_obey_is_escaped(capsys):
+    """Names in files can hold it."""
+
+    def main() -> None:
+        raise DataError("a\x1b]0;owned\x07\x9b2J.png: missing\nb\tc")
+
+    with pytest.raises(SystemExit):
+        exit_codes.run(main)
+    assert capsys.readouterr().err == (
+        "error: a\\x1b]0;owned\\x07\\x9b2J.png: missing\nerror: b\tc\n"
+    )

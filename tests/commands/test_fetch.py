@@ -71,6 +71,7 @@ def test_archives_are_unpacked_once(server: Server, tmp_path: Path, name, body, 
     [
         ("a.zip", zipped("good.txt", "../evil.txt")),
         ("a.zip", zipped("good.txt", "/tmp/evil.txt")),
+        ("a.zip", zipped("good.txt", "../\x1b[2J\n/evil.txt")),
         ("a.zip", zipped("good.txt", "a\\..\\evil.txt")),
         ("a.zip", zipped("good.txt", link="/etc/passwd")),
         ("a.tar", tarred("good.txt", "x/../../evil.txt")),
@@ -81,13 +82,14 @@ def test_archives_are_unpacked_once(server: Server, tmp_path: Path, name, body, 
         ("a.zip", b"not an archive" * 100),
         ("a.tar", b"not an archive" * 100),
     ],
-    ids=[str(k) for k in range(11)],  # the content has the time in it, and would be the name
+    ids=[str(k) for k in range(12)],  # the content has the time in it, and would be the name
 )
 def test_archives_that_would_leave_the_folder(server: Server, tmp_path: Path, name, body):
     server.body = body
     folder = tmp_path / "folder"
-    with pytest.raises(DownloadError):
+    with pytest.raises(DownloadError) as error:
         fetch.fetch([archive(server, name)], folder)
+    assert "\n" not in str(error.value)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [folder / name]  # nothing unpacked
 
 

@@ -10,6 +10,8 @@ import pytest
 from fasterrcnn.data import images
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 from fasterrcnn.pixel_format import AS_STORED, PixelFormat
+from tests.faults import hostile_images
+from tests.faults.places import Place
 
 RANDOM = np.random.default_rng(0)
 
@@ -55,3 +57,12 @@ def test_a_truncated_file_and_nan(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match="cannot be decoded"):
         decode(path)
+
+
+def test_a_header_too_long_is_one_line(tmp_path: Path):
+    (tmp_path / "given").mkdir()
+    path = hostile_images.npy_in_brackets(Place(tmp_path, tmp_path))
+    found = images.inspect(path).header
+    assert isinstance(found, str)
+    assert found.startswith("an array whose header is damaged")
+    assert "\n" not in found

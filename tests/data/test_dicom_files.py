@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fasterrcnn.data import channels, image_check, image_files, images
 from fasterrcnn.data.annotations import Annotations, Classes
@@ -19,6 +20,8 @@ from fasterrcnn.data.problems import Problems
 from fasterrcnn.errors import DataError
 from fasterrcnn.pixel_format import AS_STORED, DRAWN, PixelFormat
 from fasterrcnn.recipes import Input
+from tests.faults import hostile_images
+from tests.faults.places import Place
 
 pydicom = pytest.importorskip("pydicom", reason="needs pydicom (the extra dicom)")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
@@ -256,3 +259,13 @@ def test_it_is_drawn(tmp_path: Path):
         write(tmp_path / "x.dcm", values()), apply_orientation=True, pixel_format=DRAWN
     )
     assert pixels.shape == (1, H, W) and pixels.dtype == torch.float32
+
+
+def test_a_file_that_inflates_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """pydicom inflates all of it at once."""
+    (tmp_path / "given").mkdir()
+    monkeypatch.setattr(hostile_images, "_MUCH", 8 << 20)
+    path = hostile_images.dicom_deflate_bomb(Place(tmp_path, tmp_path))
+    assert isinstance(images.inspect(path).header, images.Header)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200_000)
+    assert "GiB of pixels" in str(images.inspect(path).header)

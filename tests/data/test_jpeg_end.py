@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from fasterrcnn.data import images, jpeg_end
+from tests.faults import hostile_images
+from tests.faults.places import Place
 
 ENCODINGS = [
     {"quality": 30},
@@ -91,3 +93,11 @@ def test_an_end_that_looks_like_data(tmp_path: Path):
         assert ending.startswith(b"\xff\xd8 ... ")
         assert ending[8:10] != b"\xff\xff"
         assert ending.endswith(jpeg_end.MARKER)
+
+
+def test_a_file_of_thousands_of_scans(tmp_path: Path):
+    """Each of them costs a pass over the image: with 2,000 of them 3000 x 3000 px took a minute."""
+    (tmp_path / "given").mkdir()
+    path = hostile_images.jpeg_of_many_scans(Place(tmp_path, tmp_path))
+    with pytest.raises(ValueError, match="scans"):
+        images.decode(path, apply_orientation=True)

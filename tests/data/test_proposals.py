@@ -18,6 +18,8 @@ from fasterrcnn.data.proposals import ImageProposals
 from fasterrcnn.data.sampler import MicroBatch
 from fasterrcnn.errors import DataError, StorageError, UsageError
 from tests.data.make import annotations_of
+from tests.faults import hostile_proposals
+from tests.faults.places import Place
 
 
 def some(count: int, size: tuple[int, int] = (60, 80)) -> ImageProposals:
@@ -186,3 +188,20 @@ def test_batches_carry_them_flipped_with_the_image(shapes_folder: Path, tmp_path
         mirrored = torch.stack([width - box[:, 2], box[:, 1], width - box[:, 0], box[:, 3]], dim=1)
         assert torch.equal(turned["proposals"], mirrored)
     assert "proposals" not in loader.Images(data)[chosen].targets()[0]
+
+
+@pytest.mark.parametrize("file", [
+    hostile_proposals.proposals_in_brackets, hostile_proposals.proposals_about_nothing,
+    hostile_proposals.proposals_of_rows_behind_the_end,
+    hostile_proposals.proposals_of_negative_rows,
+    hostile_proposals.proposals_of_text, hostile_proposals.proposals_of_flat_boxes,
+    hostile_proposals.proposals_of_no_size, hostile_proposals.proposals_of_odd_facts,
+    hostile_proposals.proposals_of_doubled_lists, hostile_proposals.proposals_of_doubled_ids,
+])  # fmt: skip
+def test_files_that_are_made_to_harm(tmp_path: Path, file):
+    """Their SHA-256, if they have one, is right."""
+    (tmp_path / "given").mkdir()
+    path = file(Place(tmp_path, tmp_path))[1]
+    with pytest.raises(DataError) as error:
+        proposals.read(Path(path))
+    assert len(str(error.value)) < 1000

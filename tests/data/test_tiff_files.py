@@ -14,6 +14,8 @@ from fasterrcnn.data import images
 from fasterrcnn.data.bands import Layout
 from fasterrcnn.data.pixel_values import BYTE, FLOAT, INTEGER
 from fasterrcnn.pixel_format import AS_STORED, PixelFormat
+from tests.faults import hostile_images
+from tests.faults.places import Place
 
 H, W = 37, 50
 RANDOM = np.random.default_rng(0)
@@ -247,3 +249,12 @@ def test_what_needs_the_extra_names_it(tmp_path: Path):
     else:
         with pytest.raises(ValueError, match="cannot be decoded"):  # it is no JPEG
             stored(path)
+
+
+def test_bands_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A few pixels of 65,535 bands are refused before memory is taken for them."""
+    (tmp_path / "given").mkdir()
+    path = hostile_images.tiff_of_many_bands(Place(tmp_path, tmp_path))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", images.MAX_PIXELS)
+    with pytest.raises(ValueError, match=r"61.0 GiB of pixels; .* --max-image-pixels"):
+        images.decode(path, apply_orientation=True, pixel_format=PixelFormat(channels=65535))

@@ -173,3 +173,10 @@ def test_what_is_no_coordinate(written: str):
 )
 def test_sizes(height: str, width: str, size: object):
     assert xml_files.size(height, width) == size
+
+
+def test_entities_are_not_read_to_find_the_root_either(tmp_path: Path):
+    """Expanding them took 0.5 GB."""
+    path = tmp_path / "x.xml"
+    path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>')
+    assert xml_files.root_tag(path) is None

@@ -249,3 +249,62 @@ def test_momentum_takes_the_parameters_memory_format(tmp_path: Path):
         buffer = other.state[parameter]["momentum_buffer"]
         assert buffer.stride() == parameter.stride()
         assert buffer.equal(optimizer.state[parameter]["momentum_buffer"])
+
+
+@pytest.mark.parametrize(("at", "value", "message"), [
+    (("step",), "7", "step: not of the type int"),
+    (("scaler",), [], "scaler: not of the type dict"),
+    (("data", "path"), {"a": 1}, "data.path: not a text"),
+    (("classes", "names"), [1, 2], "classes: not as many"),
+    (("classes", "category_ids"), [3], "classes: not as many"),
+    (("recipe", "input", "min_size"), "64", "input.min_size: 64: not of the type int"),
+    (("recipe", "input", "flip"), True, "input.flip: True: not of the type float"),
+    (("recipe", "rpn", "aspect_ratios"), [[1.0]], "rpn.aspect_ratios: [[1.0]]: not of the type"),
+    (("recipe", "roi_heads", "nms_thresh"), float("nan"), "--roi-heads.nms-thresh: nan: must be"),
+])  # fmt: skip
+def test_a_state_that_was_edited(tmp_path: Path, at: tuple[str, ...], value: object, message: str):
+    content = json.loads(checkpoint.to_json(state(5)))
+    item = content
+    for key in at[:-1]:
+        item = item[key]
+    item[at[-1]] = value
+    (tmp_path / "state.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load_state(tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "7", "[]", "{}"])
+def test_a_state_that_is_none(tmp_path: Path, text: str):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(CheckpointError, match="use another checkpoint"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_a_manifest_that_names_files_elsewhere(tmp_path: Path):
+    path = checkpoint.save(tmp_path / "run", tensors(), state(5), keep=3)
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    for name in (str(secret), "../../secret"):
+        (path / "MANIFEST.json").write_text(json.dumps({name: checkpoint._fingerprint(secret)}))
+        assert "a file that is not in it" in str(checkpoint.verify(path))
+    (path / "MANIFEST.json").write_text("[" * 100_000)
+    assert "cannot be read" in str(checkpoint.verify(path))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"AP": []}', '{"AP": {"a": 1}}'])
+def test_results_that_are_none_are_not_the_best(tmp_path: Path, text: str):
+    for step in (5, 6):
+        checkpoint.save(tmp_path, tensors(), state(step), keep=3)
+    checkpoint.add_results(checkpoint.path_of(tmp_path, 5), {"AP": 0.5})
+    (checkpoint.path_of(tmp_path, 6) / "results.json").write_text(text)
+    assert checkpoint.best(tmp_path) == checkpoint.path_of(tmp_path, 5)
+
+
+def test_a_recipe_of_a_larger_network_than_the_file_holds(tmp_path: Path):
+    """It is refused before any memory is taken: these layers would take 51 GB, and 51 TB."""
+    path = checkpoint.save(tmp_path, tensors(), state(5), keep=3)
+    for width in (1 << 20, 1 << 40):
+        recipe = recipes.change(state(5).recipe, roi_heads={"representation_size": width})
+        with pytest.raises(CheckpointError, match="its recipe"):
+            checkpoint.build_for(recipe, state(5).classes, path / "model.safetensors")

@@ -11,6 +11,8 @@ import pytest
 from fasterrcnn import recipes
 from fasterrcnn.engine import checkpoint, results
 from fasterrcnn.engine.results import Evaluation
+from tests.faults import hostile_runs
+from tests.faults.places import Place
 
 FOUND = np.array([[0, 1.1, 2.2, 30.3, 40.4, 0.9, 1], [2, 0.1, 0.2, 0.3, 0.4, 0.05, 7]])
 FOUND[:, 1:3] = FOUND[:, 1:3].astype(np.float32)
@@ -119,3 +121,27 @@ def test_a_damaged_file_of_detections(tmp_path: Path, content: bytes):
     (tmp_path / "detections.npz").write_bytes(content)
     with pytest.raises(ValueError):
         results.load_detections(tmp_path / "detections.npz")
+
+
+@pytest.mark.parametrize("line", [
+    "[" * 100_000, "7", "{}", '{"step": {}}', '{"step": 1}', '{"step": "1", "split": "val"}',
+])  # fmt: skip
+def test_lines_that_are_no_evaluation(tmp_path: Path, line: str):
+    keep(tmp_path, 1, 0.5)
+    with (tmp_path / results.FILE).open("a") as file:
+        file.write(line + "\n")
+    assert [row["step"] for row in results.read(tmp_path)] == [1]
+    results.cut(tmp_path, 1)
+    assert [row["step"] for row in results.read(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("file", [
+    hostile_runs.detections_of_terabytes, hostile_runs.detections_of_objects,
+    hostile_runs.detections_of_text, hostile_runs.detections_deflated,
+])  # fmt: skip
+def test_detections_that_are_made_to_harm(tmp_path: Path, monkeypatch, file):
+    monkeypatch.setattr(hostile_runs, "_run", lambda place: place.root)
+    file(Place(tmp_path, tmp_path))
+    with pytest.raises(ValueError, match="not a file of detections") as error:
+        results.load_detections(tmp_path / "detections.npz")
+    assert "\n" not in str(error.value)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from fasterrcnn.safe_load.reading import read
+from tests.faults import hostile_pickles
+from tests.faults.places import Place
 from tests.safe_load.test_reading import refused
 
 COUNT = b"M\x09\x03"  # 777 in a pickle
@@ -148,3 +150,27 @@ def test_the_same_array_under_many_names_is_one(tmp_path: Path):
     tensors = read(tmp_path / "x.pkl").tensors
     assert len(tensors) == 100
     assert len({tensor.data_ptr() for tensor in tensors.values()}) == 1
+
+
+@pytest.mark.parametrize("file", [
+    hostile_pickles.keys_that_hash_forever, hostile_pickles.keys_that_hash_forever_in_zip,
+])  # fmt: skip
+def test_keys_that_take_forever_to_hash(tmp_path: Path, file):
+    """A tuple that holds one twice, which holds one twice ...: 2 ** 60 values in 120 bytes."""
+    (tmp_path / "given").mkdir()
+    refused(file(Place(tmp_path, tmp_path)), "tuples in tuples without end")
+
+
+def test_marks_and_memo_are_followed(tmp_path: Path):
+    """What is popped with a mark, and tuples that are used often but are short."""
+    part = ("a", ("b", 3))
+    content = {"model": {"x": np.zeros(3, np.float32)}, "y": [part] * 50_000, "z": {part: {part}}}
+    for protocol in (0, 2, 4):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({**content, "z": {part: 1}}, protocol))
+        assert {*read(tmp_path / "x.pkl").tensors} == {"x"}
+
+
+def test_tensors_that_show_the_same_bytes(tmp_path: Path):
+    whole = torch.zeros(1000)
+    torch.save({f"{i}.weight": whole[i:] for i in range(100)}, tmp_path / "x.pth")
+    refused(tmp_path / "x.pth", "overlap")

@@ -199,3 +199,15 @@ def test_files_without_tensors(tmp_path: Path):
     torch.save({"meta": {"a": 1}}, tmp_path / "y.pth")
     refused(tmp_path / "y.pth", "holds no tensors")
     refused(tmp_path / "missing.pth", "No such file")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.pth")
+    refused(tmp_path / "x.pth", "not a regular file")
+
+
+def test_names_of_tensors_stay_in_one_short_line(tmp_path: Path):
+    save_file(
+        {"a\x1b[31m\n" + "w" * 5000: torch.tensor([float("nan")])}, tmp_path / "x.safetensors"
+    )
+    refused(tmp_path / "x.safetensors", r"a\x1b[31m\nwww")
