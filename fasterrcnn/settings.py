@@ -101,10 +101,13 @@ def check(flag: str, item: Field, value: Any) -> None:
 
 def check_fields(values: Any, group: str = "") -> None:
     """`check` every field of a dataclass, and of the dataclasses in it, but for numbers that stand
-    for a word. Raises UsageError."""
+    for a word; and that it is one of its choices, if it has some. Raises UsageError."""
     for item in fields(values):
         value = getattr(values, item.name)
         if is_dataclass(value):
             check_fields(value, f"{item.name}.")
         elif item.metadata and value not in item.metadata["words"].values():
-            check(flag_names(item, group)[0], item, value)
+            flag, choices = flag_names(item, group)[0], item.metadata["choices"]
+            if choices and value not in (None, *choices):
+                raise UsageError(f"{flag}: {value}: must be one of {', '.join(choices)}")
+            check(flag, item, value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -43,6 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse(self, argv: list[str] | None) -> dict[str, Any]:
         """The values given, by field name."""
+        refuse_empty(argv)
         required = [a for a in self._actions if a.required and a.option_strings]
         for action in required:  # only after the unknown flags: one of them may be what is missing
             action.required = False
@@ -65,6 +67,13 @@ class _Parser(argparse.ArgumentParser):
         return f"unknown flag{hint} (--help lists them)"
 
 
+def refuse_empty(argv: Sequence[str] | None) -> None:
+    """Raise UsageError for ``--flag=--``, which argparse takes for a flag with no value."""
+    for word in sys.argv[1:] if argv is None else argv:
+        if word.startswith("-") and word.endswith("=--"):
+            raise UsageError(f"{word[:-3]}: --: not a value; --help lists the flags")
+
+
 def parse(kind: type[Options], argv: list[str] | None, docstring: str | None) -> Options:
     """A command's options from its flags; `docstring` is the module's, for --help.
 
@@ -82,6 +91,7 @@ def parse_with_recipe(
     kind: type[Options], argv: list[str] | None, docstring: str | None
 ) -> tuple[recipes.Recipe, Options]:
     """The recipe named by --recipe with the user's changes, and the options. Raises UsageError."""
+    refuse_empty(argv)
     only_recipe = _Parser(kind, docstring)
     only_recipe.add_argument("--recipe", default=next(iter(recipes.RECIPES)))
     base = recipes.get(only_recipe.parse_known_args(argv)[0].recipe)

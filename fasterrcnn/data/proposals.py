@@ -70,10 +70,13 @@ class StoredProposals:
     def of(self, i: int) -> ImageProposals:
         """The proposals of image `i` of the annotations that these are aligned with."""
         assert self.sizes is not None  # set by `aligned`
-        rows = slice(*map(int, self.spans[i]))
-        boxes = np.array(self.boxes[rows])  # a copy, which the loader may flip
         height, width = map(int, self.sizes[i])
-        return ImageProposals(boxes, self.scores[rows], (height, width))
+        begin, end = map(int, self.spans[i])
+        if begin == end:  # safetensors refuses the empty rows at a tensor's end
+            empty = np.zeros((0, 5), np.float32)
+            return ImageProposals(empty[:, :4], empty[:, 4], (height, width))
+        boxes = np.array(self.boxes[begin:end])  # a copy, which the loader may flip
+        return ImageProposals(boxes, self.scores[begin:end], (height, width))
 
     def rows(self, annotations: Annotations) -> np.ndarray:
         """The proposals of these images as `metrics.proposals` takes them: float64 ``(P, 7)`` of

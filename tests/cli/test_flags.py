@@ -79,6 +79,8 @@ def test_what_follows_follows_unless_given():
         (["--amp", "fp8"], "--amp: invalid choice"),
         (["--recipe", "nope"], "--recipe: nope: unknown"),
         (["--lr"], "expected one argument"),
+        (["--recipe=--"], "--recipe: --: not a value"),
+        (["--input.nodata=--"], "--input.nodata: --: not a value"),
         (["--rpn.anchor-sizes", "32,x"], "comma-separated float"),
     ],
 )

@@ -29,7 +29,7 @@ def some(count: int, size: tuple[int, int] = (60, 80)) -> ImageProposals:
     return ImageProposals(boxes.astype(np.float32), random.random(count).astype(np.float32), size)
 
 
-IMAGES = {"a/1": some(3), "2": some(0), "ü": some(5, (40, 90))}
+IMAGES = {"a/1": some(3), "2": some(0), "ü": some(5, (40, 90)), "last": some(0)}
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_file_of_another_source_is_not_overwritten(file: Path, tmp_path: Path)
 
 def test_every_process_has_the_same_file(file: Path):
     elsewhere = pickle.dumps(proposals.read(file))
-    proposals.write(file, IMAGES, [some(2)] * 3, {})
+    proposals.write(file, IMAGES, [some(2)] * len(IMAGES), {})
     with pytest.raises(DataError, match="not the same file for every process"):
         pickle.loads(elsewhere)
 

@@ -99,6 +99,7 @@ def test_difference_names_fields():
             "a cascade cannot have --roi-heads.head res5",
         ),
         (dict(rpn=dict(edge_anchors=False)), "needs --no-rpn.border-anchors"),
+        (dict(backbone=dict(fpn_norm="0")), "--backbone.fpn-norm: 0: must be one of none, "),
         (dict(backbone=dict(neck="none"), detector="rpn"), "needs --rpn.all-sizes-per-level"),
     ],
 )
