@@ -81,17 +81,19 @@ def read(run: Path) -> list[dict[str, Any]]:
     """The evaluations of a run in the order of their steps, each split and data once per step: as
     it was evaluated last."""
     latest = {}
-    for row in filter(_is_whole, read_rows(run / FILE)):
+    for row in filter(_is_evaluation, read_rows(run / FILE)):
         latest[row["step"], row["split"], row["digest"], str(row["changed"])] = row
     return sorted(latest.values(), key=lambda row: row["step"])
 
 
-def _is_whole(row: dict[str, Any]) -> bool:
-    """Whether `row` is what `save` keeps of an evaluation."""
-    kinds = {"step": int, "split": str, "digest": str, "images": int, "data_path": str,
-             "dataset": str, "changed": list}  # fmt: skip
-    fits = all(isinstance(row.get(name), kind) for name, kind in kinds.items())
-    return fits and all(_is_metric(value) for name, value in row.items() if name not in kinds)
+_DECIDING = {"step": int, "split": str, "digest": str, "changed": list}
+_FIELDS = {**_DECIDING, "images": int, "data_path": str, "dataset": str}
+
+
+def _is_evaluation(row: dict[str, Any], fields: dict[str, type] = _DECIDING) -> bool:
+    """Whether `row` has these fields of what `save` keeps, and metrics beside them."""
+    fits = all(isinstance(row.get(name), kind) for name, kind in fields.items())
+    return fits and all(_is_metric(value) for name, value in row.items() if name not in _FIELDS)
 
 
 def _is_metric(value: Any, depth: int = 2) -> bool:
@@ -135,7 +137,7 @@ def find(path: Path, step: int, split: str | None) -> tuple[dict[str, Any], np.n
             read_json(folder / f"results{name}.json"),
             folder / f"detections{name}.npz",
         )
-        if row.get("step") != step or not _is_whole(row):
+        if row.get("step") != step or not _is_evaluation(row, _FIELDS):
             continue
         if split in (None, row["split"]) and detections.is_file():
             try:

@@ -140,6 +140,10 @@ def benchmark_of_other_things(place: Place) -> list[str]:
 
 
 FILES = (
-    proposals_of_rows_behind_the_end, proposals_of_flat_boxes, proposals_of_odd_seconds,
-    proposals_of_doubled_ids, detections_in_objects,
+    proposals_in_brackets, proposals_about_nothing, proposals_of_rows_behind_the_end,
+    proposals_of_negative_rows, proposals_of_text, proposals_of_flat_boxes,
+    proposals_of_no_size, proposals_of_odd_facts, proposals_of_odd_seconds, proposals_that_run,
+    proposals_of_doubled_lists, proposals_of_doubled_ids, detections_in_brackets,
+    detections_of_many_digits, detections_in_objects, benchmark_in_brackets,
+    benchmark_of_other_things,
 )  # fmt: skip

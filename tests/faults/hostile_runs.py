@@ -30,12 +30,6 @@ def plain(place: Place) -> list[str]:
     return predict(place)
 
 
-def plain_report(place: Place) -> list[str]:
-    """A harmless folder, reported on."""
-    _run(place)
-    return report(place)
-
-
 def _run(place: Place) -> Path:
     """A copy of the run; its checkpoint."""
     shutil.copytree(place.base / "run", place.given / "run")
@@ -350,7 +344,16 @@ def onnx_of_files_outside(place: Place) -> list[str]:
 
 
 FILES = (
-    state_in_brackets, recipe_of_numbers_as_text, recipe_of_lists, classes_with_escapes,
-    manifest_of_nothing, metrics_in_brackets_resumed, evaluations_of_other_things,
-    results_of_other_things, detections_bomb, hub_in_brackets, onnx_of_files_outside,
+    state_in_brackets, state_of_a_number, state_of_many_digits, step_of_text, recipe_that_runs,
+    recipe_of_numbers_as_text, recipe_of_huge_layers, recipe_of_huge_images, recipe_of_nan,
+    recipe_of_lists, recipe_of_no_group, classes_without_end, classes_of_numbers,
+    classes_with_escapes, data_that_is_elsewhere, manifest_of_files_outside,
+    manifest_in_brackets, manifest_of_nothing, index_of_files_outside, weights_of_other_shapes,
+    metrics_in_brackets, metrics_in_brackets_resumed, metrics_of_other_things,
+    metrics_of_other_things_resumed, evaluations_of_other_things,
+    evaluations_of_other_things_resumed, results_in_brackets, results_of_other_things,
+    status_in_brackets, trackers_in_brackets, recipe_file_in_brackets, detections_bomb,
+    detections_deflated, detections_of_terabytes, detections_of_objects, detections_of_text,
+    hub_in_brackets, hub_recipe_of_text, hub_of_many_classes, hub_classes_of_floats,
+    onnx_of_files_outside,
 )  # fmt: skip
