@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,12 @@ def test_an_end_that_looks_like_data(tmp_path: Path):
         assert ending.endswith(jpeg_end.MARKER)
 
 
-def test_a_file_of_thousands_of_scans(tmp_path: Path):
+@pytest.mark.parametrize(
+    "write", [hostile_images.jpeg_of_many_scans, hostile_images.jpeg_of_many_sequential_scans]
+)
+def test_a_file_of_thousands_of_scans(tmp_path: Path, write: Callable[[Place], Path]):
     """Each of them costs a pass over the image: with 2,000 of them 3000 x 3000 px took a minute."""
     (tmp_path / "given").mkdir()
-    path = hostile_images.jpeg_of_many_scans(Place(tmp_path, tmp_path))
+    path = write(Place(tmp_path, tmp_path))
     with pytest.raises(ValueError, match="scans"):
         images.decode(path, apply_orientation=True)

@@ -120,6 +120,19 @@ def jpeg_of_many_scans(place: Place) -> Path:
     return _write(place, "x.jpg", data[:last] + data[last:-2] * 2000 + data[-2:])
 
 
+def jpeg_of_many_sequential_scans(place: Place) -> Path:
+    """Its only scan again and again, of the first of three components that have a scan each."""
+    image = io.BytesIO()
+    Image.new("L", (3000, 3000), 9).save(image, "JPEG")
+    data = image.getvalue()
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    component = data[frame + 11 : frame + 13]  # sampling and table, after its number
+    three = b"".join(bytes([number]) + component for number in (1, 2, 3))
+    head = data[:frame] + b"\xff\xc0\0\x11" + data[frame + 4 : frame + 9] + b"\3" + three
+    begin = data[scan : scan + 10]  # without coded data
+    return _write(place, "x.jpg", head + data[frame + 13 : scan] + begin * 100_000 + data[-2:])
+
+
 def bmp_of_the_largest_sides(place: Place) -> Path:
     data = bytearray(_pillow(place, "x.bmp", _colors()).read_bytes())
     data[18:26] = struct.pack("<ii", (1 << 31) - 1, (1 << 31) - 1)
@@ -317,7 +330,8 @@ def pipe(place: Place) -> Path:
 FILES = (
     png_bomb, png_of_more_rows_than_it_says, png_of_the_largest_sides, png_of_a_thin_line,
     png_text_bomb, png_profile_bomb, png_chunk_of_gigabytes, gif_of_a_huge_screen,
-    jpeg_of_the_largest_sides, jpeg_of_many_scans, bmp_of_the_largest_sides, ppm_of_many_digits,
+    jpeg_of_the_largest_sides, jpeg_of_many_scans, jpeg_of_many_sequential_scans,
+    bmp_of_the_largest_sides, ppm_of_many_digits,
     webp_with_a_lie, exif_in_circles, tiff_in_circles, tiff_of_a_giant_strip, tiff_of_many_values,
     tiff_of_many_bands, tiff_of_wide_values, tiff_deflate_bomb, tiff_of_huge_tiles,
     tiff_of_a_thousand_pages, big_tiff_of_exabytes, npy_of_an_expression, npy_of_objects,
