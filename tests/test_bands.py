@@ -90,7 +90,7 @@ def scenes(root: Path, kind: str) -> Path:
 
 def ap(data: Path, out: Path, *flags: str) -> float:
     """AP in % on the validation images at the end of a run of the demo's recipe, on one thread:
-    another number of threads rounds otherwise, which alone moves AP by up to 2.5."""
+    another number of threads rounds otherwise, which alone moves AP by up to 3.4."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -26,6 +26,8 @@ from fasterrcnn.errors import CheckpointError
 
 FILE = "evaluations.jsonl"
 _COLUMNS = {"image": np.int32, "x1y1x2y2": np.float32, "score": np.float32, "label": np.int32}
+_DECIDING = {"step": int, "split": str, "digest": str, "changed": list}
+_FIELDS = {**_DECIDING, "images": int, "data_path": str, "dataset": str}
 
 
 class Evaluation(NamedTuple):
@@ -84,10 +86,6 @@ def read(run: Path) -> list[dict[str, Any]]:
     for row in filter(_is_evaluation, read_rows(run / FILE)):
         latest[row["step"], row["split"], row["digest"], str(row["changed"])] = row
     return sorted(latest.values(), key=lambda row: row["step"])
-
-
-_DECIDING = {"step": int, "split": str, "digest": str, "changed": list}
-_FIELDS = {**_DECIDING, "images": int, "data_path": str, "dataset": str}
 
 
 def _is_evaluation(row: dict[str, Any], fields: dict[str, type] = _DECIDING) -> bool:

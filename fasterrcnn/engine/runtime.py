@@ -29,7 +29,6 @@ from fasterrcnn.engine import signals
 from fasterrcnn.engine.torch_errors import COLLECTIVE_TIMEOUT
 from fasterrcnn.errors import GO_ON, Failure, Hang, UsageError
 from fasterrcnn.models.cpu import fast_layers
-from fasterrcnn.processes import die_with_parent
 
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
@@ -292,8 +291,6 @@ def start(device: str, *, deterministic: bool = False) -> Runtime:
     _configure(runtime.device, deterministic=deterministic)
     if device == "cuda":
         torch.cuda.set_device(local_rank)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()
     if ranks > 1:
         # As torch does by default.
         store, rank, _ = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
